@@ -1,0 +1,1 @@
+//! The choice: profile, model, race, decide, record.
