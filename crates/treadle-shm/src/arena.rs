@@ -30,6 +30,7 @@ pub struct Arena {
     file_bytes: u64,
     next_extent: u64,
     extents: Extents,
+    next_serial: u64,
 }
 
 impl Arena {
@@ -62,6 +63,7 @@ impl Arena {
                 file_bytes: 0,
                 next_extent: FIRST_EXTENT,
                 extents: Extents::default(),
+                next_serial: 1,
             }),
             bytes => Err(ShmError::Corrupt(format!("the file of a new arena has {bytes} bytes already"))),
         }
@@ -99,6 +101,9 @@ impl Arena {
         }
         let mut spot = spot.ok_or_else(|| full(self))?;
         spot.len = wanted;
+        spot.serial = self.next_serial;
+        self.next_serial += 1;
+        let serial = spot.serial;
         let map = Arc::clone(self.extents.map_of(&spot).ok_or_else(|| full(self))?);
         let offset = spot.start + BLOCK_HEADER;
         if let Some(header) = header_at(&map, offset) {
@@ -109,7 +114,8 @@ impl Arena {
         self.extents.enter(spot);
         point("arena-allocated");
         let extent_len = map.len() as u64;
-        Ok(Block { map, reference: BlockRef { extent_offset: spot.extent, extent_len, offset, len: wanted } })
+        let reference = BlockRef { extent_offset: spot.extent, extent_len, offset, len: wanted };
+        Ok(Block { map, reference, serial })
     }
 
     /// Adds an extent that takes a block of `class`, within the limit.
@@ -140,6 +146,19 @@ impl Arena {
         {
             self.extents.free_at(key, block.len);
         }
+    }
+
+    /// Takes a block back by force if it still is the allocation of this serial, not a later one in its place.
+    pub fn free_serial(&mut self, block: BlockRef, serial: u64) {
+        if self.is_live(block, serial) {
+            self.free(block);
+        }
+    }
+
+    /// Whether the allocation of this serial is still live: neither freed nor (as last looked at) released.
+    pub fn is_live(&self, block: BlockRef, serial: u64) -> bool {
+        let key = block.offset.checked_sub(BLOCK_HEADER).and_then(|start| block.extent_offset.checked_add(start));
+        key.and_then(|key| self.extents.serial_at(key)) == Some(serial)
     }
 
     /// Takes back every block whose peer released it; returns their number.

@@ -71,12 +71,18 @@ impl BlockRef {
 pub struct Block {
     pub(crate) map: Arc<Mapping>,
     pub(crate) reference: BlockRef,
+    pub(crate) serial: u64,
 }
 
 impl Block {
     /// Where the block lies, for the peer.
     pub fn reference(&self) -> BlockRef {
         self.reference
+    }
+
+    /// Which allocation of its arena this is; see [`Arena::free_serial`](crate::Arena::free_serial).
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// The block's length in bytes.

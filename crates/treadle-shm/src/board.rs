@@ -278,6 +278,16 @@ impl Board {
         self.lane(worker).worker.progress.load(Ordering::Relaxed)
     }
 
+    /// Says that a worker shall interrupt `task` (0 = none); a signal then makes it look.
+    pub fn set_interrupt(&self, worker: u32, task: u64) {
+        self.lane(worker).parent.interrupt.store(task, Ordering::SeqCst);
+    }
+
+    /// Whether a published task still waits: nobody claimed or retracted it.
+    pub fn is_waiting(&self, position: u64, task: u64) -> bool {
+        self.queue().is_ready(position, task)
+    }
+
     /// How many workers idle now.
     pub fn idle_workers(&self) -> u32 {
         self.header().idle.count(self.shape.workers)

@@ -46,6 +46,8 @@ pub(crate) struct Spot {
     pub(crate) start: u64,
     pub(crate) class: u64,
     pub(crate) len: u64,
+    /// Which allocation made it live: tells a block from a later one in the same place.
+    pub(crate) serial: u64,
     /// Its pages were given back.
     cold: bool,
 }
@@ -121,7 +123,7 @@ impl Extents {
             extent.populated = to;
         }
         extent.fresh = end;
-        Ok(Some(Spot { extent: offset, start, class, len: 0, cold: false }))
+        Ok(Some(Spot { extent: offset, start, class, len: 0, serial: 0, cold: false }))
     }
 
     /// Enters a block as live.
@@ -132,6 +134,11 @@ impl Extents {
         self.outstanding += spot.len;
         self.places.insert(spot.key(), self.live.len());
         self.live.push(spot);
+    }
+
+    /// The serial of the live block in this place of the file.
+    pub(crate) fn serial_at(&self, key: u64) -> Option<u64> {
+        self.places.get(&key).map(|&place| self.live[place].serial)
     }
 
     /// Takes a live block back, by its place in the file; false when there is none of this length.

@@ -126,6 +126,8 @@ pub(crate) struct ParentWords {
     pub(crate) head: AtomicU64,
     /// Not 0 once the worker shall leave.
     pub(crate) stop: AtomicU32,
+    /// The task that shall be interrupted, 0 = none.
+    pub(crate) interrupt: AtomicU64,
 }
 
 /// A cache line of its own.

@@ -32,7 +32,7 @@ macro_rules! modules {
 }
 modules! {
     protocol: park, ring, slots, sync;
-    engine: arena, block, board, clock, extents, layout, peer, publisher, reader, recover, segment, worker
+    engine: arena, block, board, clock, extents, layout, peer, publisher, reader, recover, segment, thread, worker
 }
 
 pub use error::{RingFull, ShmError};
@@ -49,5 +49,6 @@ pub use {
     recover::Recovered,
     ring::Record,
     slots::{Claimed, SLOT_PAYLOAD},
+    thread::{Parking, spawn_quiet},
     worker::{Waited, WorkerEnd},
 };

@@ -51,6 +51,7 @@ impl Board {
         lane.worker.started.store(0, Ordering::Relaxed);
         lane.worker.progress.store(0, Ordering::Relaxed);
         lane.parent.stop.store(0, Ordering::Relaxed);
+        lane.parent.interrupt.store(0, Ordering::Relaxed);
         lane.parent.head.store(head, Ordering::Release);
         lane.worker.tail.store(head, Ordering::Release);
     }

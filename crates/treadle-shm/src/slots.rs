@@ -165,6 +165,13 @@ impl<'a> Queue<'a> {
                 .is_ok()
     }
 
+    /// Whether this task waits at this position.
+    #[cfg(not(loom))]
+    pub fn is_ready(&self, position: u64, task: u64) -> bool {
+        let slot = self.slot(position);
+        slot.state.load(Ordering::Acquire) == ready(position) && slot.task.load(Ordering::Relaxed) == task
+    }
+
     /// The first position that somebody could claim, if there is one.
     ///
     /// The steps are bounded, for a damaged segment could otherwise lead us in circles.

@@ -29,6 +29,7 @@ pub enum Slept {
 
 /// A word on which threads of any process that maps it can sleep.
 #[derive(Debug)]
+#[cfg_attr(not(loom), derive(Default))]
 #[repr(C)]
 pub struct Futex {
     word: AtomicU32,

@@ -83,6 +83,16 @@ impl WorkerEnd {
         self.lane().parent.stop.load(Ordering::Acquire) != 0
     }
 
+    /// The task in hand, 0 = none.
+    pub fn current(&self) -> u64 {
+        self.lane().worker.current.load(Ordering::Relaxed)
+    }
+
+    /// The task that the parent wants interrupted, 0 = none.
+    pub fn interrupt_requested(&self) -> u64 {
+        self.lane().parent.interrupt.load(Ordering::SeqCst)
+    }
+
     /// Sleeps until there is a task, the parent asks to leave, the time is up or a signal arrives.
     pub fn wait_for_task(&mut self, timeout: Option<Duration>) -> Waited {
         if let Some(found) = self.look() {
