@@ -23,7 +23,9 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 /// The worker's main; an ordinary passing test when nobody asked for a worker.
 #[test]
 fn worker_process() {
-    let (Ok(file), Ok(lane)) = (std::env::var("BOARD_FILE"), std::env::var("BOARD_LANE")) else { return };
+    let (Ok(file), Ok(lane)) = (std::env::var("BOARD_FILE"), std::env::var("BOARD_LANE")) else {
+        return;
+    };
     let fd = OwnedFd::from(File::options().read(true).write(true).open(file).unwrap());
     let board = Arc::new(Board::open(fd).unwrap());
     let mut worker = WorkerEnd::new(board, lane.parse().unwrap());
@@ -36,7 +38,10 @@ fn worker_process() {
                 (0..300_000_u64).for_each(|turn| drop(std::hint::black_box(turn)));
             }
             let answer = claimed.task.wrapping_mul(31).to_ne_bytes();
-            while worker.commit(claimed.task, DONE, &[&buffer[..claimed.len], &answer]).is_err() {
+            while worker
+                .commit(claimed.task, DONE, &[&buffer[..claimed.len], &answer])
+                .is_err()
+            {
                 worker.wait_for_room(claimed.len + 8, None);
             }
             arena.free(block.reference());
@@ -63,11 +68,20 @@ struct Parent {
 
 impl Parent {
     fn new() -> Parent {
-        let board = Arc::new(Board::create(Shape { slots: 16, workers: LANES, ring_bytes: 1024 }).unwrap());
+        let board = Arc::new(
+            Board::create(Shape {
+                slots: 16,
+                workers: LANES,
+                ring_bytes: 1024,
+            })
+            .unwrap(),
+        );
         let (tell_death, deaths) = channel();
         Parent {
             publisher: Publisher::new(Arc::clone(&board)),
-            readers: (0..LANES).map(|lane| RingReader::new(Arc::clone(&board), lane)).collect(),
+            readers: (0..LANES)
+                .map(|lane| RingReader::new(Arc::clone(&board), lane))
+                .collect(),
             pending: BTreeSet::new(),
             completed: 0,
             lost: 0,
@@ -80,10 +94,17 @@ impl Parent {
     }
 
     fn spawn(&mut self, lane: u32, fault: Option<&str>) {
-        let file = format!("/proc/{}/fd/{}", std::process::id(), self.board.fd().as_raw_fd());
+        let file = format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.board.fd().as_raw_fd()
+        );
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "worker_process", "--nocapture"]);
-        command.env("BOARD_FILE", file).env("BOARD_LANE", lane.to_string()).env_remove("TREADLE_FAULT");
+        command
+            .env("BOARD_FILE", file)
+            .env("BOARD_LANE", lane.to_string())
+            .env_remove("TREADLE_FAULT");
         command.stdout(Stdio::null()).stderr(Stdio::inherit());
         if let Some(fault) = fault {
             command.env("TREADLE_FAULT", fault);
@@ -99,7 +120,8 @@ impl Parent {
         let (board, tell) = (Arc::clone(&self.board), self.tell_death.clone());
         std::thread::spawn(move || {
             let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
-            let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+            let options =
+                rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
             while rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).is_err() {}
             let _ = tell.send(lane);
             board.ring_parent();
@@ -109,7 +131,11 @@ impl Parent {
     fn publish(&mut self, count: u64, kind: u32) {
         for _ in 0..count {
             let task = self.next_task;
-            if self.publisher.publish(task, kind, &task.to_ne_bytes()).is_none() {
+            if self
+                .publisher
+                .publish(task, kind, &task.to_ne_bytes())
+                .is_none()
+            {
                 break;
             }
             self.pending.insert(task);
@@ -119,15 +145,31 @@ impl Parent {
     }
 
     fn drain(&mut self) -> usize {
-        let Parent { readers, pending, completed, .. } = self;
+        let Parent {
+            readers,
+            pending,
+            completed,
+            ..
+        } = self;
         let each = &mut |record: Record<'_>| {
             assert_eq!(record.kind, DONE);
-            let answer = [record.task.to_ne_bytes(), record.task.wrapping_mul(31).to_ne_bytes()].concat();
+            let answer = [
+                record.task.to_ne_bytes(),
+                record.task.wrapping_mul(31).to_ne_bytes(),
+            ]
+            .concat();
             assert_eq!(record.bytes, answer, "a torn record");
-            assert!(pending.remove(&record.task), "task {} came twice or was lost and came", record.task);
+            assert!(
+                pending.remove(&record.task),
+                "task {} came twice or was lost and came",
+                record.task
+            );
             *completed += 1;
         };
-        readers.iter_mut().map(|reader| reader.read(each).unwrap()).sum()
+        readers
+            .iter_mut()
+            .map(|reader| reader.read(each).unwrap())
+            .sum()
     }
 
     /// Recovers the lanes of the dead and starts healthy replacements; returns how many died.
@@ -159,17 +201,24 @@ impl Parent {
             let deaths = self.bury();
             died += deaths;
             progress += deaths;
-            let Some(&first) = self.pending.first() else { return died };
+            let Some(&first) = self.pending.first() else {
+                return died;
+            };
             if progress > 0 {
                 continue;
             }
             // In turn for one task and for any.
-            let ticket = self.board.prepare_wait(if first % 2 == 0 { first } else { 0 });
+            let ticket = self
+                .board
+                .prepare_wait(if first % 2 == 0 { first } else { 0 });
             let found = self.drain() + self.bury_if_any(&mut died);
             if found > 0 {
                 self.board.cancel_wait(ticket);
             } else if self.board.wait(ticket, Some(WATCHDOG)) == Woken::TimedOut {
-                panic!("nothing happened for {WATCHDOG:?}: pending {:?}", self.pending);
+                panic!(
+                    "nothing happened for {WATCHDOG:?}: pending {:?}",
+                    self.pending
+                );
             }
         }
     }
@@ -225,7 +274,11 @@ fn a_kill_at_any_point_loses_at_most_its_task() {
             let (completed, lost) = kill_at(point, nth);
             // These two are passed with a task in hand (a wake-up handed on) or without.
             if !["idle-bit-taken", "before-wake"].contains(point) {
-                assert_eq!(lost, u64::from(before_commit.contains(point)), "killed at {point}:{nth}");
+                assert_eq!(
+                    lost,
+                    u64::from(before_commit.contains(point)),
+                    "killed at {point}:{nth}"
+                );
             }
             assert!(completed > 50);
         }
@@ -234,7 +287,11 @@ fn a_kill_at_any_point_loses_at_most_its_task() {
 
 #[test]
 fn kills_from_outside_lose_at_most_one_task_each() {
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64 | 1;
+    let seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64
+        | 1;
     println!("seed {seed}");
     let mut random = seed;
     let mut next = move |below: u64| {
@@ -257,7 +314,8 @@ fn kills_from_outside_lose_at_most_one_task_each() {
         parent.publish(1 + next(16), SLOW);
         let victim = next(2) as u32;
         // In most rounds it is killed at work, in some wherever it is.
-        while next(1000) > 0 && parent.board.current_task(victim) == 0 && !parent.pending.is_empty() {
+        while next(1000) > 0 && parent.board.current_task(victim) == 0 && !parent.pending.is_empty()
+        {
             parent.drain();
             std::thread::yield_now();
         }
