@@ -3,6 +3,7 @@
 //! *Guarantees*: outside loom every type here has the size and bits of the plain integer, so that it may lie in a
 //! mapped segment; a [`Futex`] is process-shared.
 #![allow(unreachable_pub)] // the loom tests, an outside crate, reach these
+#![cfg_attr(loom, allow(clippy::new_without_default, clippy::unwrap_used))] // models, not products
 
 #[cfg(loom)]
 pub use loom::sync::{

@@ -1,6 +1,6 @@
 //! The arena: blocks go to the other side and come back, exhaustion is an error, and nothing hostile is believed.
 #![cfg(all(target_os = "linux", not(loom)))]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::process::Command;
 use treadle_shm::*;

@@ -1,6 +1,6 @@
 //! The board in one process, and with threads in the workers' place.
 #![cfg(all(target_os = "linux", not(loom)))]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! A worker that writes garbage: the parent reads nonsense as `Corrupt` or as bounded records, and never panics.
 #![cfg(all(target_os = "linux", not(loom)))]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,6 +1,6 @@
 //! The protocol under every interleaving (bounded): `RUSTFLAGS="--cfg loom" cargo test -p treadle-shm --release --test loom`.
 #![cfg(loom)]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use loom::sync::{Arc, Mutex};
 use loom::thread;
