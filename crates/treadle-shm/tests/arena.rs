@@ -323,3 +323,23 @@ fn limited_file_size() {
     assert!(matches!(error, ShmError::Grow { .. }), "{error:?}");
     assert!(arena.allocate(1000).is_ok(), "the arena serves on");
 }
+
+#[test]
+fn a_forked_child_releases_nothing() {
+    let (mut arena, peer) = pair(MIB);
+    let block = arena.allocate(100).unwrap();
+    let mapped = peer.map(block.reference()).unwrap();
+    // SAFETY: the child only drops a value whose mapping others still hold, which takes no lock, and leaves at once.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop(mapped);
+        // SAFETY: ends the child without running anything of the test harness.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child and writes to our own integer.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!((status, arena.collect()), (0, 0));
+    drop(mapped);
+    assert_eq!(arena.collect(), 1);
+}

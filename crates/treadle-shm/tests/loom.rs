@@ -355,6 +355,39 @@ fn two_publishes_wake_two_idle_workers() {
     });
 }
 
+#[test]
+fn a_publish_left_to_a_dozing_worker_is_found() {
+    explore(3, || {
+        let board = Small::new();
+        let worker = {
+            let board = Arc::clone(&board);
+            thread::spawn(move || {
+                // As `WorkerEnd::wait_for_task` does after a burst: a doze, a look, then a sleep for good.
+                let doze = Some(std::time::Duration::from_micros(50));
+                nap(
+                    &board.idle,
+                    0,
+                    &board.doors[0],
+                    board.queue(),
+                    &board.stop,
+                    true,
+                    doze,
+                );
+                board.claim_or_sleep(0).map(|claimed| claimed.task)
+            })
+        };
+        assert!(board.publish(1));
+        // The parent woke somebody a moment ago, so a dozing worker is enough for it.
+        wake_one(
+            &board.idle,
+            2,
+            |worker| &board.doors[worker as usize],
+            || true,
+        );
+        assert_eq!(worker.join().unwrap(), Some(1));
+    });
+}
+
 /// One worker stops at `point` for ever and is recovered some time later; the other must get what is left, and the
 /// task be had by one of them or be reported.
 fn worker_dies_at(point: &'static str) {
