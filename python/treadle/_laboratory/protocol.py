@@ -61,6 +61,18 @@ def end_group() -> None:
     os._exit(1)
 
 
+def end_others() -> None:
+    """Kills what is left below this process or in the group that it leads: what the function started too."""
+    from treadle._laboratory import readings
+
+    for pid in readings.tree():
+        if pid != os.getpid():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
 class Laboratory:
     """Holds what was loaded and the plan being tried; each protocol word is a method."""
 
@@ -202,4 +214,5 @@ def main(arguments: list[str]) -> int:
         if line.strip() and not laboratory.answer(line):
             break
     laboratory.close()
+    end_others()
     os._exit(0)  # the function may have left threads that never end
