@@ -70,7 +70,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decision:
-    """The chosen plan (None when nothing could be decided), why, and how sure: ``high``, ``low``, ``none``."""
+    """The chosen plan (None: nothing was decided), why, and how sure: ``high``, ``low``, ``none``."""
 
     plan: Plan | None
     reason: str
