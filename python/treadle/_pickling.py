@@ -48,6 +48,57 @@ class PicklingProblem:
         }
 
 
+def explain_call(
+    function: Any,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    error: BaseException,
+    *,
+    have_cloudpickle: bool,
+) -> BaseException:
+    """The error to raise for a call that cannot travel, after `error`; it names the part that cannot.
+
+    `have_cloudpickle` says whether cloudpickle was tried too: where it was not, and could help, the hint
+    says so.
+    """
+    problem = (
+        find_problem(function, "the function")
+        or find_problem(arguments, "args")
+        or find_problem(keywords, "kwargs")
+    )
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    if problem is None:
+        return _payload_error(f"the call of {name} cannot be pickled: {_message(error)}", None)
+    hint = problem.hint
+    if not have_cloudpickle and problem.type in _BY_VALUE:
+        hint += "; or install cloudpickle, which carries it by value"
+    return _payload_error(
+        f"the call of {name} cannot be sent to a worker: {problem.sentence()} ({problem.message})",
+        hint,
+    )
+
+
+def explain_result(result: Any, error: BaseException) -> BaseException:
+    """The error of a task whose result cannot travel back; it names the part that cannot."""
+    problem = find_problem(result, "result")
+    if problem is None:
+        return _payload_error(f"the result cannot be pickled: {_message(error)}", None)
+    return _payload_error(
+        f"the task ended, but its result cannot be sent back: {problem.sentence()} ({problem.message})",
+        problem.hint,
+    )
+
+
+def _payload_error(text: str, hint: str | None) -> BaseException:
+    from treadle.errors import PayloadError
+
+    return PayloadError(text if hint is None else f"{text}\n\nhint: {hint}")
+
+
+#: Types that pickle carries by name only, and cloudpickle by value.
+_BY_VALUE = ("lambda", "local function", "local class", "function", "class")
+
+
 class _Sink(io.RawIOBase):
     """Takes the pickle and keeps nothing."""
 

@@ -23,7 +23,7 @@ def _plan(found: Mapping[str, Any] | None) -> Plan | None:
         return None
     from treadle.plan import Plan
 
-    return Plan(**{key: size for key, size in found.items() if size is not None})
+    return Plan.from_mapping({key: size for key, size in found.items() if size is not None})
 
 
 @dataclass(frozen=True)

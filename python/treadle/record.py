@@ -23,4 +23,4 @@ def decided(name: str, directory: str | os.PathLike[str] | None = None) -> Plan:
 
     folder = os.getcwd() if directory is None else os.fspath(directory)
     plan = json.loads(_core.load_decision(folder, name))
-    return Plan(**{key: size for key, size in plan.items() if size is not None})
+    return Plan.from_mapping({key: size for key, size in plan.items() if size is not None})

@@ -38,19 +38,37 @@ def main_location() -> dict[str, str] | None:
 
 
 def write(path: str, function: Callable[..., Any], items: list[Any]) -> None:
-    """Writes the delivery to `path`; raises ``pickle.PicklingError`` that says what cannot travel."""
+    """Writes the delivery to `path`; raises a ``pickle.PicklingError`` that says what cannot travel."""
     main = main_location()
     payload, exception = _dumps(pickle.dumps, (function, items))
     if payload is None or (main is None and b"__main__" in payload):
-        try:
-            import cloudpickle
-        except ImportError:
-            raise pickle.PicklingError(_reason(function, items, main, exception)) from exception
-        payload, exception = _dumps(cloudpickle.dumps, (function, items))
-        if payload is None:
-            raise pickle.PicklingError(_reason(function, items, main, exception)) from exception
+        payload = _by_value(function, items, main, exception)
     with open(path, "wb") as file:
         pickle.dump({"path": _absolute_path(), "main": main, "payload": payload}, file, protocol=5)
+
+
+def _by_value(
+    function: Any, items: list[Any], main: dict[str, str] | None, exception: Exception | None
+) -> bytes:
+    try:
+        import cloudpickle
+    except ImportError:
+        payload = None
+    else:
+        payload, exception = _dumps(cloudpickle.dumps, (function, items))
+    if payload is not None:
+        return payload
+    if main is None and exception is None:
+        from treadle.errors import PayloadError
+
+        raise PayloadError(
+            "the function is defined in a program without a file, so no other process can import it"
+            "\n\nhint: define it in a module, or install cloudpickle, which carries it by value"
+        )
+    error = exception if exception is not None else pickle.PicklingError("not importable")
+    raise _pickling.explain_call(
+        function, tuple(items), {}, error, have_cloudpickle="cloudpickle" in sys.modules
+    ) from error
 
 
 def _dumps(dumps: Callable[..., bytes], value: Any) -> tuple[bytes | None, Exception | None]:
@@ -58,24 +76,6 @@ def _dumps(dumps: Callable[..., bytes], value: Any) -> tuple[bytes | None, Excep
         return dumps(value, protocol=5), None
     except Exception as exception:
         return None, exception
-
-
-def _reason(
-    function: Any, items: list[Any], main: dict[str, str] | None, exception: Exception | None
-) -> str:
-    for value, path in ((function, "the function"), (items, "items")):
-        problem = _pickling.find_problem(value, path)
-        if problem is not None:
-            return (
-                f"{problem.sentence()}\n\nhint: {problem.hint}; or install cloudpickle, "
-                "which can carry lambdas and local functions"
-            )
-    if main is None:
-        return (
-            "the function is defined in a program without a file, so no other process can import it\n\n"
-            "hint: define it in a module, or install cloudpickle"
-        )
-    return f"the function or its inputs cannot be pickled: {exception}"
 
 
 def _absolute_path() -> list[str]:
