@@ -13,7 +13,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from treadle._pickling import find_problem, find_round_trip_problem
+from treadle._pickling import (
+    explain_call,
+    explain_result,
+    find_problem,
+    find_round_trip_problem,
+)
 
 
 class Session:
@@ -241,3 +246,21 @@ def test_the_sentence_reads() -> None:
     problem = find_problem((Client(),), "args")
     assert problem is not None
     assert problem.sentence() == "args[0].session._lock is a _thread.lock, which cannot be pickled"
+
+
+def test_the_executors_errors_name_the_part_and_the_way_out() -> None:
+    pytest.importorskip("treadle.errors")
+    error = explain_call(plain, (1, Client()), {}, TypeError("no"), have_cloudpickle=False)
+    assert isinstance(error, pickle.PicklingError)
+    assert "args[1].session._lock" in str(error) and "plain" in str(error)
+    assert "\n\nhint: " in str(error) and "cloudpickle" not in str(error)
+    error = explain_call(plain, (), {"client": Client()}, TypeError("no"), have_cloudpickle=False)
+    assert "kwargs['client'].session._lock" in str(error)
+    error = explain_call(named_lambda, (1,), {}, TypeError("no"), have_cloudpickle=False)
+    assert "the function is a lambda" in str(error) and "install cloudpickle" in str(error)
+    error = explain_call(named_lambda, (1,), {}, TypeError("no"), have_cloudpickle=True)
+    assert "install cloudpickle" not in str(error)
+    error = explain_result({"client": Client()}, TypeError("no"))
+    assert isinstance(error, pickle.PicklingError)
+    assert "result['client'].session._lock" in str(error)
+    assert "unknown" in str(explain_result(1, TypeError("unknown")))
