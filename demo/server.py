@@ -22,7 +22,7 @@ MEDIAN_S = 0.060
 SIGMA = 0.35  # of the delay's logarithm: nine in ten pages take 34 to 107 ms
 SLOW_SHARE = 0.02
 SLOW_EXTRA_S = (0.3, 0.6)
-AT_ONCE = 256
+AT_ONCE = 300
 PARAGRAPH = "<p>" + "A treadle lifts the threads that the weaver's foot has chosen. " * 4 + "</p>\n"
 
 

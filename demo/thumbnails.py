@@ -10,13 +10,13 @@ import io
 import numpy
 from PIL import Image
 
-LONG_SIDE = 1024  # pixels
+LONG_SIDE = 640  # pixels
 STRENGTH = 0.6  # how much of the fine detail is added once more
 WEIGHTS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # a binomial blur, close to a Gaussian
 
 
 def thumbnail(path: str) -> bytes:
-    """The photograph at `path` as a JPEG file of at most 1024 x 1024 pixels, sharpened."""
+    """The photograph at `path` as a JPEG file of at most 640 x 640 pixels, sharpened."""
     with Image.open(path) as photograph:
         photograph.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)
         small = sharpen(numpy.asarray(photograph.convert("RGB")))
