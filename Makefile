@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test test-rust test-python test-all bench lint format wheel lock clean FORCE
+.PHONY: help build demo test test-rust test-python test-all loom bench lint format wheel lock clean FORCE
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,10 @@ test-python: $(BUILT) ## the Python tests; PYTEST='-k name' to choose
 
 test-all: $(BUILT) ## the Python tests on every other interpreter (3.10 to 3.14) found here
 	bash .ci/interpreters $(BIN)/python $(PYTEST)
+
+loom: ## the shared-memory protocols under every interleaving (loom; minutes)
+	CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" \
+	  cargo test --package treadle-shm --lib --release --locked
 
 bench: $(BUILT) $(PEERS) ## treadle against its peers in one run; BENCH='--quick --only tiny,map'
 	@$(BIN)/python -m benches.whole $(BENCH)
