@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test test-rust test-python test-all loom bench lint format wheel lock clean FORCE
+.PHONY: help build demo test test-rust test-python test-all loom bench lint format wheel audit lock clean FORCE
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,12 @@ format: $(INSTALLED) ## format the sources, and fix what the lint can fix
 
 wheel: $(INSTALLED) ## a wheel for this interpreter, in dist/
 	$(BIN)/maturin build --release --interpreter $(BIN)/python --out dist
+
+audit: ## licences and known faults of the Rust dependencies (needs cargo-deny)
+	@cargo deny --version >/dev/null 2>&1 || { \
+	  echo "error: cargo-deny is not installed"; \
+	  echo "hint: cargo install --locked cargo-deny"; exit 1; } >&2
+	cargo deny --locked check
 
 lock: ## resolve the Python requirements anew (requirements/*.in to *.txt)
 	bash .ci/lock $(PYTHON)
