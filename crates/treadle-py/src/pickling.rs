@@ -52,7 +52,7 @@ fn bytes_of(buffer: &PyBuffer<u8>) -> &[u8] {
     unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes()) }
 }
 
-fn attribute<'py>(py: Python<'py>, slot: &'static PyOnceLock<Py<PyAny>>, module: &str, name: &str) -> PyResult<&'static Bound<'py, PyAny>> {
+fn attribute<'a, 'py>(py: Python<'py>, slot: &'a PyOnceLock<Py<PyAny>>, module: &str, name: &str) -> PyResult<&'a Bound<'py, PyAny>> {
     Ok(slot.get_or_try_init(py, || Ok::<_, PyErr>(PyModule::import(py, module)?.getattr(name)?.unbind()))?.bind(py))
 }
 

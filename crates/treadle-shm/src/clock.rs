@@ -11,3 +11,8 @@ pub(crate) fn cpu_mark() -> u32 {
     // SAFETY: sched_getcpu takes no argument and only returns a number (or -1, which becomes 0).
     unsafe { libc::sched_getcpu() }.wrapping_add(1).max(0) as u32
 }
+
+/// The size of a page of memory, in bytes.
+pub fn page_bytes() -> u64 {
+    rustix::param::page_size() as u64
+}

@@ -41,7 +41,7 @@ pub use {
     arena::Arena,
     block::{Block, BlockRef},
     board::{Board, Ticket, Woken},
-    clock::monotonic_nanoseconds,
+    clock::{monotonic_nanoseconds, page_bytes},
     layout::{MAX_WORKERS, Shape},
     peer::{Mapped, PeerArena},
     publisher::Publisher,

@@ -15,11 +15,11 @@ use treadle_shm::RingReader;
 use super::outcome::{Ending, Failure, Outcome};
 use super::processes::{Ended, Life, ProcessPool, State, refill};
 use super::supervisor::{KILL, Order, pid_of};
-use super::tasks::{Task, TaskId};
+use super::tasks::{Held, Task, TaskId};
 use super::{lock, monotonic_ns, nanoseconds};
 
 /// A task that has killed this many workers is failed.
-pub const MOST_DEATHS: u32 = 3;
+const MOST_DEATHS: u32 = 3;
 
 /// How many workers may die in a row, with no task finished in between, before the pool is broken: each worker three times, and
 /// a few more for small pools.
@@ -125,7 +125,7 @@ impl ProcessPool {
         ending: &Ending,
         condemned: Option<Kill>,
         ended: &mut Ended,
-        blocks: &mut Vec<treadle_shm::BlockRef>,
+        blocks: &mut Vec<Held>,
     ) {
         let why = condemned.filter(|kill| kill.task == id).map(|kill| kill.why);
         let Some(task) = state.tasks.get(id) else { return };
@@ -258,7 +258,7 @@ impl ProcessPool {
             return;
         }
         let patience = Instant::now() + STOP_PATIENCE;
-        while !treadle_probe::is_stopped(pid) && Instant::now() < patience {
+        while !is_stopped(pid) && Instant::now() < patience {
             std::thread::yield_now();
         }
         let still = self.board.current_task(kill.worker) == kill.task;
@@ -269,6 +269,13 @@ impl ProcessPool {
             let _ = rustix::process::kill_process(process, Signal::CONT);
         }
     }
+}
+
+/// Whether the kernel says that a process is stopped, or gone.
+fn is_stopped(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // The state follows the name, which stands in parentheses and may hold anything.
+    matches!(stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next()), Some('T' | 't' | 'Z' | 'X'))
 }
 
 fn seconds_of(task: &Task) -> f64 {

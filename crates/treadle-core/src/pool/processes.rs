@@ -21,7 +21,7 @@ use super::cell::{Cell, Marks, Phase};
 use super::deaths::Kill;
 use super::outcome::{Bytes, Failure, Outcome, Reply};
 use super::supervisor::{Order, SpawnRequest, Supervisor};
-use super::tasks::{Task, TaskId, TaskOptions, Tasks};
+use super::tasks::{Held, Task, TaskId, TaskOptions, Tasks};
 use super::wire::{self, BufferRef};
 use super::zygote::Launch;
 use super::{lock, monotonic_ns, nanoseconds};
@@ -29,7 +29,7 @@ use super::{lock, monotonic_ns, nanoseconds};
 /// Task slots of a board: enough that two workers on tasks of a microsecond do not run dry while the collector sleeps a millisecond.
 const SLOTS: u32 = 2048;
 /// Bytes of a worker's result ring.
-const RING_BYTES: u32 = 256 * 1024;
+const RING_BYTES: u32 = 128 * 1024;
 
 /// How a pool is built.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ pub(super) struct Seat {
     pub(super) retired: bool,
     pub(super) arena: Option<Arc<PeerArena>>,
     /// Blocks of the parent's arena that a finished task of this worker still holds.
-    pub(super) lent: Vec<BlockRef>,
+    pub(super) lent: Vec<Held>,
     pub(super) tasks_done: u64,
     pub(super) restarts: u64,
     pub(super) dump: Option<OwnedFd>,
@@ -388,13 +388,13 @@ impl ProcessPool {
     }
 
     /// Writes the payload: into `Bytes` when a slot takes it, else into the arena.
-    fn place(&self, call: &Call<'_>, blocks: &mut Vec<BlockRef>) -> Result<(u32, Bytes), SubmitError> {
+    fn place(&self, call: &Call<'_>, blocks: &mut Vec<Held>) -> Result<(u32, Bytes), SubmitError> {
         let mut kind = call.kind;
         let mut buffers = Vec::with_capacity(call.buffers.len());
         for (bytes, read_only) in call.buffers {
-            let block = self.allocate(&[bytes])?;
-            blocks.push(block);
-            buffers.push(BufferRef { block, read_only: *read_only });
+            let held = self.allocate(&[bytes])?;
+            blocks.push(held);
+            buffers.push(BufferRef { block: held.block, read_only: *read_only });
         }
         let mut head = Vec::with_capacity(48 + buffers.len() * 33);
         if let Some((id, block)) = call.function {
@@ -409,23 +409,16 @@ impl ProcessPool {
             head.extend_from_slice(call.body);
             return Ok((kind, Bytes::copy_of(&head)));
         }
-        let block = self.allocate(&[&head, call.body])?;
-        blocks.push(block);
-        Ok((kind | wire::IN_ARENA, Bytes::copy_of(&block.to_bytes())))
+        let held = self.allocate(&[&head, call.body])?;
+        blocks.push(held);
+        Ok((kind | wire::IN_ARENA, Bytes::copy_of(&held.block.to_bytes())))
     }
 
     /// Takes a block of the parent's arena and fills it; waits for room when tasks in flight hold it.
-    fn allocate(&self, parts: &[&[u8]]) -> Result<BlockRef, SubmitError> {
+    fn allocate(&self, parts: &[&[u8]]) -> Result<Held, SubmitError> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         loop {
-            let taken = {
-                let mut state = lock(&self.state);
-                let mut arena = lock(&self.arena);
-                for seat in &mut state.seats {
-                    seat.lent.retain(|block| !arena.reclaim(*block));
-                }
-                arena.allocate(length)
-            };
+            let taken = lock(&self.arena).allocate(length);
             match taken {
                 Ok(mut block) => {
                     let mut offset = 0;
@@ -433,9 +426,9 @@ impl ProcessPool {
                         block.write_at(offset, part);
                         offset += part.len();
                     }
-                    return Ok(block.reference());
+                    return Ok(Held { block: block.reference(), serial: block.serial() });
                 }
-                Err(ShmError::Limit { .. }) => {
+                Err(ShmError::Full { .. }) => {
                     if length as u64 > self.settings.arena_limit {
                         return Err(SubmitError::TooLarge { bytes: length as u64, limit: self.settings.arena_limit });
                     }
@@ -451,11 +444,11 @@ impl ProcessPool {
         }
     }
 
-    fn give_back(&self, blocks: &[BlockRef]) {
+    fn give_back(&self, blocks: &[Held]) {
         if !blocks.is_empty() {
             let mut arena = lock(&self.arena);
             for block in blocks {
-                arena.free(*block);
+                arena.free_serial(block.block, block.serial);
             }
         }
     }
@@ -580,12 +573,23 @@ impl ProcessPool {
         }
         let Some(task) = state.tasks.remove(id) else { return false };
         state.counts.answered += 1;
-        if !task.blocks.is_empty() {
-            let mut arena = lock(&self.arena);
-            state.seats[worker as usize].lent.extend(task.blocks.iter().filter(|block| !arena.reclaim(**block)));
+        if task.options.retries > 0 {
+            // The worker copied what it needed: blocks of a task that may run again are never released by a worker.
+            self.give_back(&task.blocks);
+        } else if !task.blocks.is_empty() {
+            self.lend(&mut state.seats[worker as usize].lent, &task.blocks);
         }
         self.settle(state, id, &task, outcome, ended);
         true
+    }
+
+    /// Remembers blocks that a worker releases itself when the last view of them is gone, in case it dies before.
+    fn lend(&self, lent: &mut Vec<Held>, blocks: &[Held]) {
+        if lent.len() >= 64 {
+            let arena = lock(&self.arena);
+            lent.retain(|held| arena.is_live(held.block, held.serial));
+        }
+        lent.extend_from_slice(blocks);
     }
 
     /// Stores a removed task's outcome and remembers whom to tell.
@@ -604,11 +608,14 @@ impl ProcessPool {
     }
 
     /// What follows when tasks have ended, once no lock is held.
-    pub(super) fn after_settling(&self, ended: Ended, freed: &[BlockRef]) {
+    pub(super) fn after_settling(&self, ended: Ended, freed: &[Held]) {
         self.give_back(freed);
         if !ended.observed.is_empty() {
             self.observed.fetch_sub(ended.observed.len(), Ordering::SeqCst);
             lock(&self.endings).extend_from_slice(&ended.observed);
+            self.wake_collector();
+        }
+        if ended.notes {
             self.wake_collector();
         }
         if ended.waited || ended.ready {
@@ -632,7 +639,7 @@ impl ProcessPool {
             }
             wire::NOTE => {
                 lock(&self.notes).push((worker, body));
-                self.wake_collector();
+                ended.notes = true;
             }
             _ => {}
         }
@@ -934,6 +941,7 @@ pub(super) struct Ended {
     count: usize,
     waited: bool,
     ready: bool,
+    notes: bool,
     observed: Vec<TaskId>,
 }
 

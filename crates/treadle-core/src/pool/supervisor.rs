@@ -236,7 +236,8 @@ impl Watch {
         );
         let descriptors: Vec<_> = request.descriptors.iter().map(AsFd::as_fd).collect();
         match zygote.spawn(tag, &request.fields, &descriptors) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc_epipe) if libc_epipe == rustix::io::Errno::PIPE.raw_os_error()) => Ok(()),
+            // The zygote is gone; its socket says so next.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PIPE.raw_os_error()) => Ok(()),
             Err(error) => {
                 self.workers.remove(&tag);
                 Err(error)
@@ -271,6 +272,10 @@ impl Watch {
                         }
                     }
                     Message::Exited { pid, ending } => {
+                        // Without a pidfd (too many descriptors) this is how the death is seen.
+                        if let Some(worker) = self.workers.values_mut().find(|worker| worker.pid == Some(pid) && worker.pidfd.is_none()) {
+                            worker.gone_at = Some(Instant::now());
+                        }
                         self.statuses.insert(pid, ending);
                     }
                     Message::Gone => {

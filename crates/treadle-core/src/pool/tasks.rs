@@ -23,6 +23,15 @@ pub struct TaskOptions {
     pub retries: u32,
 }
 
+/// A block of the parent's arena that a task holds, and which allocation of that place it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Where it stands.
+    pub block: BlockRef,
+    /// The allocation's serial.
+    pub serial: u64,
+}
+
 /// One unfinished task.
 #[derive(Debug)]
 pub struct Task {
@@ -33,7 +42,7 @@ pub struct Task {
     /// The payload, as it stands in the slot.
     pub payload: Bytes,
     /// The arena blocks that the payload refers to and that belong to this task alone.
-    pub blocks: Vec<BlockRef>,
+    pub blocks: Vec<Held>,
     /// Where in the queue it was published; `None` while it waits in the backlog.
     pub position: Option<u64>,
     /// Time-out and retries.

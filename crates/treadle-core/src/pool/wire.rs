@@ -19,6 +19,8 @@ pub const IN_ARENA: u32 = 1 << 8;
 pub const HAS_FUNCTION: u32 = 1 << 9;
 /// Set in a task's kind: give the function private copies of the buffers, because the task may have to run again.
 pub const COPY_BUFFERS: u32 = 1 << 10;
+/// Set in a task's kind: the items of the chunk are one argument each, not tuples of arguments.
+pub const SINGLE_ARGUMENT: u32 = 1 << 11;
 /// The bits of a kind that say what the body is.
 pub const BODY: u32 = 0xff;
 

@@ -12,7 +12,7 @@ use treadle_shm::{Arena, BlockRef, Board, Mapped, PeerArena, SLOT_PAYLOAD, ShmEr
 use super::wire::{self, BufferRef, Packet, WireError};
 
 /// Records up to this many bytes stand in the ring; a larger one is copied into the arena, whose blocks a page fault does not hit twice.
-const LARGEST_IN_RING: usize = 32 * 1024;
+const LARGEST_IN_RING: usize = 16 * 1024;
 
 /// A task that this worker has taken.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Taken {
     pub buffers: Vec<(Mapped, bool)>,
     /// Whether the function must get copies of them.
     pub copy_buffers: bool,
+    /// Whether the items of a chunk are one argument each.
+    pub single_argument: bool,
     body_at: usize,
 }
 
@@ -79,9 +81,12 @@ impl WorkerSession {
 
     fn unpack(&mut self, task: u64, kind: u32, len: usize) -> Result<Taken, WorkerError> {
         let inline = self.slot.get(..len).ok_or(WireError("a payload longer than its slot"))?;
+        let copy_buffers = kind & wire::COPY_BUFFERS != 0;
+        // What may be needed again is looked at only: its owner takes it back itself.
+        let map = |block| if copy_buffers { self.parent.view(block) } else { self.parent.map(block) };
         self.payload.clear();
         if kind & wire::IN_ARENA != 0 {
-            let whole = self.parent.map(wire::read_reference(inline)?)?;
+            let whole = map(wire::read_reference(inline)?)?;
             self.payload.resize(whole.len(), 0);
             whole.read_at(0, &mut self.payload);
         } else {
@@ -97,7 +102,7 @@ impl WorkerSession {
         let packet = Packet::read(rest)?;
         let mut buffers = Vec::with_capacity(packet.buffers().len());
         for buffer in packet.buffers() {
-            buffers.push((self.parent.map(buffer.block)?, buffer.read_only));
+            buffers.push((map(buffer.block)?, buffer.read_only));
         }
         let body_at = self.payload.len() - packet.body.len();
         Ok(Taken {
@@ -105,7 +110,8 @@ impl WorkerSession {
             kind: kind & wire::BODY,
             function,
             buffers,
-            copy_buffers: kind & wire::COPY_BUFFERS != 0,
+            copy_buffers,
+            single_argument: kind & wire::SINGLE_ARGUMENT != 0,
             body_at,
         })
     }
@@ -120,7 +126,7 @@ impl WorkerSession {
     /// # Errors
     /// When the block is outside the parent's arena.
     pub fn read_block(&self, block: BlockRef) -> Result<Vec<u8>, WorkerError> {
-        Ok(self.parent.map(block)?.copy_to_vec())
+        Ok(self.parent.view(block)?.copy_to_vec())
     }
 
     /// Sleeps until there may be a task.
