@@ -101,7 +101,7 @@ $(PEERS): $(INSTALLED) requirements/peers.txt
 	@touch $@
 
 $(BUILT): $(INSTALLED) $(RUST_SOURCES)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
 	@touch $@
 
 # The stamp tells nothing when the built module itself is gone.
