@@ -15,6 +15,9 @@ PEERS := $(VENV)/.peers
 # The inputs of the native build. Python sources are used in place and need no build.
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 
+# Kill points are compiled into the tests and lints, never into what is built for users.
+FAULTS := --features treadle-shm/fault
+
 # PyO3 compiles against the environment's interpreter, in every cargo command alike, so that
 # clippy, the tests and maturin do not throw away each other's work.
 export PYO3_PYTHON := $(abspath $(BIN)/python)
@@ -36,7 +39,7 @@ demo: $(BUILT) ## compare a thumbnail function and a fetch function: two decisio
 test: lint test-rust test-python ## what CI runs: format, lints, Rust tests, Python tests
 
 test-rust: $(INSTALLED) ## the Rust tests
-	cargo test --workspace --locked --quiet
+	cargo test --workspace $(FAULTS) --locked --quiet
 
 test-python: $(BUILT) ## the Python tests; PYTEST='-k name' to choose
 	$(BIN)/python -m pytest $(PYTEST)
@@ -46,7 +49,7 @@ test-all: $(BUILT) ## the Python tests on every other interpreter (3.10 to 3.14)
 
 loom: ## the shared-memory protocols under every interleaving (loom; minutes)
 	CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" \
-	  cargo test --package treadle-shm --lib --release --locked
+	  cargo test --package treadle-shm --test loom --release --locked
 
 bench: $(BUILT) $(PEERS) ## treadle against its peers in one run; BENCH='--quick --only tiny,map'
 	@$(BIN)/python -m benches.whole $(BENCH)
@@ -56,7 +59,7 @@ lint: $(INSTALLED) ## formats and lints, changing nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	cargo clippy --workspace --all-targets $(FAULTS) --locked --quiet -- -D warnings
 
 format: $(INSTALLED) ## format the sources, and fix what the lint can fix
 	cargo fmt --all
