@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// Name of the environment variable that marks everything a laboratory started.
-const MARK: &str = "TREADLE_LABORATORY";
+const MARK: &str = "TREADLE_LABORATORY_MARK";
 /// How much of standard error is kept for messages.
 const STDERR_TAIL: usize = 4096;
 /// The longest time between two looks at `interrupted`: a person does not notice it.
@@ -315,11 +315,12 @@ impl Laboratory {
 
 impl Drop for Laboratory {
     fn drop(&mut self) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+        // Once it has been waited for, its number may belong to somebody else; the mark below finds what is left.
+        if !self.exited
+            && let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+        {
             let _ = kill_process_group(group, Signal::KILL);
-            if !self.exited {
-                let _ = kill_process(group, Signal::KILL);
-            }
+            let _ = kill_process(group, Signal::KILL);
         }
         let _ = self.child.wait();
         // Descendants may start others while they are being killed: repeat until none is left. The bound is against

@@ -18,12 +18,14 @@
 pub mod compare;
 pub mod decide;
 pub mod error;
+mod field;
 pub mod laboratory;
 pub mod model;
 pub mod noise;
 pub mod plan;
 pub mod profile;
 pub mod race;
+pub mod reason;
 pub mod record;
 pub mod statistics;
 pub mod wording;
