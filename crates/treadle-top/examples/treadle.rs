@@ -8,7 +8,9 @@ fn main() {
     let mut world = treadle_top::World {
         stdout: &mut std::io::stdout(),
         stderr: &mut std::io::stderr(),
-        python: std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into()).into(),
+        python: std::env::var_os("PYTHON")
+            .unwrap_or_else(|| "python3".into())
+            .into(),
         interrupted: &|| false,
         terminal: None,
         rewrite,

@@ -4,7 +4,12 @@ use clap::{Args, Parser, Subcommand};
 
 /// Threads, processes, asyncio or a mix: measured, decided, run and watched.
 #[derive(Debug, Parser)]
-#[command(name = "treadle", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "treadle",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Treadle {
     #[command(subcommand)]
     pub(crate) command: Verb,

@@ -56,7 +56,11 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
             .unwrap_or_else(|| Request::laboratory_of(&world.python.to_string_lossy())),
     };
     let comparison = {
-        let mut line = Line::new(&mut *world.stderr, world.rewrite, world.terminal.map_or(80, |(columns, _)| columns));
+        let mut line = Line::new(
+            &mut *world.stderr,
+            world.rewrite,
+            world.terminal.map_or(80, |(columns, _)| columns),
+        );
         let surroundings = Surroundings {
             clock: &treadle_probe::clock::monotonic,
             interrupted: world.interrupted,
@@ -65,7 +69,10 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
         line.clear();
         outcome?
     };
-    let width = world.terminal.map_or(100, |(columns, _)| usize::from(columns)).clamp(60, 160);
+    let width = world
+        .terminal
+        .map_or(100, |(columns, _)| usize::from(columns))
+        .clamp(60, 160);
     let text = report::text(&comparison, width);
     match options.json.as_deref() {
         Some("-") => {
@@ -82,11 +89,20 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
     let code = comparison.exit_code();
     if let Some(name) = &options.save {
         if comparison.decision.plan.is_none() && code != 0 {
-            put(world.stderr, &format!("treadle: nothing was decided, so `{name}` was not recorded\n"));
+            put(
+                world.stderr,
+                &format!("treadle: nothing was decided, so `{name}` was not recorded\n"),
+            );
             return Ok(code);
         }
         let command = layout::shell("treadle", words);
-        let saved = record::save(&comparison, name, &world.directory, &date::today(), &command)?;
+        let saved = record::save(
+            &comparison,
+            name,
+            &world.directory,
+            &date::today(),
+            &command,
+        )?;
         put(
             world.stderr,
             &format!(
@@ -101,13 +117,19 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
 }
 
 fn json(comparison: &Comparison) -> Result<String, ChoiceError> {
-    serde_json::to_string(comparison)
-        .map_err(|error| ChoiceError::usage(format!("cannot write the comparison: {error}"), "this is a mistake in treadle"))
+    serde_json::to_string(comparison).map_err(|error| {
+        ChoiceError::usage(
+            format!("cannot write the comparison: {error}"),
+            "this is a mistake in treadle",
+        )
+    })
 }
 
 /// Writes all of it; a reader that has gone away is not an error of ours.
 fn put(writer: &mut dyn Write, text: &str) {
-    let _ = writer.write_all(text.as_bytes()).and_then(|()| writer.flush());
+    let _ = writer
+        .write_all(text.as_bytes())
+        .and_then(|()| writer.flush());
 }
 
 fn tell(error: &ChoiceError, stderr: &mut dyn Write) {

@@ -47,7 +47,10 @@ pub fn run(arguments: &[String], world: &mut World<'_>) -> i32 {
             arguments::Verb::Compare(compare) => comparing::run(&compare, arguments, world),
         },
         Err(error) => {
-            let helped = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let helped = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
             let text = error.render().to_string();
             if helped {
                 let _ = world.stdout.write_all(text.as_bytes());

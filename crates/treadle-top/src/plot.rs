@@ -30,9 +30,14 @@ pub(crate) fn lines(comparison: &Comparison, width: usize) -> Vec<String> {
         .curves
         .iter()
         .filter_map(|curve| {
-            let strategy = [Strategy::Threads, Strategy::Coroutines, Strategy::Processes, Strategy::Interpreters]
-                .into_iter()
-                .find(|one| one.name() == curve.strategy)?;
+            let strategy = [
+                Strategy::Threads,
+                Strategy::Coroutines,
+                Strategy::Processes,
+                Strategy::Interpreters,
+            ]
+            .into_iter()
+            .find(|one| one.name() == curve.strategy)?;
             Some((strategy, curve.points.clone()))
         })
         .collect();
@@ -50,25 +55,40 @@ pub(crate) fn lines(comparison: &Comparison, width: usize) -> Vec<String> {
     }
     let labels: Vec<String> = (0..=ROWS)
         .map(|row| {
-            if row % 4 == 0 {
+            if row == ROWS {
+                "0".to_owned()
+            } else if row % 4 == 0 {
                 format!("{}/s", number(highest * (ROWS - row) as f64 / ROWS as f64))
             } else {
                 String::new()
             }
         })
         .collect();
-    let margin = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
+    let margin = labels
+        .iter()
+        .map(|label| label.chars().count())
+        .max()
+        .unwrap_or(0);
     let columns = width.saturating_sub(margin + 4).clamp(20, 72);
     let span = f64::from(widest).ln();
-    let column_of = |size: u32| ((f64::from(size.max(1)).ln() / span) * (columns - 1) as f64).round() as usize;
-    let row_of = |rate: f64| ROWS - ((rate / highest) * ROWS as f64).round().clamp(0.0, ROWS as f64) as usize;
+    let column_of =
+        |size: u32| ((f64::from(size.max(1)).ln() / span) * (columns - 1) as f64).round() as usize;
+    let row_of = |rate: f64| {
+        ROWS - ((rate / highest) * ROWS as f64)
+            .round()
+            .clamp(0.0, ROWS as f64) as usize
+    };
 
     let mut grid = vec![vec![' '; columns]; ROWS + 1];
     for (strategy, points) in &curves {
         for (column, rate) in interpolated(points, columns, span) {
             let cell = &mut grid[row_of(rate)][column];
             // Where two predictions fall together, both names matter less than that they do.
-            *cell = if *cell == ' ' || *cell == letter(*strategy) { letter(*strategy) } else { '=' };
+            *cell = if *cell == ' ' || *cell == letter(*strategy) {
+                letter(*strategy)
+            } else {
+                '='
+            };
         }
     }
     for (strategy, size, rate) in &measured {
@@ -83,7 +103,11 @@ pub(crate) fn lines(comparison: &Comparison, width: usize) -> Vec<String> {
         })
         .collect();
     lines.push(format!("{:>margin$} +{}", "", "-".repeat(columns)));
-    lines.push(format!("{:>margin$}  {}", "", axis(widest, columns, &column_of)));
+    lines.push(format!(
+        "{:>margin$}  {}",
+        "",
+        axis(widest, columns, &column_of)
+    ));
     let mut legend: Vec<String> = curves
         .iter()
         .map(|(strategy, _)| format!("{} {}", letter(*strategy), strategy.name()))

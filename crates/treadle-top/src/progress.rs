@@ -56,7 +56,9 @@ impl Observer for Line<'_> {
     fn progress(&mut self, progress: &Progress) {
         match progress {
             Progress::Loading => self.show("loading the function and its inputs"),
-            Progress::Profiling { count } => self.show(&format!("running a sample of {count} inputs serially")),
+            Progress::Profiling { count } => {
+                self.show(&format!("running a sample of {count} inputs serially"))
+            }
             Progress::Starting { plan } => {
                 if self.rewrite {
                     self.show(&format!("starting {}", plan.label()));
@@ -68,7 +70,9 @@ impl Observer for Line<'_> {
                 plan,
                 leader,
             } => {
-                let due = self.told_s.is_none_or(|told| elapsed_s - told >= PLAIN_EVERY_S);
+                let due = self
+                    .told_s
+                    .is_none_or(|told| elapsed_s - told >= PLAIN_EVERY_S);
                 if !self.rewrite && !due {
                     return;
                 }
@@ -82,7 +86,11 @@ impl Observer for Line<'_> {
                     text.push_str(&format!(", now {}", plan.label()));
                 }
                 if let Some((leader, per_s)) = leader {
-                    text.push_str(&format!(", ahead: {} with {}", leader.label(), rate(*per_s)));
+                    text.push_str(&format!(
+                        ", ahead: {} with {}",
+                        leader.label(),
+                        rate(*per_s)
+                    ));
                 }
                 self.show(&text);
             }

@@ -17,7 +17,11 @@ pub(crate) fn text(comparison: &Comparison, width: usize) -> String {
             comparison.items.spec,
             number_of(comparison.items.count),
             if comparison.items.count == 1 { "" } else { "s" },
-            if comparison.items.truncated { ", the first of more" } else { "" }
+            if comparison.items.truncated {
+                ", the first of more"
+            } else {
+                ""
+            }
         ),
         width,
         "",
@@ -46,7 +50,11 @@ pub(crate) fn text(comparison: &Comparison, width: usize) -> String {
 }
 
 fn number_of(count: u64) -> String {
-    if count < 1000 { count.to_string() } else { number(count as f64) }
+    if count < 1000 {
+        count.to_string()
+    } else {
+        number(count as f64)
+    }
 }
 
 fn profile(comparison: &Comparison, width: usize) -> String {
@@ -66,7 +74,10 @@ fn profile(comparison: &Comparison, width: usize) -> String {
         out.push_str(&format!("  {what:<20}{}", &text[22..]));
     }
     if let Some(error) = &profile.first_error {
-        let text = format!("first exception: input {}, {}: {}", error.index, error.class, error.message);
+        let text = format!(
+            "first exception: input {}, {}: {}",
+            error.index, error.class, error.message
+        );
         out.push_str(&layout::wrap(&text, width, "  "));
     }
     out
@@ -74,9 +85,19 @@ fn profile(comparison: &Comparison, width: usize) -> String {
 
 fn candidates(comparison: &Comparison, width: usize) -> String {
     let mut rows = vec![
-        ["  plan", "at most", "measured", "95 % interval", "x serial", "p50", "p99", "cores", "memory"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "  plan",
+            "predicted",
+            "measured",
+            "95 % interval",
+            "x serial",
+            "p50",
+            "p99",
+            "cores",
+            "memory",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     rows.extend(comparison.candidates.iter().map(row));
     let lines = layout::table(&rows);
@@ -94,31 +115,45 @@ fn candidates(comparison: &Comparison, width: usize) -> String {
             remark.push_str(&format!("; limit: {}", candidate.limit));
         }
         if candidate.errors > 0 {
-            remark.push_str(&format!("; {} of {} tasks raised", candidate.errors, candidate.tasks));
+            remark.push_str(&format!(
+                "; {} of {} tasks raised",
+                candidate.errors, candidate.tasks
+            ));
         }
-        out.push_str(&format!("{line}\n{}", layout::wrap(&remark, width, "      ")));
+        out.push_str(&format!(
+            "{line}\n{}",
+            layout::wrap(&remark, width, "      ")
+        ));
     }
     out
 }
 
 fn row(candidate: &Candidate) -> Vec<String> {
     let dash = || "-".to_owned();
-    let mark = if candidate.outcome == Outcome::Chosen { "* " } else { "  " };
+    let mark = if candidate.outcome == Outcome::Chosen {
+        "* "
+    } else {
+        "  "
+    };
     vec![
         format!("{mark}{}", candidate.plan.label()),
         rate(candidate.predicted_per_s),
         candidate.measured_per_s.map_or_else(dash, rate),
-        candidate
-            .interval_per_s
-            .map_or_else(dash, |[low, high]| format!("{} to {}", number(low), number(high))),
+        candidate.interval_per_s.map_or_else(dash, |[low, high]| {
+            format!("{} to {}", number(low), number(high))
+        }),
         match candidate.speedup {
             Some([times, ..]) => format!("{times:.2}"),
-            None if candidate.plan == Plan::SERIAL && candidate.measured_per_s.is_some() => "1".to_owned(),
+            None if candidate.plan == Plan::SERIAL && candidate.measured_per_s.is_some() => {
+                "1".to_owned()
+            }
             None => dash(),
         },
         candidate.p50_s.map_or_else(dash, seconds),
         candidate.p99_s.map_or_else(dash, seconds),
-        candidate.cpu_cores.map_or_else(dash, |cores| format!("{cores:.2}")),
+        candidate
+            .cpu_cores
+            .map_or_else(dash, |cores| format!("{cores:.2}")),
         candidate.peak_memory_bytes.map_or_else(dash, bytes),
     ]
 }

@@ -327,7 +327,10 @@ pub struct Comparison {
 impl Comparison {
     /// 0 decided (or only profiled, as asked), 3 too noisy.
     pub fn exit_code(&self) -> i32 {
-        if self.decision.plan.is_none() && self.machine.noise == "noisy" && !self.machine.noise_ignored {
+        if self.decision.plan.is_none()
+            && self.machine.noise == "noisy"
+            && !self.machine.noise_ignored
+        {
             3
         } else {
             0
@@ -364,14 +367,20 @@ pub fn compare(
     let wanted = request.plans.as_deref().map(Plan::parse_list).transpose()?;
     if !(request.budget_s > 0.0 && request.budget_s.is_finite()) {
         return Err(ChoiceError::usage(
-            format!("the budget is {} s, but a race needs time", request.budget_s),
+            format!(
+                "the budget is {} s, but a race needs time",
+                request.budget_s
+            ),
             "give --budget a number of seconds above 0, such as --budget 30",
         ));
     }
     let before = Before::read();
     let bench = Bench::new().map_err(|error| {
         ChoiceError::usage(
-            format!("cannot make a folder for measuring in {}: {error}", std::env::temp_dir().display()),
+            format!(
+                "cannot make a folder for measuring in {}: {error}",
+                std::env::temp_dir().display()
+            ),
             "set TMPDIR to a folder that can be written",
         )
     })?;
@@ -383,7 +392,9 @@ pub fn compare(
     observer.progress(&Progress::Loading);
     let mut laboratory = start(&launch)?;
     let loaded = load(&mut laboratory, request, surroundings)?;
-    observer.progress(&Progress::Profiling { count: loaded.count });
+    observer.progress(&Progress::Profiling {
+        count: loaded.count,
+    });
     let sample = profile(&mut laboratory, request, surroundings)?;
     laboratory.leave(surroundings);
     if (surroundings.interrupted)() {
@@ -408,7 +419,8 @@ pub fn compare(
             .map(|plan| model::predict(plan, &profile, &setting))
             .collect(),
         None => {
-            let curves: Vec<Vec<Prediction>> = curves.iter().map(|(_, curve)| curve.clone()).collect();
+            let curves: Vec<Vec<Prediction>> =
+                curves.iter().map(|(_, curve)| curve.clone()).collect();
             model::contenders(&curves, &profile, &setting)
         }
     };
@@ -419,14 +431,31 @@ pub fn compare(
     let mut field = Field::new(&predictions);
     let mut account = None;
     if !refused && !request.profile_only {
-        let seed = request.seed.unwrap_or_else(|| (surroundings.clock)().to_bits());
-        account = Some(field::race(&mut field, request, &launch, &profile, &setting, seed, observer, surroundings)?);
+        let seed = request
+            .seed
+            .unwrap_or_else(|| (surroundings.clock)().to_bits());
+        account = Some(field::race(
+            &mut field,
+            request,
+            &launch,
+            &profile,
+            &setting,
+            seed,
+            observer,
+            surroundings,
+        )?);
     }
     readings.steal_share = before.steal_since();
-    let verdict = if refused { verdict } else { noise::judge(&readings, profile.cpu_share()) };
+    let verdict = if refused {
+        verdict
+    } else {
+        noise::judge(&readings, profile.cpu_share())
+    };
 
     let measured: Vec<Measured> = field.measured();
-    let choice = account.as_ref().and_then(|_| decide::choose(&measured, &targets));
+    let choice = account
+        .as_ref()
+        .and_then(|_| decide::choose(&measured, &targets));
     let mut candidates = field.candidates(choice.as_ref(), &targets);
     if wanted.is_none() {
         for (strategy, curve) in &curves {
@@ -467,11 +496,17 @@ pub fn compare(
             .filter(|(_, curve)| curve.iter().any(|one| one.infeasible.is_none()))
             .map(|(strategy, curve)| Curve {
                 strategy: strategy.name().to_owned(),
-                points: curve.iter().map(|one| (one.plan.workers(), one.per_s)).collect(),
+                points: curve
+                    .iter()
+                    .map(|one| (one.plan.workers(), one.per_s))
+                    .collect(),
             })
             .collect(),
         race: account,
-        targets: targets.iter().map(|target: &Target| target.text.clone()).collect(),
+        targets: targets
+            .iter()
+            .map(|target: &Target| target.text.clone())
+            .collect(),
         decision,
     })
 }
@@ -534,7 +569,13 @@ impl Before {
         steal_share(self.times?, processor_times()?)
     }
 
-    fn machine(&self, loaded: &Loaded, request: &Request, readings: Readings, verdict: &noise::Verdict) -> Machine {
+    fn machine(
+        &self,
+        loaded: &Loaded,
+        request: &Request,
+        readings: Readings,
+        verdict: &noise::Verdict,
+    ) -> Machine {
         Machine {
             usable_cores: self.cores.cores,
             affinity: self.cores.affinity,
@@ -543,7 +584,12 @@ impl Before {
             python: loaded.python.clone(),
             implementation: loaded.implementation.clone(),
             gil: loaded.gil,
-            noise: if verdict.level == Level::Quiet { "quiet" } else { "noisy" }.to_owned(),
+            noise: if verdict.level == Level::Quiet {
+                "quiet"
+            } else {
+                "noisy"
+            }
+            .to_owned(),
             noise_grounds: verdict.grounds.clone(),
             readings,
             noise_ignored: request.ignore_noise,
@@ -625,13 +671,22 @@ fn profile(
                 detail: refusal.detail,
             });
         }
-        Err(error) => return Err(function_failure(error, "the serial sample", request.budget_s)),
+        Err(error) => {
+            return Err(function_failure(
+                error,
+                "the serial sample",
+                request.budget_s,
+            ));
+        }
     };
     if sample.all_failed {
         let (what, detail) = sample.first_error.map_or_else(
             || (String::new(), None),
             |error| {
-                let text = format!(": input {} raised {}: {}", error.index, error.class, error.message);
+                let text = format!(
+                    ": input {} raised {}: {}",
+                    error.index, error.class, error.message
+                );
                 (text, some_text(error.traceback))
             },
         );
@@ -647,7 +702,12 @@ fn profile(
 
 /// A crash or a hang of the function, told with its input.
 pub(super) fn function_failure(error: CallError, during: &str, budget_s: f64) -> ChoiceError {
-    let at = |input: Option<u64>| input.map_or_else(|| "the function".to_owned(), |index| format!("input {index}"));
+    let at = |input: Option<u64>| {
+        input.map_or_else(
+            || "the function".to_owned(),
+            |index| format!("input {index}"),
+        )
+    };
     match error {
         CallError::Died { how, input, stderr } => ChoiceError::Function {
             message: format!("{} ended the measuring process with {how}, during {during}", at(input)),
@@ -677,8 +737,12 @@ pub(super) fn function_failure(error: CallError, during: &str, budget_s: f64) ->
 
 fn broken(why: &str) -> ChoiceError {
     ChoiceError::Function {
-        message: format!("the measuring process said something that is not the measuring protocol: {why}"),
-        hint: Some("are treadle's Python files and its compiled part of the same version?".to_owned()),
+        message: format!(
+            "the measuring process said something that is not the measuring protocol: {why}"
+        ),
+        hint: Some(
+            "are treadle's Python files and its compiled part of the same version?".to_owned(),
+        ),
         detail: None,
     }
 }

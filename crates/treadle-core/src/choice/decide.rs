@@ -81,16 +81,24 @@ pub struct Choice {
     pub misses: Vec<Miss>,
 }
 
-const TARGET_HINT: &str = "targets look like --target 'throughput=200/s,p50=5ms,p99=50ms,memory=2GiB,errors=0,cpu=4'";
+const TARGET_HINT: &str =
+    "targets look like --target 'throughput=200/s,p50=5ms,p99=50ms,memory=2GiB,errors=0,cpu=4'";
 
 fn unreadable(part: &str, why: &str) -> ChoiceError {
-    ChoiceError::usage(format!("cannot read the target `{part}`: {why}"), TARGET_HINT)
+    ChoiceError::usage(
+        format!("cannot read the target `{part}`: {why}"),
+        TARGET_HINT,
+    )
 }
 
 /// Reads `throughput=200/s,p99=50ms,memory=2GiB,errors=0,cpu=4`.
 pub fn parse_targets(text: &str) -> Result<Vec<Target>, ChoiceError> {
     let mut targets: Vec<Target> = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
         let (name, value) = part
             .split_once('=')
             .ok_or_else(|| unreadable(part, "it has no `=`"))?;
@@ -111,7 +119,9 @@ pub fn parse_targets(text: &str) -> Result<Vec<Target>, ChoiceError> {
                     .strip_prefix('p')
                     .and_then(|digits| digits.parse::<f64>().ok())
                     .filter(|percent| (0.0..=100.0).contains(percent))
-                    .ok_or_else(|| unreadable(part, &format!("`{name}` is not something that is measured")))?;
+                    .ok_or_else(|| {
+                        unreadable(part, &format!("`{name}` is not something that is measured"))
+                    })?;
                 (Quantity::Latency(share / 100.0), duration(value))
             }
         };
@@ -175,7 +185,9 @@ pub fn miss(measured: &Measured, target: &Target) -> Option<Miss> {
         Quantity::Latency(share) => super::statistics::quantile(&measured.latencies, share),
         Quantity::Memory => measured.peak_memory_bytes,
         Quantity::Errors => Some(measured.errors as f64),
-        Quantity::ErrorShare => (measured.tasks > 0).then(|| measured.errors as f64 / measured.tasks as f64),
+        Quantity::ErrorShare => {
+            (measured.tasks > 0).then(|| measured.errors as f64 / measured.tasks as f64)
+        }
         Quantity::Cores => measured.cpu_cores,
     };
     let told = |by: f64, words: String| {
@@ -199,15 +211,27 @@ pub fn miss(measured: &Measured, target: &Target) -> Option<Miss> {
     let (over, words) = match target.quantity {
         Quantity::Throughput => (
             target.bound / value.max(1e-12) - 1.0,
-            format!("{} instead of {}", wording::rate(value), wording::rate(target.bound)),
+            format!(
+                "{} instead of {}",
+                wording::rate(value),
+                wording::rate(target.bound)
+            ),
         ),
         Quantity::Latency(_) => (
             value / target.bound.max(1e-12) - 1.0,
-            format!("{} instead of {}", wording::seconds(value), wording::seconds(target.bound)),
+            format!(
+                "{} instead of {}",
+                wording::seconds(value),
+                wording::seconds(target.bound)
+            ),
         ),
         Quantity::Memory => (
             value / target.bound.max(1.0) - 1.0,
-            format!("{} instead of {}", wording::bytes(value), wording::bytes(target.bound)),
+            format!(
+                "{} instead of {}",
+                wording::bytes(value),
+                wording::bytes(target.bound)
+            ),
         ),
         Quantity::Cores => (
             value / target.bound.max(1e-12) - 1.0,
@@ -215,15 +239,24 @@ pub fn miss(measured: &Measured, target: &Target) -> Option<Miss> {
         ),
         Quantity::Errors => (
             (value - target.bound) / target.bound.max(1.0),
-            format!("{value:.0} of {} tasks failed instead of at most {:.0}", measured.tasks, target.bound),
+            format!(
+                "{value:.0} of {} tasks failed instead of at most {:.0}",
+                measured.tasks, target.bound
+            ),
         ),
         Quantity::ErrorShare => (
             value / target.bound.max(1e-3) - 1.0,
-            format!("{} of tasks failed instead of {}", wording::percent(value), wording::percent(target.bound)),
+            format!(
+                "{} of tasks failed instead of {}",
+                wording::percent(value),
+                wording::percent(target.bound)
+            ),
         ),
     };
     let amount = match target.quantity {
-        Quantity::Throughput => format!("missed by {}", wording::percent(1.0 - value / target.bound)),
+        Quantity::Throughput => {
+            format!("missed by {}", wording::percent(1.0 - value / target.bound))
+        }
         Quantity::Errors | Quantity::ErrorShare => "missed".to_owned(),
         _ => format!("missed by {}", wording::percent(over)),
     };
@@ -248,7 +281,11 @@ pub fn choose(field: &[Measured], targets: &[Target]) -> Option<Choice> {
             .copied()
             .max_by(|one, other| rate(*one).total_cmp(&rate(*other)))
     };
-    let meeting: Vec<usize> = usable.iter().copied().filter(|index| misses(*index).is_empty()).collect();
+    let meeting: Vec<usize> = usable
+        .iter()
+        .copied()
+        .filter(|index| misses(*index).is_empty())
+        .collect();
     if let Some(fastest) = fastest_of(&meeting) {
         let floor = rate(fastest) * (1.0 - EQUIVALENT);
         let index = meeting
@@ -264,9 +301,12 @@ pub fn choose(field: &[Measured], targets: &[Target]) -> Option<Choice> {
     let fastest = fastest_of(&usable)?;
     let worst = |index: usize| misses(index).iter().map(|miss| miss.by).fold(0.0, f64::max);
     let index = usable.into_iter().min_by(|one, other| {
-        worst(*one)
-            .total_cmp(&worst(*other))
-            .then(field[*one].plan.simplicity().cmp(&field[*other].plan.simplicity()))
+        worst(*one).total_cmp(&worst(*other)).then(
+            field[*one]
+                .plan
+                .simplicity()
+                .cmp(&field[*other].plan.simplicity()),
+        )
     })?;
     Some(Choice {
         index,
@@ -329,8 +369,15 @@ mod tests {
         );
         let targets = parse_targets("p50=8ms,memory=2GiB").unwrap();
         let choice = choose(&field(), &targets).unwrap();
-        assert_eq!(choice.index, 0, "serial and processes miss alike, serial is simpler");
-        assert!(choice.misses[0].words.starts_with("p50=8ms is missed by 25 %"));
+        assert_eq!(
+            choice.index, 0,
+            "serial and processes miss alike, serial is simpler"
+        );
+        assert!(
+            choice.misses[0]
+                .words
+                .starts_with("p50=8ms is missed by 25 %")
+        );
     }
 
     #[test]
@@ -355,10 +402,20 @@ mod tests {
 
     #[test]
     fn targets_parse_and_mistakes_are_usage_errors() {
-        let targets = parse_targets("throughput=120/min,p99.9=2s,memory=2GiB,errors=1%,errors=3,cpu=1.5").unwrap();
+        let targets =
+            parse_targets("throughput=120/min,p99.9=2s,memory=2GiB,errors=1%,errors=3,cpu=1.5")
+                .unwrap();
         let bounds: Vec<f64> = targets.iter().map(|target| target.bound).collect();
         assert_eq!(bounds, [2.0, 2.0, 2147483648.0, 0.01, 3.0, 1.5]);
-        for wrong in ["p99", "p99=fast", "p101=1s", "speed=3", "throughput=-1/s", "memory=2 elephants", "p99=50"] {
+        for wrong in [
+            "p99",
+            "p99=fast",
+            "p101=1s",
+            "speed=3",
+            "throughput=-1/s",
+            "memory=2 elephants",
+            "p99=50",
+        ] {
             assert_eq!(parse_targets(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }
     }

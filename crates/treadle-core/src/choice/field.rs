@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::compare::{
-    Candidate, Observer, Outcome, Progress, RaceAccount, Request, function_failure, load_request, start,
+    Candidate, Observer, Outcome, Progress, RaceAccount, Request, function_failure, load_request,
+    start,
 };
 use super::decide::{self, Choice, Measured, Target};
 use super::error::ChoiceError;
@@ -170,15 +171,21 @@ impl Field {
         };
         let serial = self.0.first().map_or(0.0, share);
         for runner in self.0.iter_mut().skip(1) {
-            if runner.failed.is_none() && share(runner) >= FAILING_SHARE && serial < FAILING_SHARE / 2.0 {
+            if runner.failed.is_none()
+                && share(runner) >= FAILING_SHARE
+                && serial < FAILING_SHARE / 2.0
+            {
                 runner.failed = Some(format!(
                     "{} of {} tasks failed under it and not serially{}",
                     runner.errors,
                     runner.tasks,
-                    runner.first_error.as_ref().map_or_else(String::new, |error| format!(
-                        ": input {} raised {}: {}",
-                        error.index, error.class, error.message
-                    ))
+                    runner
+                        .first_error
+                        .as_ref()
+                        .map_or_else(String::new, |error| format!(
+                            ": input {} raised {}: {}",
+                            error.index, error.class, error.message
+                        ))
                 ));
             }
         }
@@ -187,21 +194,44 @@ impl Field {
 
 impl Runner {
     fn cpu_cores(&self) -> Option<f64> {
-        (self.wall_s > 0.0).then_some(self.cpu_s?).map(|cpu| cpu / self.wall_s)
+        (self.wall_s > 0.0)
+            .then_some(self.cpu_s?)
+            .map(|cpu| cpu / self.wall_s)
+    }
+
+    /// Start-up to charge to a batch. Where workers are processes it is what was just measured. Threads and loops import
+    /// nothing, and making hundreds of them meet takes the laboratory longer than starting them: there the profile's
+    /// time of one start counts, if that is less.
+    fn charged_start_s(&self, profile: &Profile) -> f64 {
+        let plan = self.prediction.plan;
+        let measured = self.start_s.unwrap_or(0.0);
+        match (plan.strategy(), profile.worker_start_s.thread) {
+            (Strategy::Serial, _) => 0.0,
+            (Strategy::Threads, Some(each)) => measured.min(each * f64::from(plan.workers())),
+            (Strategy::Coroutines, Some(each)) => measured.min(each),
+            _ => measured,
+        }
     }
 
     fn take(&mut self, block: &Block) {
         self.latencies.extend_from_slice(&block.latencies);
-        self.cpu_s = block.cpu_s.map(|cpu| cpu + self.cpu_s.unwrap_or(0.0)).or(self.cpu_s);
+        self.cpu_s = block
+            .cpu_s
+            .map(|cpu| cpu + self.cpu_s.unwrap_or(0.0))
+            .or(self.cpu_s);
         self.wall_s += block.wall_s;
         if let Some(bytes) = block.peak_memory_bytes {
-            self.peak_memory_bytes = Some(self.peak_memory_bytes.map_or(bytes, |seen| seen.max(bytes)));
+            self.peak_memory_bytes =
+                Some(self.peak_memory_bytes.map_or(bytes, |seen| seen.max(bytes)));
         }
         self.memory_kind = block.memory_kind.clone().or(self.memory_kind.take());
         self.errors += block.errors;
         self.tasks += block.count;
         self.blocks += 1;
-        self.first_error = self.first_error.take().or_else(|| block.first_error.clone());
+        self.first_error = self
+            .first_error
+            .take()
+            .or_else(|| block.first_error.clone());
     }
 
     fn candidate(&self, outcome: Outcome, reason: String) -> Candidate {
@@ -210,9 +240,13 @@ impl Runner {
             predicted_per_s: self.prediction.per_s,
             predicted_low_per_s: self.prediction.low_per_s,
             measured_per_s: self.steady.map(|(rate, _)| rate),
-            interval_per_s: self.steady.and_then(|(_, interval)| Some([interval?.low, interval?.high])),
+            interval_per_s: self
+                .steady
+                .and_then(|(_, interval)| Some([interval?.low, interval?.high])),
             batch_per_s: self.charged_per_s,
-            speedup: self.speedup.map(|ratio| [ratio.estimate, ratio.low, ratio.high]),
+            speedup: self
+                .speedup
+                .map(|ratio| [ratio.estimate, ratio.low, ratio.high]),
             p50_s: quantile(&self.latencies, 0.5),
             p99_s: quantile(&self.latencies, 0.99),
             cpu_cores: self.cpu_cores(),
@@ -241,7 +275,10 @@ fn judge(
         return (Outcome::Infeasible, why.clone());
     }
     let Some(choice) = choice else {
-        return (Outcome::NotRaced, "predicted only: there was no race".to_owned());
+        return (
+            Outcome::NotRaced,
+            "predicted only: there was no race".to_owned(),
+        );
     };
     let Some(rate) = runner.charged_per_s else {
         let why = runner.unraced.clone();
@@ -257,7 +294,13 @@ fn judge(
     if index == choice.index {
         let why = match (choice.misses.first(), index == choice.fastest) {
             (Some(_), _) => "no plan meets the targets; this one fails least".to_owned(),
-            (None, true) if measured.iter().filter(|one| one.charged_per_s.is_some()).count() == 1 => {
+            (None, true)
+                if measured
+                    .iter()
+                    .filter(|one| one.charged_per_s.is_some())
+                    .count()
+                    == 1 =>
+            {
                 "the only plan that was measured".to_owned()
             }
             (None, true) => "the fastest, and no simpler plan comes within 5 %".to_owned(),
@@ -277,17 +320,27 @@ fn judge(
         return (Outcome::Slower, misses.join("; "));
     }
     if behind <= EQUIVALENT {
-        (Outcome::Equivalent, format!("as fast within 5 %, but {label} is simpler"))
+        (
+            Outcome::Equivalent,
+            format!("as fast within 5 %, but {label} is simpler"),
+        )
     } else {
         (
             Outcome::Slower,
-            format!("{} slower than {}", wording::percent(behind), fastest.plan.label()),
+            format!(
+                "{} slower than {}",
+                wording::percent(behind),
+                fastest.plan.label()
+            ),
         )
     }
 }
 
 /// Starts every candidate and races them.
-#[expect(clippy::too_many_arguments, reason = "the one place where all parts of a comparison meet")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one place where all parts of a comparison meet"
+)]
 pub(super) fn race(
     field: &mut Field,
     request: &Request,
@@ -310,7 +363,10 @@ pub(super) fn race(
             continue;
         }
         if index > 0 && elapsed() > START_SHARE * request.budget_s {
-            runner.unraced = Some("starting the others took too much of the budget; a larger --budget would race it".to_owned());
+            runner.unraced = Some(
+                "starting the others took too much of the budget; a larger --budget would race it"
+                    .to_owned(),
+            );
             runner.laboratory = None;
             continue;
         }
@@ -321,7 +377,12 @@ pub(super) fn race(
     }
 
     let budget_left = (request.budget_s - elapsed()).max(0.1);
-    let count = field.0.iter().filter(|runner| runner.laboratory.is_some()).count().max(1) as f64;
+    let count = field
+        .0
+        .iter()
+        .filter(|runner| runner.laboratory.is_some())
+        .count()
+        .max(1) as f64;
     let block_s = (budget_left / (count * BLOCKS_WANTED)).clamp(BLOCK_LEAST_S, BLOCK_S);
     let least_block_s = (TASKS_IN_BLOCK * profile.wall_s).min(budget_left / (count * 5.0));
     // Serial blocks cannot be shorter than a task; four rounds must fit, or the warm-up is left out.
@@ -333,10 +394,9 @@ pub(super) fn race(
         .map(|(index, runner)| Entry {
             control: index == 0,
             least_block_s,
-            start_per_task_s: match (setting.count, runner.prediction.plan.strategy()) {
-                (_, Strategy::Serial) | (None, _) => 0.0,
-                (Some(count), _) => runner.start_s.unwrap_or(0.0) / count.max(1) as f64,
-            },
+            start_per_task_s: setting.count.map_or(0.0, |count| {
+                runner.charged_start_s(profile) / count.max(1) as f64
+            }),
         })
         .collect();
     let rules = Rules {
@@ -365,9 +425,18 @@ pub(super) fn race(
                     plan: field.0[candidate].prediction.plan,
                     leader: field.leader(&race),
                 });
-                let first = Random::new(seed ^ round as u64).below(usize::MAX) as u64 % setting_count(setting, profile);
+                let first = Random::new(seed ^ round as u64).below(usize::MAX) as u64
+                    % setting_count(setting, profile);
                 let runner = &mut field.0[candidate];
-                match block(runner, candidate == 0, first, seconds, profile, request, surroundings)? {
+                match block(
+                    runner,
+                    candidate == 0,
+                    first,
+                    seconds,
+                    profile,
+                    request,
+                    surroundings,
+                )? {
                     Some(block) => {
                         if race.counting() {
                             runner.take(&block);
@@ -437,7 +506,11 @@ fn open(
             Ok(())
         }
         Err(CallError::Interrupted) => Err(ChoiceError::Interrupted),
-        Err(error) if control => Err(function_failure(error, "the start of the serial control", request.budget_s)),
+        Err(error) if control => Err(function_failure(
+            error,
+            "the start of the serial control",
+            request.budget_s,
+        )),
         Err(error) => {
             runner.laboratory = None;
             runner.failed = Some(rival_failure(error, "while its workers were started"));
@@ -460,11 +533,15 @@ fn block(
         return Ok(None);
     };
     // What is in flight when the block's time is up: each worker's task, one after the other if they share one core.
-    let drain = 10.0 * profile.wall_max_s + 2.0 * f64::from(runner.prediction.plan.workers()) * profile.cpu_s();
+    let drain = 10.0 * profile.wall_max_s
+        + 2.0 * f64::from(runner.prediction.plan.workers()) * profile.cpu_s();
     let timeout = seconds + drain.min(request.budget_s) + GRACE_S;
-    let asked = json!({"do": "block", "first": first, "count": 1_000_000_000u64, "seconds": seconds});
+    let asked =
+        json!({"do": "block", "first": first, "count": 1_000_000_000u64, "seconds": seconds});
     let reply = laboratory.call(&asked, timeout, surroundings, &mut |_| {});
-    let block = reply.and_then(|value| Block::deserialize(&value).map_err(|error| CallError::Broken(error.to_string())));
+    let block = reply.and_then(|value| {
+        Block::deserialize(&value).map_err(|error| CallError::Broken(error.to_string()))
+    });
     let failure = match block {
         Ok(block) if block.lost_workers == 0 || control => return Ok(Some(block)),
         Ok(block) => format!(
@@ -475,7 +552,13 @@ fn block(
             ))
         ),
         Err(CallError::Interrupted) => return Err(ChoiceError::Interrupted),
-        Err(error) if control => return Err(function_failure(error, "the race, running serially", request.budget_s)),
+        Err(error) if control => {
+            return Err(function_failure(
+                error,
+                "the race, running serially",
+                request.budget_s,
+            ));
+        }
         Err(error) => rival_failure(error, "during the race"),
     };
     runner.laboratory = None;
@@ -485,15 +568,22 @@ fn block(
 
 /// Why a rival left, in words.
 fn rival_failure(error: CallError, when: &str) -> String {
-    let at = |input: Option<u64>| input.map_or_else(String::new, |index| format!(" at input {index}"));
+    let at =
+        |input: Option<u64>| input.map_or_else(String::new, |index| format!(" at input {index}"));
     match error {
         CallError::Refused(refusal) => match refusal.hint {
             Some(hint) => format!("{}; {hint}", refusal.message),
             None => refusal.message,
         },
-        CallError::Died { how, input, .. } => format!("its process ended with {how} {when}{}", at(input)),
+        CallError::Died { how, input, .. } => {
+            format!("its process ended with {how} {when}{}", at(input))
+        }
         CallError::Late { after_s, input, .. } => {
-            format!("it did not answer within {} {when}{}", wording::seconds(after_s), at(input))
+            format!(
+                "it did not answer within {} {when}{}",
+                wording::seconds(after_s),
+                at(input)
+            )
         }
         CallError::Interrupted => "interrupted".to_owned(),
         CallError::Broken(why) => format!("its process broke the measuring protocol {when}: {why}"),

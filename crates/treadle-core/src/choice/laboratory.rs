@@ -171,10 +171,11 @@ impl Laboratory {
     ) -> Result<Value, CallError> {
         let mut line = request.to_string();
         line.push('\n');
-        let sent = self
-            .stdin
-            .as_mut()
-            .map_or(Ok(()), |stdin| stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush()));
+        let sent = self.stdin.as_mut().map_or(Ok(()), |stdin| {
+            stdin
+                .write_all(line.as_bytes())
+                .and_then(|()| stdin.flush())
+        });
         // A process that is gone is told below, with how it ended.
         if let Err(error) = sent
             && error.kind() != ErrorKind::BrokenPipe
@@ -201,10 +202,14 @@ impl Laboratory {
             }
             let ended = self.exit_status();
             let stdout_open = self.read(LOOK_S.min(timeout_s - waited));
-            if let Some(status) = ended.or_else(|| (!stdout_open).then(|| self.end(LEAVE_S, surroundings)).flatten()) {
+            if let Some(status) = ended.or_else(|| {
+                (!stdout_open)
+                    .then(|| self.end(LEAVE_S, surroundings))
+                    .flatten()
+            }) {
                 // What it said before it ended still counts.
                 while self.read(0.0) && self.readable() {}
-                if let Some(reply) = self.next_line() {
+                while let Some(reply) = self.next_line() {
                     if let Some(result) = interpret(&reply, progress)? {
                         return result.map_err(CallError::Refused);
                     }
@@ -216,7 +221,9 @@ impl Laboratory {
                 });
             }
             if !stdout_open {
-                return Err(CallError::Broken("it closed its output and went on running".to_owned()));
+                return Err(CallError::Broken(
+                    "it closed its output and went on running".to_owned(),
+                ));
             }
         }
     }
@@ -276,7 +283,10 @@ impl Laboratory {
         if poll(&mut descriptors, Some(&timespec(seconds))).is_err() {
             return true;
         }
-        let ready: Vec<bool> = descriptors.iter().map(|one| !one.revents().is_empty()).collect();
+        let ready: Vec<bool> = descriptors
+            .iter()
+            .map(|one| !one.revents().is_empty())
+            .collect();
         let mut chunk = [0; 16384];
         if ready.get(1) == Some(&true)
             && let Some(stderr) = &mut self.stderr
@@ -347,8 +357,9 @@ fn interpret(
     line: &[u8],
     progress: &mut dyn FnMut(&Value),
 ) -> Result<Option<Result<Value, Refusal>>, CallError> {
-    let reply: Value = serde_json::from_slice(line)
-        .map_err(|error| CallError::Broken(format!("{error} in `{}`", String::from_utf8_lossy(line))))?;
+    let reply: Value = serde_json::from_slice(line).map_err(|error| {
+        CallError::Broken(format!("{error} in `{}`", String::from_utf8_lossy(line)))
+    })?;
     if let Some(what) = reply.get("progress") {
         progress(what);
         return Ok(None);
@@ -357,7 +368,8 @@ fn interpret(
         return Ok(Some(Ok(ok.clone())));
     }
     if let Some(error) = reply.get("error") {
-        let refusal = Refusal::deserialize(error).map_err(|error| CallError::Broken(error.to_string()))?;
+        let refusal =
+            Refusal::deserialize(error).map_err(|error| CallError::Broken(error.to_string()))?;
         return Ok(Some(Err(refusal)));
     }
     Err(CallError::Broken(format!(
@@ -382,7 +394,10 @@ fn describe(status: ExitStatus) -> String {
         (None, Some(signal)) => NAMES
             .iter()
             .find(|(number, _)| *number == signal)
-            .map_or_else(|| format!("signal {signal}"), |(_, name)| format!("signal {signal} ({name})")),
+            .map_or_else(
+                || format!("signal {signal}"),
+                |(_, name)| format!("signal {signal} ({name})"),
+            ),
         (None, None) => "an unknown end".to_owned(),
     }
 }

@@ -18,7 +18,8 @@ const COROUTINE_DISPATCH_S: f64 = 10e-6;
 const PROCESS_DISPATCH_S: f64 = 100e-6;
 /// Sizes on the curve: about four a doubling below 16, two above, enough to see a knee within 25 %.
 const SIZES: [u32; 24] = [
-    1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100, 128, 192, 256, 384, 512, 768, 1000, 1500, 2000, 3000, 4000,
+    1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100, 128, 192, 256, 384, 512, 768, 1000, 1500, 2000,
+    3000, 4000,
 ];
 /// Most threads that are tried: each takes a stack and a kernel task, and more seldom helps (issue 2's bound).
 const MOST_THREADS: u32 = 256;
@@ -28,6 +29,9 @@ const MOST_COROUTINES: u32 = 1000;
 const MEMORY_SHARE: f64 = 0.8;
 /// A pilot whose high end is below this saw threads give nothing: at least most CPU time was under the lock.
 const LOCKED_SPEEDUP: f64 = 1.25;
+
+/// Bounds within this factor of the smallest bind together: closer than a race can tell.
+const TOGETHER: f64 = 1.05;
 
 /// What the machine and the function allow.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,7 +101,8 @@ pub fn predict(plan: Plan, profile: &Profile, setting: &Setting) -> Prediction {
         wording::cores(cores),
         if cores > 1.0 { "cores" } else { "core" }
     );
-    let worker_pickle = profile.argument_loads_s.unwrap_or(0.0) + profile.result_dumps_s.unwrap_or(0.0);
+    let worker_pickle =
+        profile.argument_loads_s.unwrap_or(0.0) + profile.result_dumps_s.unwrap_or(0.0);
     let parent_pickle = profile.parent_pickle_s();
     let inside = |name: &str| {
         if profile.cpu_share() < 0.5 {
@@ -115,7 +120,10 @@ pub fn predict(plan: Plan, profile: &Profile, setting: &Setting) -> Prediction {
         Strategy::Serial => bounds.push(same(1.0 / wall, "one task at a time".to_owned())),
         Strategy::Threads => {
             start = start_thread * workers;
-            bounds.push(same(workers / (wall + THREAD_DISPATCH_S), inside("threads")));
+            bounds.push(same(
+                workers / (wall + THREAD_DISPATCH_S),
+                inside("threads"),
+            ));
             bounds.push(same(cores / (cpu + THREAD_DISPATCH_S), core_words));
             if setting.gil {
                 bounds.push(Bound(
@@ -127,7 +135,10 @@ pub fn predict(plan: Plan, profile: &Profile, setting: &Setting) -> Prediction {
         }
         Strategy::Coroutines => {
             start = start_thread;
-            bounds.push(same(workers / (wall + COROUTINE_DISPATCH_S), inside("coroutines")));
+            bounds.push(same(
+                workers / (wall + COROUTINE_DISPATCH_S),
+                inside("coroutines"),
+            ));
             bounds.push(same(
                 1.0 / (profile.thread_cpu_s + COROUTINE_DISPATCH_S),
                 "the one thread of the event loop".to_owned(),
@@ -158,29 +169,41 @@ pub fn predict(plan: Plan, profile: &Profile, setting: &Setting) -> Prediction {
                 bounds.push(Bound(
                     outer / (least + worker_pickle + THREAD_DISPATCH_S),
                     outer / (most + worker_pickle + THREAD_DISPATCH_S),
-                    format!("the interpreter locks of {} processes", wording::cores(outer)),
+                    format!(
+                        "the interpreter locks of {} processes",
+                        wording::cores(outer)
+                    ),
                 ));
             }
         }
     }
-    let binding = bounds
+    let least = bounds
         .iter()
-        .min_by(|one, other| one.0.total_cmp(&other.0))
-        .map_or_else(|| (1.0 / wall, String::new()), |bound| (bound.0, bound.2.clone()));
-    let low_per_s = bounds.iter().map(|bound| bound.1).fold(f64::INFINITY, f64::min);
-    let batch_per_s = setting.count.map_or(binding.0, |count| {
+        .map(|bound| bound.0)
+        .fold(f64::INFINITY, f64::min);
+    // Of bounds that fall together, the later ones say more: that all cores are busy, rather than that all workers are.
+    let limit = bounds
+        .iter()
+        .rev()
+        .find(|bound| bound.0 <= least * TOGETHER)
+        .map_or_else(String::new, |bound| bound.2.clone());
+    let low_per_s = bounds
+        .iter()
+        .map(|bound| bound.1)
+        .fold(f64::INFINITY, f64::min);
+    let batch_per_s = setting.count.map_or(least, |count| {
         let count = count.max(1) as f64;
         // The last wave still takes one task's time, and no batch ends before its slowest task.
         let waves = (count / workers).ceil() * wall;
-        let steady = count / binding.0;
+        let steady = count / least;
         count / (start + steady.max(waves.min(steady + wall)).max(profile.wall_max_s))
     });
     Prediction {
         plan,
-        per_s: binding.0,
+        per_s: least,
         low_per_s,
         batch_per_s,
-        limit: binding.1,
+        limit,
         infeasible: infeasible(plan, profile, setting),
     }
 }
@@ -188,7 +211,10 @@ pub fn predict(plan: Plan, profile: &Profile, setting: &Setting) -> Prediction {
 /// Why a plan cannot run this function at all.
 fn infeasible(plan: Plan, profile: &Profile, setting: &Setting) -> Option<String> {
     if plan.coroutines.is_some() && !setting.asynchronous {
-        return Some("the function is not an async function, so coroutines would run one after the other".to_owned());
+        return Some(
+            "the function is not an async function, so coroutines would run one after the other"
+                .to_owned(),
+        );
     }
     let outer = plan.processes.or(plan.interpreters)?;
     if let Some(obstacle) = profile.pickle.obstacle() {
@@ -221,9 +247,16 @@ pub fn curve(strategy: Strategy, profile: &Profile, setting: &Setting) -> Vec<Pr
         }
         Strategy::Hybrid => 0,
     };
-    let most = most.min(setting.count.map_or(u32::MAX, |count| u32::try_from(count).unwrap_or(u32::MAX).max(1)));
+    let most = most.min(setting.count.map_or(u32::MAX, |count| {
+        u32::try_from(count).unwrap_or(u32::MAX).max(1)
+    }));
     let whole = setting.cores.ceil() as u32;
-    let mut sizes: Vec<u32> = SIZES.iter().copied().chain([whole]).filter(|size| *size <= most).collect();
+    let mut sizes: Vec<u32> = SIZES
+        .iter()
+        .copied()
+        .chain([whole])
+        .filter(|size| *size <= most)
+        .collect();
     sizes.sort_unstable();
     sizes.dedup();
     sizes
@@ -252,12 +285,20 @@ const KNEE_SHARE: f64 = 0.95;
 const HOPE_SHARE: f64 = 0.7;
 
 /// The plans worth racing: serial first, then the knee of each promising strategy, then other sizes of the best one.
-pub fn contenders(curves: &[Vec<Prediction>], profile: &Profile, setting: &Setting) -> Vec<Prediction> {
+pub fn contenders(
+    curves: &[Vec<Prediction>],
+    profile: &Profile,
+    setting: &Setting,
+) -> Vec<Prediction> {
     let serial = predict(Plan::SERIAL, profile, setting);
     let mut knees: Vec<(&Prediction, &Vec<Prediction>)> = curves
         .iter()
         .filter_map(|curve| {
-            let feasible = || curve.iter().filter(|one| one.infeasible.is_none() && one.plan.workers() > 1);
+            let feasible = || {
+                curve
+                    .iter()
+                    .filter(|one| one.infeasible.is_none() && one.plan.workers() > 1)
+            };
             let best = feasible().map(|one| one.batch_per_s).fold(0.0, f64::max);
             let knee = feasible().find(|one| one.batch_per_s >= KNEE_SHARE * best)?;
             Some((knee, curve))
@@ -279,10 +320,9 @@ pub fn contenders(curves: &[Vec<Prediction>], profile: &Profile, setting: &Setti
     if let Some((knee, curve)) = knees.first() {
         for divisor in [4, 16] {
             let wanted = knee.plan.workers() / divisor;
-            let smaller = curve
-                .iter()
-                .rev()
-                .find(|one| one.infeasible.is_none() && one.plan.workers() > 1 && one.plan.workers() <= wanted);
+            let smaller = curve.iter().rev().find(|one| {
+                one.infeasible.is_none() && one.plan.workers() > 1 && one.plan.workers() <= wanted
+            });
             if let Some(smaller) = smaller
                 && !chosen.iter().any(|one| one.plan == smaller.plan)
             {
@@ -311,7 +351,10 @@ mod tests {
     }
 
     fn close(one: f64, other: f64) {
-        assert!((one / other - 1.0).abs() < 0.02, "{one} is not about {other}");
+        assert!(
+            (one / other - 1.0).abs() < 0.02,
+            "{one} is not about {other}"
+        );
     }
 
     fn piloted(wall: f64, cpu: f64, low: f64, high: f64) -> Profile {
@@ -355,7 +398,11 @@ mod tests {
     fn the_parent_binds_heavy_results() {
         let mut heavy = sample(0.01, 0.01);
         heavy.result_loads_s = Some(0.008);
-        let processes = predict(Plan::processes(16), &Profile::from_sample(&heavy), &setting(16.0));
+        let processes = predict(
+            Plan::processes(16),
+            &Profile::from_sample(&heavy),
+            &setting(16.0),
+        );
         close(processes.per_s, 1.0 / 0.0081);
         assert_eq!(processes.limit, "the parent's serialisation");
     }
@@ -376,22 +423,36 @@ mod tests {
         let mut profile = Profile::from_sample(&sample(0.01, 0.01));
         let mut setting = setting(4.0);
         setting.memory_available = Some(100e6);
-        let reason = |plan, profile: &Profile, setting: &Setting| predict(plan, profile, setting).infeasible;
+        let reason =
+            |plan, profile: &Profile, setting: &Setting| predict(plan, profile, setting).infeasible;
         assert_eq!(reason(Plan::processes(2), &profile, &setting), None);
-        assert!(reason(Plan::processes(4), &profile, &setting).unwrap().starts_with("memory"));
-        assert!(reason(Plan::coroutines(4), &profile, &setting).unwrap().contains("async"));
+        assert!(
+            reason(Plan::processes(4), &profile, &setting)
+                .unwrap()
+                .starts_with("memory")
+        );
+        assert!(
+            reason(Plan::coroutines(4), &profile, &setting)
+                .unwrap()
+                .contains("async")
+        );
         profile.pickle.result = Some(PickleFault {
             path: "result.handle".to_owned(),
             ..PickleFault::default()
         });
-        assert!(reason(Plan::processes(2), &profile, &setting).unwrap().contains("result.handle"));
+        assert!(
+            reason(Plan::processes(2), &profile, &setting)
+                .unwrap()
+                .contains("result.handle")
+        );
     }
 
     #[test]
     fn contenders_are_few_and_hold_serial() {
         let profile = piloted(0.01, 0.01, 0.95, 1.02);
         let setting = setting(2.0);
-        let curves = [Strategy::Threads, Strategy::Processes].map(|one| curve(one, &profile, &setting));
+        let curves =
+            [Strategy::Threads, Strategy::Processes].map(|one| curve(one, &profile, &setting));
         let labels: Vec<String> = contenders(&curves, &profile, &setting)
             .iter()
             .map(|one| one.plan.label())
@@ -404,11 +465,15 @@ mod tests {
     fn waiting_work_races_several_sizes() {
         let profile = Profile::from_sample(&sample(0.1, 0.0002));
         let setting = setting(2.0);
-        let curves = [Strategy::Threads, Strategy::Processes].map(|one| curve(one, &profile, &setting));
+        let curves =
+            [Strategy::Threads, Strategy::Processes].map(|one| curve(one, &profile, &setting));
         let labels: Vec<String> = contenders(&curves, &profile, &setting)
             .iter()
             .map(|one| one.plan.label())
             .collect();
-        assert_eq!(labels, ["serial", "threads=256", "threads=64", "threads=16"]);
+        assert_eq!(
+            labels,
+            ["serial", "threads=256", "threads=64", "threads=16"]
+        );
     }
 }

@@ -76,28 +76,40 @@ pub fn judge(readings: &Readings, cpu_share: f64) -> Verdict {
         weigh(
             pressure,
             PRESSURE_LOW,
-            format!("tasks waited for a processor {} of the ten seconds before the start", percent(pressure)),
+            format!(
+                "tasks waited for a processor {} of the ten seconds before the start",
+                percent(pressure)
+            ),
         );
     }
     if let Some(share) = readings.cores_share {
         weigh(
             1.0 - share,
             1.0 - CORES_LOW,
-            format!("a spin probe got only {} of the usable cores", percent(share)),
+            format!(
+                "a spin probe got only {} of the usable cores",
+                percent(share)
+            ),
         );
     }
     if let Some(delay) = readings.run_queue_share {
         weigh(
             delay,
             DELAY_LOW,
-            format!("the serial sample itself waited for a processor {} of its time", percent(delay)),
+            format!(
+                "the serial sample itself waited for a processor {} of its time",
+                percent(delay)
+            ),
         );
     }
     if let Some(steal) = readings.steal_share {
         weigh(
             steal,
             STEAL_LOW,
-            format!("the hypervisor took {} of the processor time", percent(steal)),
+            format!(
+                "the hypervisor took {} of the processor time",
+                percent(steal)
+            ),
         );
     }
     let level = if strong >= 1 && weak >= 2 && cpu_share >= CPU_SHARE_THAT_MATTERS {
@@ -144,7 +156,10 @@ mod tests {
 
     #[test]
     fn waiting_tasks_are_never_refused_and_silence_is_quiet() {
-        assert_eq!(judge(&readings(0.6, 0.5, 0.3, 0.1), 0.05).level, Level::Noisy);
+        assert_eq!(
+            judge(&readings(0.6, 0.5, 0.3, 0.1), 0.05).level,
+            Level::Noisy
+        );
         assert_eq!(judge(&Readings::default(), 1.0).level, Level::Quiet);
     }
 }

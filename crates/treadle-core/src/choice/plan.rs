@@ -95,7 +95,12 @@ impl Plan {
 
     /// The strategy that the sizes describe.
     pub fn strategy(&self) -> Strategy {
-        match (self.threads, self.processes, self.coroutines, self.interpreters) {
+        match (
+            self.threads,
+            self.processes,
+            self.coroutines,
+            self.interpreters,
+        ) {
             (None, None, None, None) => Strategy::Serial,
             (Some(_), None, None, None) => Strategy::Threads,
             (None, None, Some(_), None) => Strategy::Coroutines,
@@ -149,11 +154,15 @@ impl Plan {
                 ));
             }
         }
-        let outer = usize::from(self.processes.is_some()) + usize::from(self.interpreters.is_some());
+        let outer =
+            usize::from(self.processes.is_some()) + usize::from(self.interpreters.is_some());
         let inner = usize::from(self.threads.is_some()) + usize::from(self.coroutines.is_some());
         if outer > 1 || inner > 1 {
             return Err(ChoiceError::usage(
-                format!("the plan {} mixes ways of running that cannot be nested", self.label()),
+                format!(
+                    "the plan {} mixes ways of running that cannot be nested",
+                    self.label()
+                ),
                 "a hybrid is processes with threads, or processes with coroutines",
             ));
         }
@@ -176,7 +185,11 @@ impl Plan {
     /// Reads `threads=1,2,4;processes=2;processes=4+threads=16;serial` into plans, in the order given.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, ChoiceError> {
         let mut plans: Vec<Self> = Vec::new();
-        for group in text.split(';').map(str::trim).filter(|group| !group.is_empty()) {
+        for group in text
+            .split(';')
+            .map(str::trim)
+            .filter(|group| !group.is_empty())
+        {
             for plan in Self::parse_group(group)? {
                 plan.check()?;
                 if !plans.contains(&plan) {
@@ -201,10 +214,9 @@ impl Plan {
                 .ok_or_else(|| plans_error(group, "a strategy needs sizes"))?;
             let mut sized = Vec::new();
             for size in sizes.split(',') {
-                let size: u32 = size
-                    .trim()
-                    .parse()
-                    .map_err(|_| plans_error(group, &format!("`{}` is not a whole number", size.trim())))?;
+                let size: u32 = size.trim().parse().map_err(|_| {
+                    plans_error(group, &format!("`{}` is not a whole number", size.trim()))
+                })?;
                 for plan in &plans {
                     let mut plan = *plan;
                     match name.trim() {
@@ -214,7 +226,10 @@ impl Plan {
                         "interpreters" => plan.interpreters = Some(size),
                         "chunk" => plan.chunk = Some(size),
                         other => {
-                            return Err(plans_error(group, &format!("`{other}` is not a strategy")));
+                            return Err(plans_error(
+                                group,
+                                &format!("`{other}` is not a strategy"),
+                            ));
                         }
                     }
                     sized.push(plan);
@@ -244,7 +259,11 @@ impl fmt::Display for Plan {
             .map(|(name, size)| format!("{name}={size}"))
             .collect();
         if self.chunk.is_some() {
-            write!(formatter, "treadle.Executor(treadle.Plan({}))", arguments.join(", "))
+            write!(
+                formatter,
+                "treadle.Executor(treadle.Plan({}))",
+                arguments.join(", ")
+            )
         } else {
             write!(formatter, "treadle.Executor({})", arguments.join(", "))
         }
@@ -257,7 +276,10 @@ mod tests {
 
     #[test]
     fn the_line_of_code() {
-        assert_eq!(Plan::processes(8).to_string(), "treadle.Executor(processes=8)");
+        assert_eq!(
+            Plan::processes(8).to_string(),
+            "treadle.Executor(processes=8)"
+        );
         assert_eq!(Plan::SERIAL.to_string(), "a plain loop");
         let plan = Plan {
             chunk: Some(16),
@@ -279,7 +301,10 @@ mod tests {
     #[test]
     fn simplicity_follows_the_strategies() {
         let mut plans = [
-            Plan { threads: Some(4), ..Plan::processes(2) },
+            Plan {
+                threads: Some(4),
+                ..Plan::processes(2)
+            },
             Plan::processes(2),
             Plan::coroutines(1000),
             Plan::threads(8),
@@ -290,20 +315,45 @@ mod tests {
         let labels: Vec<String> = plans.iter().map(Plan::label).collect();
         assert_eq!(
             labels,
-            ["serial", "threads=2", "threads=8", "coroutines=1000", "processes=2", "processes=2+threads=4"]
+            [
+                "serial",
+                "threads=2",
+                "threads=8",
+                "coroutines=1000",
+                "processes=2",
+                "processes=2+threads=4"
+            ]
         );
     }
 
     #[test]
     fn lists_of_plans() {
-        let plans = Plan::parse_list("threads=1,2; processes=2+threads=4,8;serial;threads=2").unwrap();
+        let plans =
+            Plan::parse_list("threads=1,2; processes=2+threads=4,8;serial;threads=2").unwrap();
         let labels: Vec<String> = plans.iter().map(Plan::label).collect();
         assert_eq!(
             labels,
-            ["threads=1", "threads=2", "processes=2+threads=4", "processes=2+threads=8", "serial"]
+            [
+                "threads=1",
+                "threads=2",
+                "processes=2+threads=4",
+                "processes=2+threads=8",
+                "serial"
+            ]
         );
-        for wrong in ["", "threads", "fibers=2", "threads=two", "threads=0", "threads=2+coroutines=2"] {
-            assert_eq!(Plan::parse_list(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        for wrong in [
+            "",
+            "threads",
+            "fibers=2",
+            "threads=two",
+            "threads=0",
+            "threads=2+coroutines=2",
+        ] {
+            assert_eq!(
+                Plan::parse_list(wrong).unwrap_err().exit_code(),
+                2,
+                "{wrong}"
+            );
         }
     }
 }

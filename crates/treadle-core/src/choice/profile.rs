@@ -276,8 +276,13 @@ impl Profile {
         let run_queue = sample.run_queue_s.unwrap_or(0.0);
         let native_cpu_s = (sample.process_cpu_s - sample.thread_cpu_s).max(0.0);
         // Clocks tick apart: below a microsecond the difference is theirs.
-        let native_cpu_s = if native_cpu_s < 1e-6 { 0.0 } else { native_cpu_s };
-        let quantile = |share| super::statistics::quantile(&sample.walls, share).unwrap_or(sample.wall_s);
+        let native_cpu_s = if native_cpu_s < 1e-6 {
+            0.0
+        } else {
+            native_cpu_s
+        };
+        let quantile =
+            |share| super::statistics::quantile(&sample.walls, share).unwrap_or(sample.wall_s);
         let parts = [
             sample.argument_dumps_s,
             sample.argument_loads_s,
@@ -407,7 +412,13 @@ pub(crate) mod tests {
         heavy.result_loads_s = Some(0.006);
         assert_eq!(class(&heavy), Class::TransferBound);
         let mut releasing = sample(0.01, 0.01);
-        let pilot = |low: f64| Some(Pilot { threads: 2, speedup: low + 0.05, interval: [low, low + 0.1] });
+        let pilot = |low: f64| {
+            Some(Pilot {
+                threads: 2,
+                speedup: low + 0.05,
+                interval: [low, low + 0.1],
+            })
+        };
         releasing.pilot = pilot(1.8);
         assert_eq!(class(&releasing), Class::CpuBoundReleasing);
         releasing.pilot = pilot(1.0);

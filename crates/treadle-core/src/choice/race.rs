@@ -225,7 +225,9 @@ impl Race {
     }
 
     fn active(&self) -> Vec<usize> {
-        (0..self.runners.len()).filter(|index| self.racing(*index)).collect()
+        (0..self.runners.len())
+            .filter(|index| self.racing(*index))
+            .collect()
     }
 
     fn end_round(&mut self) {
@@ -247,7 +249,11 @@ impl Race {
     /// Drops what is clearly slower and ends the race when nothing is open.
     fn judge(&mut self) {
         let active = self.active();
-        let least = active.iter().map(|index| self.blocks(*index)).min().unwrap_or(0);
+        let least = active
+            .iter()
+            .map(|index| self.blocks(*index))
+            .min()
+            .unwrap_or(0);
         if least < LEAST_ROUNDS {
             return;
         }
@@ -255,19 +261,25 @@ impl Race {
         let (mut open, mut equivalent) = (false, false);
         for candidate in active.into_iter().filter(|candidate| *candidate != leader) {
             match self.ratio(candidate, leader) {
+                Some(ratio)
+                    if ratio.low >= 1.0 - EQUIVALENT && ratio.high <= 1.0 / (1.0 - EQUIVALENT) =>
+                {
+                    equivalent = true;
+                }
                 Some(ratio) if ratio.high < 1.0 => {
                     if !self.runners[candidate].entry.control {
                         self.runners[candidate].state = State::Dropped;
                     }
                 }
-                Some(ratio) if ratio.low >= 1.0 - EQUIVALENT && ratio.high <= 1.0 / (1.0 - EQUIVALENT) => {
-                    equivalent = true;
-                }
                 _ => open = true,
             }
         }
         if !open {
-            self.finish = Some(if equivalent { Finish::Equivalent } else { Finish::LeaderClear });
+            self.finish = Some(if equivalent {
+                Finish::Equivalent
+            } else {
+                Finish::LeaderClear
+            });
         }
     }
 
@@ -337,7 +349,11 @@ mod tests {
         loop {
             match race.next(elapsed) {
                 Step::Finished(finish) => return (race, finish, elapsed, log),
-                Step::Block { candidate, seconds, round } => {
+                Step::Block {
+                    candidate,
+                    seconds,
+                    round,
+                } => {
                     let swing = noise.bits() as f64 / u64::MAX as f64 * 2.0 - 1.0;
                     let count = (rate(candidate, round, swing) * seconds).round() as u64;
                     elapsed += seconds;
@@ -350,47 +366,61 @@ mod tests {
 
     #[test]
     fn an_obvious_case_ends_after_three_counted_rounds() {
-        let (race, finish, elapsed, log) =
-            run(rules(30.0, 1), &[CONTROL, RIVAL, RIVAL], |candidate, _, noise| {
-                [1000.0, 1900.0, 1010.0][candidate] * (1.0 + 0.02 * noise)
-            });
+        let (race, finish, elapsed, log) = run(
+            rules(30.0, 1),
+            &[CONTROL, RIVAL, RIVAL],
+            |candidate, _, noise| [1000.0, 1900.0, 1010.0][candidate] * (1.0 + 0.02 * noise),
+        );
         assert_eq!(finish, Finish::LeaderClear);
         assert_eq!(log.len(), 12);
         assert!(elapsed < 4.0);
-        assert!(!race.racing(2) && race.racing(0), "the rival is dropped, the control never");
+        assert!(
+            !race.racing(2) && race.racing(0),
+            "the rival is dropped, the control never"
+        );
         let ratio = race.ratio(1, 0).unwrap();
         assert!(ratio.low < 1.9 && 1.9 < ratio.high, "{ratio:?}");
     }
 
     #[test]
     fn equals_are_called_equivalent() {
-        let (_, finish, _, _) = run(rules(30.0, 2), &[CONTROL, RIVAL, RIVAL], |candidate, _, noise| {
-            [10_000.0, 40_000.0, 40_200.0][candidate] * (1.0 + 0.005 * noise)
-        });
+        let (_, finish, _, _) = run(
+            rules(30.0, 2),
+            &[CONTROL, RIVAL, RIVAL],
+            |candidate, _, noise| [10_000.0, 40_000.0, 40_200.0][candidate] * (1.0 + 0.005 * noise),
+        );
         assert_eq!(finish, Finish::Equivalent);
     }
 
     #[test]
     fn noise_that_hits_a_whole_round_does_not_matter() {
         // The machine halves its speed in every second round; pairing removes it.
-        let (_, finish, _, log) = run(rules(30.0, 3), &[CONTROL, RIVAL], |candidate, round, noise| {
-            let speed = if round % 2 == 0 { 1.0 } else { 0.5 };
-            [1000.0, 1300.0][candidate] * speed * (1.0 + 0.01 * noise)
-        });
+        let (_, finish, _, log) = run(
+            rules(30.0, 3),
+            &[CONTROL, RIVAL],
+            |candidate, round, noise| {
+                let speed = if round % 2 == 0 { 1.0 } else { 0.5 };
+                [1000.0, 1300.0][candidate] * speed * (1.0 + 0.01 * noise)
+            },
+        );
         assert_eq!(finish, Finish::LeaderClear);
         assert!(log.len() <= 10, "{log:?}");
     }
 
     #[test]
     fn an_open_question_spends_the_budget_and_not_more() {
-        let (_, finish, elapsed, _) = run(rules(10.0, 4), &[CONTROL, RIVAL], |_, _, noise| 1000.0 * (1.0 + 0.5 * noise));
+        let (_, finish, elapsed, _) = run(rules(10.0, 4), &[CONTROL, RIVAL], |_, _, noise| {
+            1000.0 * (1.0 + 0.5 * noise)
+        });
         assert_eq!(finish, Finish::BudgetSpent);
         assert!(elapsed <= 10.0);
     }
 
     #[test]
     fn every_round_runs_every_candidate_once_in_an_order_that_changes() {
-        let (_, _, _, log) = run(rules(20.0, 5), &[CONTROL, RIVAL, RIVAL], |_, _, noise| 1000.0 * (1.0 + 0.5 * noise));
+        let (_, _, _, log) = run(rules(20.0, 5), &[CONTROL, RIVAL, RIVAL], |_, _, noise| {
+            1000.0 * (1.0 + 0.5 * noise)
+        });
         let mut orders = std::collections::BTreeSet::new();
         for round in log.chunks_exact(3) {
             let mut order: Vec<usize> = round.iter().map(|(_, candidate)| *candidate).collect();
@@ -408,7 +438,12 @@ mod tests {
         let mut lengths = Vec::new();
         let mut noise = Random::new(1);
         while lengths.len() < 20 {
-            let Step::Block { candidate, seconds, .. } = race.next(0.0) else { break };
+            let Step::Block {
+                candidate, seconds, ..
+            } = race.next(0.0)
+            else {
+                break;
+            };
             lengths.push(seconds);
             race.observe(candidate, 500 + noise.below(1000) as u64, 1.0, 1.0);
         }
@@ -423,9 +458,10 @@ mod tests {
             start_per_task_s: 0.001,
             ..RIVAL
         };
-        let (race, finish, _, _) = run(rules(30.0, 7), &[CONTROL, costly], |candidate, _, noise| {
-            [1000.0, 2000.0][candidate] * (1.0 + 0.01 * noise)
-        });
+        let (race, finish, _, _) =
+            run(rules(30.0, 7), &[CONTROL, costly], |candidate, _, noise| {
+                [1000.0, 2000.0][candidate] * (1.0 + 0.01 * noise)
+            });
         assert_eq!(finish, Finish::LeaderClear);
         assert!(race.steady(1).unwrap().0 > 1900.0);
         assert!(race.charged(1).unwrap().0 < 700.0);
@@ -437,7 +473,9 @@ mod tests {
         race.withdraw(1);
         for _ in 0..3 {
             match race.next(0.0) {
-                Step::Block { candidate, seconds, .. } => {
+                Step::Block {
+                    candidate, seconds, ..
+                } => {
                     assert_eq!(candidate, 0);
                     race.observe(0, 10, seconds, seconds);
                 }
@@ -450,7 +488,12 @@ mod tests {
 
     #[test]
     fn the_same_seed_runs_the_same_race() {
-        let order = |seed| run(rules(8.0, seed), &[CONTROL, RIVAL, RIVAL], |_, _, noise| 1000.0 * (1.0 + 0.4 * noise)).3;
+        let order = |seed| {
+            run(rules(8.0, seed), &[CONTROL, RIVAL, RIVAL], |_, _, noise| {
+                1000.0 * (1.0 + 0.4 * noise)
+            })
+            .3
+        };
         assert_eq!(order(11), order(11));
     }
 }

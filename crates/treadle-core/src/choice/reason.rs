@@ -45,7 +45,10 @@ pub(super) fn unraced(
         Some(why) => (Outcome::Infeasible, why.clone()),
         None => (
             Outcome::NotRaced,
-            format!("its bound for this batch, {}, is far below the best", rate(shown.batch_per_s)),
+            format!(
+                "its bound for this batch, {}, is far below the best",
+                rate(shown.batch_per_s)
+            ),
         ),
     };
     Some(Candidate {
@@ -85,19 +88,25 @@ pub(super) fn portrait(profile: &Profile, setting: &Setting) -> String {
     let mut text = match profile.class {
         Class::TooSmall => format!("A task takes {wall}, of the order of handing it to a worker"),
         Class::IoBound => format!("A task takes {wall} and waits for {waiting} of it"),
-        Class::Mixed => format!("A task takes {wall}: it computes for {cpu} of it and waits for {waiting}"),
+        Class::Mixed => {
+            format!("A task takes {wall}: it computes for {cpu} of it and waits for {waiting}")
+        }
         Class::TransferBound => format!(
             "A task takes {wall}, and pickling its arguments and result costs the parent {} of that again",
             percent(profile.parent_pickle_s() / profile.wall_s.max(1e-12))
         ),
-        Class::CpuBoundReleasing => format!("A task takes {wall} and computes for {cpu} of it, largely without the interpreter lock"),
+        Class::CpuBoundReleasing => format!(
+            "A task takes {wall} and computes for {cpu} of it, largely without the interpreter lock"
+        ),
         Class::CpuBound => format!("A task takes {wall} and computes for {cpu} of it"),
     };
     if let Some(pilot) = pilot
         && !matches!(profile.class, Class::IoBound)
     {
         let tail = match profile.class {
-            Class::CpuBound | Class::TransferBound if setting.gil => ", so the interpreter lock holds threads back",
+            Class::CpuBound | Class::TransferBound if setting.gil => {
+                ", so the interpreter lock holds threads back"
+            }
             _ => "",
         };
         text.push_str(&format!("; {pilot}{tail}"));
@@ -141,7 +150,11 @@ pub(super) fn decision(grounds: &Grounds<'_>) -> Decision {
         sentences.push(portrait(grounds.profile, grounds.setting));
         return undecided(sentences);
     };
-    let Some(chosen) = grounds.candidates.iter().find(|one| one.outcome == Outcome::Chosen) else {
+    let Some(chosen) = grounds
+        .candidates
+        .iter()
+        .find(|one| one.outcome == Outcome::Chosen)
+    else {
         sentences.push("Nothing was decided: no plan could be measured.".to_owned());
         return undecided(sentences);
     };
@@ -153,7 +166,11 @@ pub(super) fn decision(grounds: &Grounds<'_>) -> Decision {
     }
     sentences.extend(comparisons(chosen, grounds));
     if !choice.misses.is_empty() {
-        let words: Vec<&str> = choice.misses.iter().map(|miss| miss.words.as_str()).collect();
+        let words: Vec<&str> = choice
+            .misses
+            .iter()
+            .map(|miss| miss.words.as_str())
+            .collect();
         sentences.insert(
             0,
             format!(
@@ -163,7 +180,11 @@ pub(super) fn decision(grounds: &Grounds<'_>) -> Decision {
             ),
         );
     } else if !grounds.targets.is_empty() {
-        let words: Vec<&str> = grounds.targets.iter().map(|target| target.text.as_str()).collect();
+        let words: Vec<&str> = grounds
+            .targets
+            .iter()
+            .map(|target| target.text.as_str())
+            .collect();
         sentences.push(format!("It meets {}.", words.join(", ")));
     }
     if chosen.errors > 0 {
@@ -173,7 +194,11 @@ pub(super) fn decision(grounds: &Grounds<'_>) -> Decision {
         ));
     }
     let doubts = doubts(chosen, race, grounds);
-    let confidence = if doubts.is_empty() { Confidence::High } else { Confidence::Low };
+    let confidence = if doubts.is_empty() {
+        Confidence::High
+    } else {
+        Confidence::Low
+    };
     if !doubts.is_empty() {
         sentences.push(format!("Confidence is low: {}.", doubts.join("; ")));
     }
@@ -181,7 +206,11 @@ pub(super) fn decision(grounds: &Grounds<'_>) -> Decision {
         plan: Some(chosen.plan),
         reason: sentences.join(" "),
         confidence,
-        missed_targets: choice.misses.iter().map(|miss| miss.words.clone()).collect(),
+        missed_targets: choice
+            .misses
+            .iter()
+            .map(|miss| miss.words.clone())
+            .collect(),
         code: Some(chosen.plan.code(short_name(grounds.function))),
     }
 }
@@ -204,14 +233,20 @@ fn headline(chosen: &Candidate, serial: Option<&Candidate>, grounds: &Grounds<'_
             Some((label, [times, low, high])) => format!(
                 "Keep the plain loop: it does {measured}, and the best other plan, {label}, is {times:.2} times as fast as it ({low:.2} to {high:.2})."
             ),
-            None => format!("Keep the plain loop: it does {measured}, and no other plan could be measured."),
+            None => format!(
+                "Keep the plain loop: it does {measured}, and no other plan could be measured."
+            ),
         };
     }
     let speedup = match (chosen.speedup, serial.and_then(|one| one.measured_per_s)) {
         (Some([times, low, high]), Some(base)) => format!(
-            ", {times:.2} times as fast as the plain loop's {} (95 % interval {low:.2} to {high:.2}{})",
+            " against the plain loop's {}; {}that is {times:.2} times as fast (95 % interval {low:.2} to {high:.2})",
             rate(base),
-            if grounds.setting.count.is_some() { ", start-up of the workers included" } else { "" }
+            match grounds.setting.count {
+                Some(count) =>
+                    format!("over these {count} inputs, the start of its workers included, "),
+                None => String::new(),
+            }
         ),
         _ => String::new(),
     };
@@ -256,7 +291,10 @@ fn grounds_sentence(verdict: &Verdict) -> String {
 fn doubts(chosen: &Candidate, race: &RaceAccount, grounds: &Grounds<'_>) -> Vec<String> {
     let mut doubts = Vec::new();
     if grounds.verdict.level != Level::Quiet {
-        doubts.push(format!("the machine was noisy ({})", grounds.verdict.grounds.join(", ")));
+        doubts.push(format!(
+            "the machine was noisy ({})",
+            grounds.verdict.grounds.join(", ")
+        ));
         if grounds.verdict.level == Level::Refuse && grounds.ignored {
             doubts.push("it would have been refused, but TREADLE_NOISE=ignore is set".to_owned());
         }
@@ -271,7 +309,10 @@ fn doubts(chosen: &Candidate, race: &RaceAccount, grounds: &Grounds<'_>) -> Vec<
         doubts.push("every plan had to leave the race".to_owned());
     }
     if chosen.blocks < 3 {
-        doubts.push(format!("only {} counted blocks of it fit into the budget", chosen.blocks));
+        doubts.push(format!(
+            "only {} counted blocks of it fit into the budget",
+            chosen.blocks
+        ));
     }
     if !race.warmed_up {
         doubts.push("tasks are too long for the budget to discard a warm-up".to_owned());
@@ -281,7 +322,9 @@ fn doubts(chosen: &Candidate, race: &RaceAccount, grounds: &Grounds<'_>) -> Vec<
 
 /// The profile as lines of a report: name, value, remark.
 pub fn profile_lines(profile: &Profile) -> Vec<(&'static str, String)> {
-    let optional = |value: Option<f64>, words: fn(f64) -> String| value.map_or_else(|| "not measured".to_owned(), words);
+    let optional = |value: Option<f64>, words: fn(f64) -> String| {
+        value.map_or_else(|| "not measured".to_owned(), words)
+    };
     vec![
         (
             "wall time",
@@ -294,7 +337,11 @@ pub fn profile_lines(profile: &Profile) -> Vec<(&'static str, String)> {
         ),
         (
             "CPU time",
-            format!("{} = {} of it", seconds(profile.cpu_s()), percent(profile.cpu_share())),
+            format!(
+                "{} = {} of it",
+                seconds(profile.cpu_s()),
+                percent(profile.cpu_share())
+            ),
         ),
         (
             "waiting",

@@ -81,10 +81,25 @@ pub fn save(
         .ok()
         .and_then(|text| between_markers(&text).map(str::to_owned));
 
-    let json = serde_json::to_string_pretty(comparison)
-        .map_err(|error| ChoiceError::usage(format!("cannot write the evidence: {error}"), "this is a mistake in treadle"))?;
+    let json = serde_json::to_string_pretty(comparison).map_err(|error| {
+        ChoiceError::usage(
+            format!("cannot write the evidence: {error}"),
+            "this is a mistake in treadle",
+        )
+    })?;
     write_whole(&evidence, &format!("{json}\n"))?;
-    write_whole(&page, &page_text(comparison, name, plan, date, command, &stem, yours.as_deref()))?;
+    write_whole(
+        &page,
+        &page_text(
+            comparison,
+            name,
+            plan,
+            date,
+            command,
+            &stem,
+            yours.as_deref(),
+        ),
+    )?;
     let decisions = document
         .entry("decision")
         .or_insert_with(|| {
@@ -99,7 +114,13 @@ pub fn save(
                 "rename it: treadle keeps its decisions in [decision.NAME]",
             )
         })?;
-    fill(decisions.entry(name).or_insert(Item::Table(Table::new())), comparison, plan, date, &stem);
+    fill(
+        decisions.entry(name).or_insert(Item::Table(Table::new())),
+        comparison,
+        plan,
+        date,
+        &stem,
+    );
     write_whole(&settings, &document.to_string())?;
     Ok(Saved {
         settings,
@@ -117,13 +138,19 @@ pub fn load_decision(directory: &Path, name: &str) -> Result<Plan, ChoiceError> 
         .find(|path| path.is_file())
     else {
         return Err(ChoiceError::usage(
-            format!("no {FILE} in {} or any folder above it", directory.display()),
+            format!(
+                "no {FILE} in {} or any folder above it",
+                directory.display()
+            ),
             format!("record a decision with: treadle compare TARGET --items SPEC --save {name}"),
         ));
     };
     let document = read_settings(&path)?;
     let decisions = document.get("decision").and_then(Item::as_table_like);
-    let Some(decision) = decisions.and_then(|table| table.get(name)).and_then(Item::as_table_like) else {
+    let Some(decision) = decisions
+        .and_then(|table| table.get(name))
+        .and_then(Item::as_table_like)
+    else {
         let known: Vec<String> = decisions
             .map(|table| table.iter().map(|(key, _)| key.to_owned()).collect())
             .unwrap_or_default();
@@ -168,11 +195,13 @@ pub fn load_decision(directory: &Path, name: &str) -> Result<Plan, ChoiceError> 
 
 fn read_settings(path: &Path) -> Result<DocumentMut, ChoiceError> {
     match fs::read_to_string(path) {
-        Ok(text) => text.parse().map_err(|error: toml_edit::TomlError| ChoiceError::Usage {
-            message: format!("{} is not valid TOML", path.display()),
-            hint: Some("mend the line below, then run this again".to_owned()),
-            detail: Some(error.to_string()),
-        }),
+        Ok(text) => text
+            .parse()
+            .map_err(|error: toml_edit::TomlError| ChoiceError::Usage {
+                message: format!("{} is not valid TOML", path.display()),
+                hint: Some("mend the line below, then run this again".to_owned()),
+                detail: Some(error.to_string()),
+            }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(DocumentMut::new()),
         Err(error) => Err(ChoiceError::usage(
             format!("cannot read {}: {error}", path.display()),
@@ -183,17 +212,28 @@ fn read_settings(path: &Path) -> Result<DocumentMut, ChoiceError> {
 
 /// The stem of the files of a decision that is recorded already.
 fn recorded_stem(document: &DocumentMut, name: &str) -> Option<String> {
-    let record = document.get("decision")?.get(name)?.get("record")?.as_str()?;
-    let stem = record.strip_prefix(FOLDER)?.strip_prefix('/')?.strip_suffix(".md")?;
+    let record = document
+        .get("decision")?
+        .get(name)?
+        .get("record")?
+        .as_str()?;
+    let stem = record
+        .strip_prefix(FOLDER)?
+        .strip_prefix('/')?
+        .strip_suffix(".md")?;
     (!stem.contains('/')).then(|| stem.to_owned())
 }
 
 /// One more than the highest number in the folder.
 fn next_number(folder: &Path) -> u32 {
-    let numbers = fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name();
-        name.to_str()?.split_once('-')?.0.parse::<u32>().ok()
-    });
+    let numbers = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?.split_once('-')?.0.parse::<u32>().ok()
+        });
     numbers.max().unwrap_or(0) + 1
 }
 
@@ -241,11 +281,19 @@ fn page_text(
 ) -> String {
     let machine = &comparison.machine;
     let decision = &comparison.decision;
-    let confidence = if decision.confidence == Confidence::High { "high" } else { "low" };
+    let confidence = if decision.confidence == Confidence::High {
+        "high"
+    } else {
+        "low"
+    };
     let mut text = format!(
         "---\nstatus: accepted\ndate: {date}\nconfidence: {confidence}\nevidence: {stem}.json\n---\n\n# {name}: run `{}` {}\n\n",
         comparison.target,
-        if plan == Plan::SERIAL { "in a plain loop".to_owned() } else { format!("with {}", plan.label()) }
+        if plan == Plan::SERIAL {
+            "in a plain loop".to_owned()
+        } else {
+            format!("with {}", plan.label())
+        }
     );
     text.push_str(&format!(
         "## Context and problem\n\nHow should `{}` be run over its inputs ({} of `{}`)? {}{}\n\n| a task costs | measured |\n|---|---|\n",
@@ -290,7 +338,14 @@ fn option_row(candidate: &Candidate) -> String {
     let measured = candidate.measured_per_s.map_or_else(dash, |rate| {
         candidate.interval_per_s.map_or_else(
             || wording::rate(rate),
-            |[low, high]| format!("{} ({} to {})", wording::rate(rate), wording::number(low), wording::number(high)),
+            |[low, high]| {
+                format!(
+                    "{} ({} to {})",
+                    wording::rate(rate),
+                    wording::number(low),
+                    wording::number(high)
+                )
+            },
         )
     });
     let outcome = match candidate.outcome {
@@ -304,10 +359,14 @@ fn option_row(candidate: &Candidate) -> String {
         "| {} | {} | {measured} | {} | {} | {} | {} | {outcome}: {} | {} |\n",
         candidate.plan.label(),
         wording::rate(candidate.predicted_per_s),
-        candidate.speedup.map_or_else(dash, |[times, ..]| format!("{times:.2}")),
+        candidate
+            .speedup
+            .map_or_else(dash, |[times, ..]| format!("{times:.2}")),
         candidate.p50_s.map_or_else(dash, wording::seconds),
         candidate.p99_s.map_or_else(dash, wording::seconds),
-        candidate.peak_memory_bytes.map_or_else(dash, wording::bytes),
+        candidate
+            .peak_memory_bytes
+            .map_or_else(dash, wording::bytes),
         candidate.reason.replace('|', "\\|").replace('\n', " "),
         candidate.limit
     )
@@ -316,7 +375,9 @@ fn option_row(candidate: &Candidate) -> String {
 fn consequences(plan: Plan) -> String {
     use super::plan::Strategy;
     let lines: &[&str] = match plan.strategy() {
-        Strategy::Serial => &["Nothing to start, to share or to serialise; one task's failure is one exception."],
+        Strategy::Serial => {
+            &["Nothing to start, to share or to serialise; one task's failure is one exception."]
+        }
         Strategy::Threads => &[
             "Tasks share memory: what they change in common needs a lock.",
             "A task that crashes the interpreter takes the program along.",
@@ -343,7 +404,10 @@ fn revisit(comparison: &Comparison) -> String {
     let profile = &comparison.profile;
     let mut lines = vec![
         format!("the source of `{}` changes", comparison.target),
-        format!("the usable cores are no longer {}", wording::cores(machine.usable_cores)),
+        format!(
+            "the usable cores are no longer {}",
+            wording::cores(machine.usable_cores)
+        ),
         format!(
             "Python is no longer {}, or the interpreter lock is {}",
             machine.python,

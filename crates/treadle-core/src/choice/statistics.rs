@@ -41,7 +41,11 @@ pub fn mean(values: &[f64]) -> Option<f64> {
 
 /// The quantile `share` (0 to 1) with linear interpolation between order statistics (type 7); `None` for no values.
 pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
-    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
+    let mut sorted: Vec<f64> = values
+        .iter()
+        .copied()
+        .filter(|value| !value.is_nan())
+        .collect();
     sorted.sort_by(f64::total_cmp);
     quantile_of_sorted(&sorted, share)
 }
@@ -82,8 +86,9 @@ impl Interval {
 
 /// Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom (standard tables).
 const STUDENT: [f64; 30] = [
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+    2.052, 2.048, 2.045, 2.042,
 ];
 
 /// Resamples a bootstrap draws: the ends of a 95 % interval then rest on 25 of 1,000 values each, and 1,000 draws of
@@ -120,7 +125,11 @@ pub fn bootstrap_mean(values: &[f64], random: &mut Random) -> Option<Interval> {
 /// The 95 % interval of the ratio `numerators[i] / denominators[i]` of paired blocks, by their logarithms.
 ///
 /// Pairs with a value that is not positive are left out; `None` for fewer than two pairs.
-pub fn paired_ratio(numerators: &[f64], denominators: &[f64], random: &mut Random) -> Option<Interval> {
+pub fn paired_ratio(
+    numerators: &[f64],
+    denominators: &[f64],
+    random: &mut Random,
+) -> Option<Interval> {
     let logarithms: Vec<f64> = numerators
         .iter()
         .zip(denominators)
@@ -154,7 +163,8 @@ mod tests {
 
     #[test]
     fn constant_ratios_have_an_interval_without_width() {
-        let interval = paired_ratio(&[2.0, 4.0, 6.0], &[1.0, 2.0, 3.0], &mut Random::new(1)).unwrap();
+        let interval =
+            paired_ratio(&[2.0, 4.0, 6.0], &[1.0, 2.0, 3.0], &mut Random::new(1)).unwrap();
         for end in [interval.estimate, interval.low, interval.high] {
             assert!((end - 2.0).abs() < 1e-12);
         }
@@ -163,7 +173,10 @@ mod tests {
     #[test]
     fn too_little_data_gives_no_interval() {
         assert_eq!(paired_ratio(&[1.0], &[1.0], &mut Random::new(1)), None);
-        assert_eq!(paired_ratio(&[0.0, 1.0], &[1.0, 1.0], &mut Random::new(1)), None);
+        assert_eq!(
+            paired_ratio(&[0.0, 1.0], &[1.0, 1.0], &mut Random::new(1)),
+            None
+        );
     }
 
     #[test]

@@ -20,7 +20,11 @@ pub fn number(value: f64) -> String {
             }
             grouped.push(digit);
         }
-        if value < 0.0 { format!("-{grouped}") } else { grouped }
+        if value < 0.0 {
+            format!("-{grouped}")
+        } else {
+            grouped
+        }
     } else if magnitude >= 100.0 {
         format!("{value:.0}")
     } else if magnitude >= 10.0 {
