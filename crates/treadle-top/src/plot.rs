@@ -4,6 +4,8 @@ use treadle_core::choice::compare::Comparison;
 use treadle_core::choice::plan::Strategy;
 use treadle_core::choice::wording::number;
 
+use crate::layout::wrap;
+
 /// Rows of the plot: enough to tell a tenth of the range apart, few enough for a small terminal.
 const ROWS: usize = 12;
 
@@ -113,11 +115,12 @@ pub(crate) fn lines(comparison: &Comparison, width: usize) -> Vec<String> {
         .map(|(strategy, _)| format!("{} {}", letter(*strategy), strategy.name()))
         .collect();
     legend.push("= several".to_owned());
-    lines.push(format!(
-        "{:>margin$}  workers; small letters predicted at most ({}), capitals measured (S serial)",
-        "",
+    let told = format!(
+        "workers; small letters predicted ({}), capitals measured (S serial)",
         legend.join(", ")
-    ));
+    );
+    let indent = " ".repeat(margin + 2);
+    lines.extend(wrap(&told, width, &indent).lines().map(str::to_owned));
     lines
 }
 

@@ -3,7 +3,7 @@
 use treadle_core::choice::compare::{Candidate, Comparison, Confidence, Outcome};
 use treadle_core::choice::plan::Plan;
 use treadle_core::choice::reason::{machine_line, profile_lines};
-use treadle_core::choice::wording::{bytes, number, rate, seconds};
+use treadle_core::choice::wording::{bytes, count, number, rate, seconds};
 
 use crate::{layout, plot};
 
@@ -15,7 +15,7 @@ pub(crate) fn text(comparison: &Comparison, width: usize) -> String {
             "{} over {} ({} input{}{})",
             comparison.target,
             comparison.items.spec,
-            number_of(comparison.items.count),
+            count(comparison.items.count),
             if comparison.items.count == 1 { "" } else { "s" },
             if comparison.items.truncated {
                 ", the first of more"
@@ -49,14 +49,6 @@ pub(crate) fn text(comparison: &Comparison, width: usize) -> String {
     out
 }
 
-fn number_of(count: u64) -> String {
-    if count < 1000 {
-        count.to_string()
-    } else {
-        number(count as f64)
-    }
-}
-
 fn profile(comparison: &Comparison, width: usize) -> String {
     let profile = &comparison.profile;
     let failed = if profile.errors > 0 {
@@ -84,23 +76,35 @@ fn profile(comparison: &Comparison, width: usize) -> String {
 }
 
 fn candidates(comparison: &Comparison, width: usize) -> String {
-    let mut rows = vec![
-        [
-            "  plan",
-            "predicted",
-            "measured",
-            "95 % interval",
-            "x serial",
-            "p50",
-            "p99",
-            "cores",
-            "memory",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
+    let head = [
+        "  plan",
+        "predicted",
+        "measured",
+        "95 % interval",
+        "x serial",
+        "p50",
+        "p99",
+        "cores",
+        "memory",
     ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(comparison.candidates.iter().map(row));
-    let lines = layout::table(&rows);
+    let mut lines = layout::table(&rows);
+    // A narrow terminal does without the columns that decide least.
+    for name in ["cores", "p50", "95 % interval", "memory"] {
+        let fits = lines.iter().all(|line| layout::columns(line) <= width);
+        let Some(column) = rows[0]
+            .iter()
+            .position(|head| head == name)
+            .filter(|_| !fits)
+        else {
+            continue;
+        };
+        for row in &mut rows {
+            row.remove(column);
+        }
+        lines = layout::table(&rows);
+    }
     let mut out = format!("\nCandidates\n{}\n", lines[0]);
     for (candidate, line) in comparison.candidates.iter().zip(&lines[1..]) {
         let outcome = match candidate.outcome {

@@ -192,9 +192,9 @@ impl Class {
     }
 }
 
-/// Below this a task costs less than ten hand-overs through the standard library's thread pool, which took 17 to 22 µs
-/// a task on CPython 3.11 on two virtual cores; ten is Dask's and joblib's rule of thumb for work worth handing over.
-pub const TOO_SMALL_S: f64 = 200e-6;
+/// Below this a task costs less than ten hand-overs of about 5 µs, the upper end of what the native engine took when results
+/// were read one by one (transport notes 3.4: 1.7 to 3.9 µs and decoding); ten is the usual rule for work worth handing over.
+pub const TOO_SMALL_S: f64 = 50e-6;
 /// With less CPU than this, a core serves at least five tasks at once: waiting decides.
 const IO_BOUND_CPU_SHARE: f64 = 0.2;
 /// With more waiting than this, a core has room for more than one task: both decide.
@@ -407,7 +407,7 @@ pub(crate) mod tests {
         assert_eq!(class(&sample(0.01, 0.0001)), Class::IoBound);
         assert_eq!(class(&sample(0.01, 0.01)), Class::CpuBound);
         assert_eq!(class(&sample(0.01, 0.005)), Class::Mixed);
-        assert_eq!(class(&sample(50e-6, 50e-6)), Class::TooSmall);
+        assert_eq!(class(&sample(20e-6, 20e-6)), Class::TooSmall);
         let mut heavy = sample(0.01, 0.01);
         heavy.result_loads_s = Some(0.006);
         assert_eq!(class(&heavy), Class::TransferBound);

@@ -6,7 +6,7 @@ use super::model::{Prediction, Setting};
 use super::noise::{Level, Verdict};
 use super::plan::{Plan, Strategy};
 use super::profile::{Class, Profile};
-use super::wording::{bytes, cores, percent, rate, seconds};
+use super::wording::{bytes, cores, count, percent, rate, seconds};
 
 /// Everything that the paragraph draws on.
 pub(super) struct Grounds<'a> {
@@ -243,8 +243,10 @@ fn headline(chosen: &Candidate, serial: Option<&Candidate>, grounds: &Grounds<'_
             " against the plain loop's {}; {}that is {times:.2} times as fast (95 % interval {low:.2} to {high:.2})",
             rate(base),
             match grounds.setting.count {
-                Some(count) =>
-                    format!("over these {count} inputs, the start of its workers included, "),
+                Some(inputs) => format!(
+                    "over these {} inputs, the start of its workers included, ",
+                    count(inputs)
+                ),
                 None => String::new(),
             }
         ),

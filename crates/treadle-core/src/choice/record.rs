@@ -298,7 +298,7 @@ fn page_text(
     text.push_str(&format!(
         "## Context and problem\n\nHow should `{}` be run over its inputs ({} of `{}`)? {}{}\n\n| a task costs | measured |\n|---|---|\n",
         comparison.target,
-        wording::number(comparison.items.count as f64),
+        wording::count(comparison.items.count),
         comparison.items.spec,
         if comparison.targets.is_empty() {
             "The fastest plan is wanted, the simplest of equals.".to_owned()

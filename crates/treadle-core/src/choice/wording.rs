@@ -11,7 +11,7 @@ pub fn number(value: f64) -> String {
         return "-".to_owned();
     }
     let magnitude = value.abs();
-    if magnitude >= 1000.0 {
+    if magnitude >= 999.5 {
         let digits = format!("{:.0}", magnitude);
         let mut grouped = String::new();
         for (index, digit) in digits.chars().enumerate() {
@@ -25,9 +25,9 @@ pub fn number(value: f64) -> String {
         } else {
             grouped
         }
-    } else if magnitude >= 100.0 {
+    } else if magnitude >= 99.95 {
         format!("{value:.0}")
-    } else if magnitude >= 10.0 {
+    } else if magnitude >= 9.995 {
         format!("{value:.1}")
     } else if magnitude >= 1.0 || magnitude == 0.0 {
         format!("{value:.2}")
@@ -76,6 +76,15 @@ pub fn cores(value: f64) -> String {
     }
 }
 
+/// `12` or `1,234`: a count.
+pub fn count(value: u64) -> String {
+    if value < 1000 {
+        value.to_string()
+    } else {
+        number(value as f64)
+    }
+}
+
 /// `38 %`.
 pub fn percent(share: f64) -> String {
     let value = share * 100.0;
@@ -94,6 +103,8 @@ mod tests {
     fn quantities_read_well() {
         assert_eq!(rate(1234.4), "1,234/s");
         assert_eq!(number(1_234_567.0), "1,234,567");
+        assert_eq!(rate(999.7), "1,000/s");
+        assert_eq!(rate(9.999), "10.0/s");
         assert_eq!(rate(0.0451), "0.045/s");
         assert_eq!(seconds(0.0012), "1.20 ms");
         assert_eq!(seconds(3.4e-6), "3.40 µs");
