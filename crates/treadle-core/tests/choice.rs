@@ -66,7 +66,7 @@ fn computing_chooses_processes_and_tells_why() {
     assert_eq!((race.finish.as_str(), race.seed), ("leader-clear", 1));
     let reason = &comparison.decision.reason;
     assert!(
-        reason.contains("processes=2") && reason.contains("interpreter lock"),
+        reason.contains("processes=2") && reason.contains("two threads together"),
         "{reason}"
     );
     let chosen = comparison

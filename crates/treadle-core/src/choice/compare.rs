@@ -14,7 +14,7 @@ use super::laboratory::{Bench, CallError, Laboratory, Launch, Surroundings};
 use super::model::{self, Prediction, Setting};
 use super::noise::{self, Level, Readings};
 use super::plan::{Plan, Strategy};
-use super::profile::{Profile, Sample};
+use super::profile::{Profile, Sample, TOO_SMALL_S};
 use super::reason;
 use super::wording;
 
@@ -402,10 +402,14 @@ pub fn compare(
     }
     let profile = Profile::from_sample(&sample);
 
+    let mut readings = before.readings(&profile);
+    let verdict = noise::judge(&readings, profile.cpu_share());
+    let refused = verdict.level == Level::Refuse && !request.ignore_noise;
     let setting = Setting {
         cores: before.cores.cores,
         gil: loaded.gil,
         asynchronous: loaded.asynchronous,
+        pilot_trusted: verdict.level == Level::Quiet,
         count: (!loaded.items_truncated).then_some(loaded.count),
         memory_available: before.memory.available.map(|bytes| bytes as f64),
     };
@@ -425,9 +429,6 @@ pub fn compare(
         }
     };
 
-    let mut readings = before.readings(&profile);
-    let verdict = noise::judge(&readings, profile.cpu_share());
-    let refused = verdict.level == Level::Refuse && !request.ignore_noise;
     let mut field = Field::new(&predictions);
     let mut account = None;
     if !refused && !request.profile_only {
@@ -513,11 +514,11 @@ pub fn compare(
 
 /// The strategies that this version runs; sub-interpreters and hybrids are raced only when `--plans` names them.
 fn strategies(setting: &Setting) -> Vec<Strategy> {
-    let mut strategies = vec![Strategy::Threads, Strategy::Processes];
     if setting.asynchronous {
-        strategies.insert(1, Strategy::Coroutines);
+        vec![Strategy::Coroutines, Strategy::Threads, Strategy::Processes]
+    } else {
+        vec![Strategy::Threads, Strategy::Processes]
     }
-    strategies
 }
 
 /// Readings from before anything was started.
@@ -551,15 +552,16 @@ impl Before {
     }
 
     fn readings(&self, profile: &Profile) -> Readings {
-        // Native threads of the function's own compete with it, so its delay then tells nothing about others.
+        // Native threads of the function's own compete with it, so its delay then tells nothing about others; and a delay
+        // around tasks of a few microseconds falls into the reading of the clocks.
         let alone = profile.native_cpu_s < 0.05 * profile.wall_s;
         Readings {
             pressure_before: self.pressure,
             cores_share: Some(self.spin),
             run_queue_share: profile
                 .run_queue_s
-                .filter(|_| alone && profile.wall_s > 0.0)
-                .map(|delay| delay / profile.wall_s),
+                .filter(|_| alone && profile.wall_s >= TOO_SMALL_S)
+                .map(|delay| (delay / profile.wall_s).min(1.0)),
             steal_share: self.steal_since(),
         }
     }

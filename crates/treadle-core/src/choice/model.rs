@@ -42,6 +42,8 @@ pub struct Setting {
     pub gil: bool,
     /// Whether the function is an async function.
     pub asynchronous: bool,
+    /// Whether the machine was quiet enough for a slow pilot to speak against threads.
+    pub pilot_trusted: bool,
     /// Tasks in the batch; `None` when the items were only a part of it, so that start-up is not charged.
     pub count: Option<u64>,
     /// Memory that may still be used, in bytes.
@@ -78,7 +80,7 @@ pub fn lock_demand(profile: &Profile, setting: &Setting) -> (f64, f64) {
         Some(pilot) if pilot.interval[0] > 0.0 && setting.cores >= 1.5 => {
             // Throughput seen in the pilot cannot exceed one over the demand on the lock.
             let most = (profile.wall_s / pilot.interval[0]).min(all);
-            let least = if pilot.interval[1] < LOCKED_SPEEDUP {
+            let least = if setting.pilot_trusted && pilot.interval[1] < LOCKED_SPEEDUP {
                 (profile.wall_s / pilot.interval[1].max(1.0)).min(all) * 0.8
             } else {
                 0.0
@@ -216,6 +218,11 @@ fn infeasible(plan: Plan, profile: &Profile, setting: &Setting) -> Option<String
                 .to_owned(),
         );
     }
+    if setting.asynchronous && plan.coroutines.is_none() && plan != Plan::SERIAL {
+        return Some(
+            "the function is an async function: it runs on a loop, as coroutines".to_owned(),
+        );
+    }
     let outer = plan.processes.or(plan.interpreters)?;
     if let Some(obstacle) = profile.pickle.obstacle() {
         return Some(obstacle);
@@ -345,6 +352,7 @@ mod tests {
             cores,
             gil: true,
             asynchronous: false,
+            pilot_trusted: true,
             count: None,
             memory_available: Some(8e9),
         }
@@ -445,6 +453,38 @@ mod tests {
                 .unwrap()
                 .contains("result.handle")
         );
+    }
+
+    #[test]
+    fn async_functions_run_as_coroutines_only() {
+        let profile = Profile::from_sample(&sample(0.1, 0.0002));
+        let mut setting = setting(2.0);
+        setting.asynchronous = true;
+        let curves = [Strategy::Coroutines, Strategy::Threads, Strategy::Processes]
+            .map(|one| curve(one, &profile, &setting));
+        let labels: Vec<String> = contenders(&curves, &profile, &setting)
+            .iter()
+            .map(|one| one.plan.label())
+            .collect();
+        assert_eq!(
+            labels,
+            [
+                "serial",
+                "coroutines=512",
+                "coroutines=128",
+                "coroutines=32"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pilot_on_a_noisy_machine_does_not_speak_against_threads() {
+        let profile = piloted(0.01, 0.01, 0.55, 1.02);
+        let mut setting = setting(2.0);
+        let quiet = lock_demand(&profile, &setting).0;
+        setting.pilot_trusted = false;
+        assert!(quiet > 0.0);
+        assert_eq!(lock_demand(&profile, &setting).0, 0.0);
     }
 
     #[test]

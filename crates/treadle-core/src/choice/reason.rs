@@ -43,11 +43,19 @@ pub(super) fn unraced(
         .or(curve.last())?;
     let (outcome, reason) = match &shown.infeasible {
         Some(why) => (Outcome::Infeasible, why.clone()),
+        None if shown.batch_per_s < 0.8 * shown.per_s => (
+            Outcome::NotRaced,
+            format!(
+                "this batch is too short to repay the start of its workers ({} with it, {} without, at most)",
+                rate(shown.batch_per_s),
+                rate(shown.per_s)
+            ),
+        ),
         None => (
             Outcome::NotRaced,
             format!(
-                "its bound for this batch, {}, is far below the best",
-                rate(shown.batch_per_s)
+                "even its bound, {}, is far below the best",
+                rate(shown.per_s)
             ),
         ),
     };
@@ -104,7 +112,7 @@ pub(super) fn portrait(profile: &Profile, setting: &Setting) -> String {
         && !matches!(profile.class, Class::IoBound)
     {
         let tail = match profile.class {
-            Class::CpuBound | Class::TransferBound if setting.gil => {
+            Class::CpuBound | Class::TransferBound if setting.gil && setting.pilot_trusted => {
                 ", so the interpreter lock holds threads back"
             }
             _ => "",
