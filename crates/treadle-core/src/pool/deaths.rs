@@ -92,7 +92,7 @@ impl ProcessPool {
                 );
                 self.break_down_with(state, &reason, &mut ended);
             }
-            refill(state);
+            ended.published = refill(state);
             replace = state.broken.is_none() && (state.life == Life::Open || !state.tasks.is_empty());
             let seat = &mut state.seats[worker as usize];
             seat.tag = 0;

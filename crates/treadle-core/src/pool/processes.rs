@@ -118,7 +118,8 @@ pub(super) struct Seat {
     /// Blocks of the parent's arena that a finished task of this worker still holds.
     pub(super) lent: Vec<Held>,
     pub(super) tasks_done: u64,
-    pub(super) restarts: u64,
+    /// How many workers have been started for this place.
+    pub(super) starts: u64,
     pub(super) dump: Option<OwnedFd>,
 }
 
@@ -480,8 +481,8 @@ impl ProcessPool {
         let initializer = {
             let mut state = lock(&self.state);
             let seat = &mut state.seats[worker as usize];
-            let restarts = seat.restarts + u64::from(seat.tasks_done > 0 || seat.restarts > 0);
-            *seat = Seat { tag, arena: Some(Arc::new(arena)), dump: Some(dump), restarts, ..Seat::default() };
+            let starts = seat.starts + 1;
+            *seat = Seat { tag, arena: Some(Arc::new(arena)), dump: Some(dump), starts, ..Seat::default() };
             state.initializer
         };
         let mut fields = vec![worker.to_string().into_bytes()];
@@ -544,7 +545,7 @@ impl ProcessPool {
                     }
                 }
             }
-            refill(state);
+            ended.published = refill(state);
         }
         self.after_settling(ended, &[]);
         settled
@@ -615,6 +616,9 @@ impl ProcessPool {
             lock(&self.endings).extend_from_slice(&ended.observed);
             self.wake_collector();
         }
+        if ended.published {
+            self.board.wake_for_work();
+        }
         if ended.notes {
             self.wake_collector();
         }
@@ -676,7 +680,7 @@ impl ProcessPool {
                     self.observed.fetch_sub(1, Ordering::SeqCst);
                 }
             }
-            refill(state);
+            ended.published = refill(state);
             task.blocks
         };
         self.after_settling(ended, &blocks);
@@ -860,7 +864,7 @@ impl ProcessPool {
                     pid: seat.pid,
                     state: what,
                     tasks: seat.tasks_done,
-                    restarts: seat.restarts,
+                    restarts: seat.starts.saturating_sub(1),
                     running_ns: if task == 0 { 0 } else { now.saturating_sub(started) },
                 }
             })
@@ -942,6 +946,8 @@ pub(super) struct Ended {
     waited: bool,
     ready: bool,
     notes: bool,
+    /// Tasks went from the backlog into the queue, where a worker may sleep.
+    pub(super) published: bool,
     observed: Vec<TaskId>,
 }
 
