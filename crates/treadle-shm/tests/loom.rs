@@ -214,19 +214,24 @@ fn a_slot_is_not_filled_again_before_it_was_copied_out() {
     explore(3, || {
         let board = Small::new();
         assert!(board.publish(1) && board.publish(2));
-        let claimer = {
+        let publisher = {
             let board = Arc::clone(&board);
-            thread::spawn(move || (board.claim(0).unwrap().task, board.claim(0).unwrap().task))
+            thread::spawn(move || {
+                let third = board.publish(3);
+                if third {
+                    let current = board.current[0].load(Ordering::Relaxed);
+                    assert_ne!(
+                        current, 0,
+                        "a slot was freed before the journal was written"
+                    );
+                }
+                third
+            })
         };
-        let third = board.publish(3);
-        if third {
-            let current = board.current[0].load(Ordering::Relaxed);
-            assert_ne!(
-                current, 0,
-                "a slot was freed before the journal was written"
-            );
-        }
-        assert_eq!(claimer.join().unwrap(), (1, 2));
+        let first = board.claim(0).map(|claimed| claimed.task);
+        let second = board.claim(0).map(|claimed| claimed.task);
+        assert_eq!((first, second), (Some(1), Some(2)));
+        let third = publisher.join().unwrap();
         assert_eq!(
             board.claim(0).map(|claimed| claimed.task),
             third.then_some(3)
