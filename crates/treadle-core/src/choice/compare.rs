@@ -23,6 +23,8 @@ pub const SCHEMA: u32 = 1;
 /// Share of the budget for the serial sample, and its ceiling in seconds: a few hundred tasks of a millisecond suffice for means.
 const SAMPLE_SHARE: f64 = 0.15;
 const SAMPLE_MOST_S: f64 = 3.0;
+/// The same when the profile is all that is asked for.
+const SAMPLE_ALONE_MOST_S: f64 = 10.0;
 /// Most tasks in the sample: the 99th percentile then rests on ten of them.
 const SAMPLE_MOST_COUNT: u64 = 1000;
 /// Seconds beyond the budget that loading (imports, reading items) may take before it counts as hanging.
@@ -71,8 +73,12 @@ pub struct Request {
     /// Seed of the race; drawn from the clock when absent.
     #[serde(default)]
     pub seed: Option<u64>,
-    /// Program and arguments of the measuring process.
-    pub laboratory: Vec<String>,
+    /// The Python interpreter whose `treadle._laboratory` measures; `python3` when neither this nor `laboratory` is given.
+    #[serde(default)]
+    pub python: Option<String>,
+    /// Program and arguments of the measuring process, instead of `python`.
+    #[serde(default)]
+    pub laboratory: Option<Vec<String>>,
 }
 
 fn default_limit() -> u64 {
@@ -84,15 +90,69 @@ fn default_budget() -> f64 {
 }
 
 impl Request {
-    /// The measuring process of a Python interpreter.
-    pub fn laboratory_of(python: &str) -> Vec<String> {
-        ["-m", "treadle._laboratory"]
-            .iter()
-            .fold(vec![python.to_owned()], |mut command, word| {
-                command.push((*word).to_owned());
-                command
-            })
+    /// A request with every option at its default.
+    pub fn new(target: &str, items: &str) -> Self {
+        Self {
+            target: Some(target.to_owned()),
+            items: Some(items.to_owned()),
+            pickled: None,
+            star: false,
+            limit: default_limit(),
+            budget_s: default_budget(),
+            plans: None,
+            targets: None,
+            profile_only: false,
+            ignore_noise: false,
+            seed: None,
+            python: None,
+            laboratory: None,
+        }
     }
+
+    /// Takes what the environment says: `TREADLE_NOISE=ignore` decides on a noisy machine all the same.
+    pub fn heed(
+        &mut self,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), ChoiceError> {
+        match environment("TREADLE_NOISE").as_deref() {
+            None | Some("") => Ok(()),
+            Some("ignore") => {
+                self.ignore_noise = true;
+                Ok(())
+            }
+            Some(other) => Err(ChoiceError::usage(
+                format!("TREADLE_NOISE is `{other}`, which means nothing"),
+                "set it to `ignore` to decide on a noisy machine all the same, or unset it",
+            )),
+        }
+    }
+
+    fn command(&self) -> Vec<String> {
+        self.laboratory.clone().unwrap_or_else(|| {
+            let python = self.python.as_deref().unwrap_or("python3");
+            [python, "-m", "treadle._laboratory"]
+                .map(str::to_owned)
+                .to_vec()
+        })
+    }
+}
+
+/// Compares as the JSON object `request` asks (the fields of `Request`), heeding the environment; gives the comparison as JSON.
+pub fn compare_json(
+    request: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    observer: &mut dyn Observer,
+    surroundings: Surroundings<'_>,
+) -> Result<String, ChoiceError> {
+    let mistake = |error: serde_json::Error| {
+        ChoiceError::usage(
+            format!("cannot read or write a comparison: {error}"),
+            "this is a mistake in treadle",
+        )
+    };
+    let mut request: Request = serde_json::from_str(request).map_err(mistake)?;
+    request.heed(environment)?;
+    serde_json::to_string(&compare(&request, observer, surroundings)?).map_err(mistake)
 }
 
 /// What is happening, for people who wait.
@@ -385,7 +445,7 @@ pub fn compare(
         )
     })?;
     let launch = Launch {
-        command: request.laboratory.clone(),
+        command: request.command(),
         folder: bench.folder().to_path_buf(),
     };
 
@@ -661,7 +721,11 @@ fn profile(
     request: &Request,
     surroundings: Surroundings<'_>,
 ) -> Result<Sample, ChoiceError> {
-    let seconds = (request.budget_s * SAMPLE_SHARE).min(SAMPLE_MOST_S);
+    let seconds = if request.profile_only {
+        request.budget_s.min(SAMPLE_ALONE_MOST_S)
+    } else {
+        (request.budget_s * SAMPLE_SHARE).min(SAMPLE_MOST_S)
+    };
     let asked = json!({"do": "profile", "max_seconds": seconds, "max_count": SAMPLE_MOST_COUNT});
     let timeout = request.budget_s + PROFILE_GRACE_S.min(request.budget_s);
     let sample = match laboratory.call(&asked, timeout, surroundings, &mut |_| {}) {

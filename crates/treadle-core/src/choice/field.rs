@@ -449,6 +449,13 @@ pub(super) fn race(
         }
     };
     let elapsed_s = elapsed();
+    for laboratory in field
+        .0
+        .iter_mut()
+        .filter_map(|runner| runner.laboratory.as_mut())
+    {
+        laboratory.dismiss();
+    }
     for (index, runner) in field.0.iter_mut().enumerate() {
         if runner.failed.is_none() {
             runner.steady = race.steady(index);

@@ -30,7 +30,7 @@ pub mod record;
 pub mod statistics;
 pub mod wording;
 
-pub use compare::{Comparison, Observer, Progress, Request, compare};
+pub use compare::{Comparison, Observer, Progress, Request, compare, compare_json};
 pub use error::ChoiceError;
 pub use plan::{Plan, Strategy};
 pub use record::load_decision;
