@@ -3,7 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 
-use treadle_core::choice::compare::{Confidence, Outcome, Silent};
+use treadle_core::choice::compare::Silent;
+use treadle_core::choice::comparison::{Confidence, Outcome};
 use treadle_core::choice::laboratory::Surroundings;
 use treadle_core::choice::plan::Plan;
 use treadle_core::choice::record::{FILE, save};
