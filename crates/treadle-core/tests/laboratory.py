@@ -45,7 +45,8 @@ def profile(script: str) -> dict[str, Any]:
         signal.pause()
     if script.startswith("family="):
         # A descendant that leaves the process group, so that killing the group does not reach it.
-        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True)
+        pause = "import signal; signal.pause()"
+        child = subprocess.Popen([sys.executable, "-c", pause], start_new_session=True)
         name = script.removeprefix("family=")
         with open(name + ".new", "w") as file:
             file.write(f"{os.getpid()} {child.pid}")
