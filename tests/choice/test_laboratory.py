@@ -39,8 +39,7 @@ def litter(x):
 
 def spawn(x):
     import subprocess
-    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"],
-                             stdin=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     spawn.kept.append(child)
     print(child.pid, file=sys.stderr, flush=True)
 spawn.kept = []
