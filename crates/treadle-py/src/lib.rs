@@ -1,7 +1,32 @@
 #![deny(unsafe_code)]
-//! The extension module `treadle._core`.
+//! The extension module `treadle._core`: it converts, releases the interpreter's lock, converts back. No algorithm lives here.
+
 use pyo3::prelude::*;
 
+mod codec;
+mod future;
+mod lease;
+mod pickling;
+mod process;
+mod processes;
+mod threads;
+mod worker;
+
 /// The native half of treadle.
-#[pymodule]
-mod _core {}
+#[pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use crate::codec::{decode_scalars, encode_scalars};
+    #[pymodule_export]
+    use crate::future::{FutureBase, register_future};
+    #[pymodule_export]
+    use crate::lease::Lease;
+    #[pymodule_export]
+    use crate::process::die_with_parent;
+    #[pymodule_export]
+    use crate::processes::ProcessPool;
+    #[pymodule_export]
+    use crate::threads::ThreadPool;
+    #[pymodule_export]
+    use crate::worker::Worker;
+}

@@ -1,1 +1,41 @@
-//! Pools of workers.
+//! Pools of workers: dispatch, deadlines, retries, supervision.
+//!
+//! ```text
+//! submit ─► tasks (table) ─► backlog ─► board: slots ──claim──► worker ──► board: its ring ─► drain ─► cell ─► future
+//!                                            ▲                     │
+//!                                            └── supervisor ◄─ died┘
+//! ```
+//!
+//! A process pool ([`processes`]) speaks to its workers only through a [`treadle_shm::Board`] and arenas; the thread that waits for a result
+//! drains the rings itself. [`threads`] is the queue of the in-process pools. Neither knows Python: payloads are bytes there and jobs of
+//! any type here.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub mod cell;
+mod collector;
+mod deaths;
+pub mod outcome;
+pub mod processes;
+mod supervisor;
+pub mod tasks;
+pub mod threads;
+pub mod wire;
+pub mod worker;
+pub mod zygote;
+
+/// Locks; a panic elsewhere while the lock was held does not spread (the data are changed in steps that leave them whole).
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The monotonic clock that the parent and its workers share, in nanoseconds (`CLOCK_MONOTONIC`).
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,113 @@
+# What a contributor and the continuous integration run. `make` lists it.
+#
+# Every target sets up what it needs: a virtual environment in the tree, the pinned packages, the
+# release build. Stamp files remember what is done, so a second run rebuilds nothing.
+#   make test PYTHON=python3.12     another interpreter, in an environment of its own
+
+PYTHON ?= python3
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BUILT := $(VENV)/.built
+PEERS := $(VENV)/.peers
+
+# The inputs of the native build. Python sources are used in place and need no build.
+RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
+
+# Kill points are compiled into the tests and lints, never into what is built for users.
+FAULTS := --features treadle-shm/fault
+
+# PyO3 compiles against the environment's interpreter, in every cargo command alike, so that
+# clippy, the tests and maturin do not throw away each other's work.
+export PYO3_PYTHON := $(abspath $(BIN)/python)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help build demo test test-rust test-python test-all loom bench lint format wheel audit lock clean FORCE
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+build: $(BUILT) ## build the extension in release mode into the environment
+
+demo: $(BUILT) ## compare a thumbnail function and a fetch function: two decisions
+	@$(BIN)/python demo/run.py $(DEMO)
+
+test: lint test-rust test-python ## what CI runs: format, lints, Rust tests, Python tests
+
+test-rust: $(INSTALLED) ## the Rust tests
+	cargo test --workspace $(FAULTS) --locked --quiet
+
+test-python: $(BUILT) ## the Python tests; PYTEST='-k name' to choose
+	$(BIN)/python -m pytest $(PYTEST)
+
+test-all: $(BUILT) ## the Python tests on every other interpreter (3.10 to 3.14) found here
+	bash .ci/interpreters $(BIN)/python $(PYTEST)
+
+loom: ## the shared-memory protocols under every interleaving (loom; minutes)
+	CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" \
+	  cargo test --package treadle-shm --test loom --release --locked
+
+bench: $(BUILT) $(PEERS) ## treadle against its peers in one run; BENCH='--quick --only tiny,map'
+	@$(BIN)/python -m benches.whole $(BENCH)
+
+lint: $(INSTALLED) ## formats and lints, changing nothing
+	cargo fmt --all --check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cargo clippy --workspace --all-targets $(FAULTS) --locked --quiet -- -D warnings
+
+format: $(INSTALLED) ## format the sources, and fix what the lint can fix
+	cargo fmt --all
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+wheel: $(INSTALLED) ## a wheel for this interpreter, in dist/
+	$(BIN)/maturin build --release --interpreter $(BIN)/python --out dist
+
+audit: ## licences and known faults of the Rust dependencies (needs cargo-deny)
+	@cargo deny --version >/dev/null 2>&1 || { \
+	  echo "error: cargo-deny is not installed"; \
+	  echo "hint: cargo install --locked cargo-deny"; exit 1; } >&2
+	cargo deny --locked check
+
+lock: ## resolve the Python requirements anew (requirements/*.in to *.txt)
+	bash .ci/lock $(PYTHON)
+
+clean: ## remove everything that was built (not the demo's photographs)
+	rm -rf .venv .venv-* target dist .pytest_cache .mypy_cache .ruff_cache
+	find python tests benches demo \( -name '__pycache__' -o -name '*.so' \) -prune -exec rm -rf {} +
+
+# The environment is made anew when the interpreter behind PYTHON is another one.
+$(VENV)/.interpreter: FORCE
+	@command -v cargo >/dev/null || { \
+	  echo "error: cargo is not on the PATH"; \
+	  echo "hint: install Rust from https://rustup.rs, then run make again" ; exit 1; } >&2
+	@found=$$($(PYTHON) -c 'import sys; print(sys.base_prefix, sys.version); sys.exit(sys.version_info < (3, 10))') || { \
+	  echo "error: $(PYTHON) is not Python 3.10 or later (found: $${found:-none})"; \
+	  echo "hint: name one that is: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; } >&2; \
+	if [ "$$(cat $@ 2>/dev/null)" != "$$found" ]; then \
+	  rm -rf $(VENV) && mkdir -p $(VENV) && echo "$$found" > $@; \
+	fi
+
+$(INSTALLED): $(VENV)/.interpreter requirements/develop.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/develop.txt
+	@touch $@
+
+$(PEERS): $(INSTALLED) requirements/peers.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/peers.txt
+	@touch $@
+
+$(BUILT): $(INSTALLED) $(RUST_SOURCES)
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@touch $@
+
+# The stamp tells nothing when the built module itself is gone.
+ifeq ($(wildcard python/treadle/_core*.so),)
+$(BUILT): FORCE
+endif

@@ -1,0 +1,1 @@
+"""Benchmarks: `whole` measures the product against its peers."""

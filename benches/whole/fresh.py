@@ -1,0 +1,68 @@
+"""Samples taken in a fresh interpreter, for what depends on what a process did before.
+
+    python -m benches.whole.fresh start|memory CONTENDER WORKERS
+
+prints the sample: seconds, or bytes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benches.whole.pools import PROCESSES, Pool, opened
+from benches.whole.tasks import identity, worker_pid
+from benches.whole.workload import timed
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def sampled(measure: str, name: str, workers: int) -> float:
+    """Takes the sample `measure` of the pool called `name` in a process of its own."""
+    command = [sys.executable, "-m", "benches.whole.fresh", measure, name, str(workers)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise RuntimeError(lines[-1])
+    return float(done.stdout.split()[-1])
+
+
+def second_start(name: str, workers: int) -> float:
+    """Seconds from creating a second pool to its first result; the first pool is closed."""
+    with opened(PROCESSES, name, workers) as pool:
+        pool.call(identity, 1)
+    second: list[Pool] = []
+
+    def start() -> None:
+        second.append(PROCESSES[name](workers))
+        second[0].call(identity, 1)
+
+    seconds = timed(start)
+    second[0].close()
+    return seconds
+
+
+def idle_memory(name: str, workers: int) -> float:
+    """Mean proportional set size of the idle workers, in bytes (Linux)."""
+    with opened(PROCESSES, name, workers) as pool:
+        pids: set[int] = set()
+        for _attempt in range(20):
+            pids.update(pool.collect(pool.submit_all(worker_pid, [0.05] * workers)))
+            if len(pids) == workers:
+                break
+        return sum(map(proportional_set_size, pids)) / len(pids)
+
+
+def proportional_set_size(pid: int) -> int:
+    """PSS of process `pid` in bytes: its pages, shared ones divided among those who share them."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"/proc/{pid}/smaps_rollup has no Pss line")
+
+
+MEASURES = {"start": second_start, "memory": idle_memory}
+
+if __name__ == "__main__":
+    print(MEASURES[sys.argv[1]](sys.argv[2], int(sys.argv[3])))

@@ -1,0 +1,101 @@
+//! The thread that works for a process pool when no thread of the program waits for it.
+//!
+//! It runs while there is something that only it can do: announce the ends of observed futures (callbacks, `as_completed`, asyncio), move
+//! the backlog into freed slots, finish a shutdown that nobody waits for, hand on what workers logged. Otherwise it sleeps on a condition variable
+//! and costs nothing. It takes the interpreter's lock only inside the announcement.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::lock;
+use super::processes::{Life, ProcessPool, refill};
+
+/// How long the collector sleeps between two looks at a backlog: two workers on tasks of a microsecond take about as long to empty half
+/// of the slots; longer tasks let it sleep longer.
+const SHORTEST_NAP: Duration = Duration::from_millis(1);
+const LONGEST_NAP: Duration = Duration::from_millis(20);
+
+impl ProcessPool {
+    /// Gets the collector to look; starts it when it does not run and is needed.
+    pub(super) fn wake_collector(&self) {
+        if !self.is_mine() {
+            return;
+        }
+        let start = {
+            let mut state = lock(&self.state);
+            !std::mem::replace(&mut state.collector_running, true)
+        };
+        if start {
+            if let Some(pool) = self.myself() {
+                let spawned = treadle_shm::spawn_quiet("treadle-collect", move || pool.collect());
+                if spawned.is_err() {
+                    lock(&self.state).collector_running = false;
+                }
+            }
+            return;
+        }
+        *lock(&self.collector_asked) = true;
+        self.collector_bell.notify_one();
+        if self.collector_in_wait.load(Ordering::SeqCst) {
+            self.board.ring_parent();
+        }
+    }
+
+    fn collect(self: Arc<Self>) {
+        let mut nap = SHORTEST_NAP;
+        loop {
+            let drained = self.drain();
+            let endings = std::mem::take(&mut *lock(&self.endings));
+            let notes = !lock(&self.notes).is_empty();
+            if !endings.is_empty() || notes {
+                (self.announce)(&endings);
+                continue;
+            }
+            let (backlog, over, shutting_down, broken) = {
+                let mut state = lock(&self.state);
+                if refill(&mut state) {
+                    drop(state);
+                    self.board.wake_for_work();
+                    state = lock(&self.state);
+                }
+                (state.backlog.len(), state.life == Life::Ended, state.life == Life::ShuttingDown, state.broken.is_some())
+            };
+            let observed = self.observed.load(Ordering::SeqCst);
+            if over && observed == 0 {
+                lock(&self.state).collector_running = false;
+                // Something may have come between the look and the mark.
+                if lock(&self.endings).is_empty() {
+                    return;
+                }
+                if std::mem::replace(&mut lock(&self.state).collector_running, true) {
+                    return;
+                }
+                continue;
+            }
+            if observed > 0 || (shutting_down && !broken) {
+                self.collector_in_wait.store(true, Ordering::SeqCst);
+                self.sleep(0, Some(Instant::now() + LONGEST_NAP * 50), || {
+                    !lock(&self.endings).is_empty() || std::mem::take(&mut *lock(&self.collector_asked))
+                });
+                self.collector_in_wait.store(false, Ordering::SeqCst);
+                continue;
+            }
+            nap = if drained > 256 { SHORTEST_NAP } else { (nap * 2).min(LONGEST_NAP) };
+            let mut asked = lock(&self.collector_asked);
+            if backlog > 0 {
+                asked = self.collector_bell.wait_timeout(asked, nap).map(|(guard, _)| guard).unwrap_or_else(|error| error.into_inner().0);
+            } else {
+                while !*asked {
+                    asked = self.collector_bell.wait(asked).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+            *asked = false;
+        }
+    }
+
+    /// Whether the collector's thread is running.
+    pub fn collector_runs(&self) -> bool {
+        lock(&self.state).collector_running
+    }
+}

@@ -1,0 +1,182 @@
+//! How a task of a process pool ends: the reply of its worker, or the reason why there is none.
+
+use std::fmt;
+use std::sync::Arc;
+
+use treadle_shm::{Mapped, PeerArena};
+
+use super::wire::{self, IN_ARENA, Packet, WireError};
+
+/// Bytes that mostly are few: up to 22 stand in the value itself.
+#[derive(Clone)]
+pub enum Bytes {
+    /// The first `.0` of `.1`.
+    Few(u8, [u8; 22]),
+    /// More than 22.
+    Many(Box<[u8]>),
+}
+
+impl Bytes {
+    /// Copies the bytes.
+    pub fn copy_of(bytes: &[u8]) -> Bytes {
+        if bytes.len() <= 22 {
+            let mut few = [0; 22];
+            few[..bytes.len()].copy_from_slice(bytes);
+            Bytes::Few(bytes.len() as u8, few)
+        } else {
+            Bytes::Many(bytes.into())
+        }
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Bytes::Few(length, few) => &few[..usize::from(*length)],
+            Bytes::Many(many) => many,
+        }
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} bytes", self.as_slice().len())
+    }
+}
+
+/// One out-of-band buffer of a reply; it stands in its worker's arena until it is dropped.
+#[derive(Debug)]
+pub struct Buffer {
+    /// The bytes.
+    pub mapped: Mapped,
+    /// Whether the object that it came from was read-only.
+    pub read_only: bool,
+}
+
+/// What a worker wrote: a result or an exception.
+#[derive(Debug)]
+pub struct Reply {
+    /// What the body is: [`wire::VALUE_SCALAR`] and its neighbours.
+    pub kind: u32,
+    /// The body.
+    pub body: Bytes,
+    /// Its out-of-band buffers, in order.
+    pub buffers: Vec<Arc<Buffer>>,
+}
+
+impl Reply {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// When the worker wrote something that is no record.
+    pub fn read(kind: u32, bytes: &[u8], arena: Option<&PeerArena>) -> Result<Reply, WireError> {
+        if kind & IN_ARENA != 0 {
+            let arena = arena.ok_or(WireError("a block of a worker that has no arena"))?;
+            let whole = arena
+                .map(wire::read_reference(bytes)?)
+                .map_err(|_| WireError("a reference to a block outside the worker's arena"))?
+                .copy_to_vec();
+            return Reply::unpack(kind & !IN_ARENA, &whole, Some(arena));
+        }
+        Reply::unpack(kind, bytes, arena)
+    }
+
+    fn unpack(kind: u32, bytes: &[u8], arena: Option<&PeerArena>) -> Result<Reply, WireError> {
+        let packet = Packet::read(bytes)?;
+        let mut buffers = Vec::new();
+        for buffer in packet.buffers() {
+            let arena = arena.ok_or(WireError("a buffer of a worker that has no arena"))?;
+            let mapped = arena
+                .map(buffer.block)
+                .map_err(|_| WireError("a reference to a buffer outside the worker's arena"))?;
+            buffers.push(Arc::new(Buffer { mapped, read_only: buffer.read_only }));
+        }
+        Ok(Reply { kind, body: Bytes::copy_of(packet.body), buffers })
+    }
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// With this exit code.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+    /// Nobody could say.
+    Unknown,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ending::Exited(code) => write!(formatter, "exited with code {code}"),
+            Ending::Signalled(signal) => match signal_name(*signal) {
+                Some(name) => write!(formatter, "was killed by signal {signal} ({name})"),
+                None => write!(formatter, "was killed by signal {signal}"),
+            },
+            Ending::Unknown => write!(formatter, "ended for a reason that is not known"),
+        }
+    }
+}
+
+/// The name of a signal, as in `<signal.h>`.
+pub fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        10 => "SIGUSR1",
+        11 => "SIGSEGV",
+        12 => "SIGUSR2",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => return None,
+    })
+}
+
+/// Why a task has no reply.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Failure {
+    /// The worker that ran it died.
+    WorkerDied {
+        /// The worker's number in its pool.
+        worker: u32,
+        /// The worker's process.
+        pid: i32,
+        /// How it ended.
+        ending: Ending,
+        /// How many workers this task has killed.
+        deaths: u32,
+    },
+    /// It ran longer than its time-out.
+    TimedOut {
+        /// The time-out in seconds.
+        seconds: f64,
+        /// The worker's process, which was killed for it.
+        pid: i32,
+    },
+    /// `interrupt` stopped it, and its worker had to be killed for it.
+    Interrupted,
+    /// The pool can run nothing any more.
+    PoolBroken(Arc<str>),
+    /// The worker's reply could not be read.
+    Unreadable(&'static str),
+}
+
+/// How a task ends.
+#[derive(Debug)]
+pub enum Outcome {
+    /// With what its worker wrote.
+    Reply(Reply),
+    /// Without a reply.
+    Failed(Failure),
+}

@@ -1,0 +1,163 @@
+//! The queue of the pools that live in this process: threads and loops.
+//!
+//! A worker takes one job at a time, never a batch of its own, so that a job which blocks traps no other behind it. At most one worker is
+//! being woken at any moment; a woken worker that finds more work wakes the next. So a burst of submissions costs one wake, and the other
+//! workers follow only if the work is still there.
+//!
+//! *Guarantees*: a job is handed out once, in the order of submission; after [`Queue::close`], [`Queue::take`] returns what is left, then `None`.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::lock;
+
+#[derive(Debug)]
+struct Inside<J> {
+    jobs: VecDeque<J>,
+    idle: usize,
+    waking: bool,
+    closed: bool,
+}
+
+/// A queue of jobs.
+#[derive(Debug)]
+pub struct Queue<J> {
+    inside: Mutex<Inside<J>>,
+    bell: Condvar,
+}
+
+/// What [`Queue::take_now`] found.
+#[derive(Debug)]
+pub enum Found<J> {
+    /// A job.
+    Job(J),
+    /// None now.
+    Empty,
+    /// None ever again.
+    Closed,
+}
+
+impl<J> Default for Queue<J> {
+    fn default() -> Self {
+        Queue { inside: Mutex::new(Inside { jobs: VecDeque::new(), idle: 0, waking: false, closed: false }), bell: Condvar::new() }
+    }
+}
+
+impl<J> Queue<J> {
+    /// Puts a job at the end. `Err` gives it back when the queue is closed. `Ok` says how many workers sleep.
+    ///
+    /// # Errors
+    /// The job, when the queue is closed.
+    pub fn put(&self, job: J) -> Result<usize, J> {
+        let mut inside = lock(&self.inside);
+        if inside.closed {
+            return Err(job);
+        }
+        inside.jobs.push_back(job);
+        let idle = inside.idle;
+        if idle > 0 && !inside.waking {
+            inside.waking = true;
+            drop(inside);
+            self.bell.notify_one();
+        }
+        Ok(idle)
+    }
+
+    /// Takes a job without sleeping.
+    pub fn take_now(&self) -> Found<J> {
+        let mut inside = lock(&self.inside);
+        match inside.jobs.pop_front() {
+            Some(job) => Found::Job(job),
+            None if inside.closed => Found::Closed,
+            None => Found::Empty,
+        }
+    }
+
+    /// Sleeps until there may be a job; false when the time is over.
+    pub fn sleep(&self, timeout: Option<Duration>) -> bool {
+        let mut inside = lock(&self.inside);
+        let mut woken = true;
+        while inside.jobs.is_empty() && !inside.closed && woken {
+            inside.idle += 1;
+            inside = match timeout {
+                Some(timeout) => {
+                    let (guard, outcome) = self.bell.wait_timeout(inside, timeout).unwrap_or_else(PoisonError::into_inner);
+                    woken = !outcome.timed_out();
+                    guard
+                }
+                None => self.bell.wait(inside).unwrap_or_else(PoisonError::into_inner),
+            };
+            inside.idle -= 1;
+            inside.waking = false;
+        }
+        if inside.jobs.len() > 1 && inside.idle > 0 && !inside.waking {
+            inside.waking = true;
+            drop(inside);
+            self.bell.notify_one();
+        }
+        woken
+    }
+
+    /// Takes no more jobs; every sleeper wakes.
+    pub fn close(&self) {
+        lock(&self.inside).closed = true;
+        self.bell.notify_all();
+    }
+
+    /// Takes out every job that waits.
+    pub fn take_all(&self) -> Vec<J> {
+        lock(&self.inside).jobs.drain(..).collect()
+    }
+
+    /// Takes out the first job that fits.
+    pub fn take_where(&self, fits: impl Fn(&J) -> bool) -> Option<J> {
+        let mut inside = lock(&self.inside);
+        let place = inside.jobs.iter().position(fits)?;
+        inside.jobs.remove(place)
+    }
+
+    /// How many jobs wait.
+    pub fn len(&self) -> usize {
+        lock(&self.inside).jobs.len()
+    }
+
+    /// Whether no job waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn every_job_is_handed_out_once() {
+        let queue: Arc<Queue<usize>> = Arc::default();
+        let takers: Vec<_> = (0..4)
+            .map(|_| {
+                let queue = queue.clone();
+                std::thread::spawn(move || {
+                    let mut taken = Vec::new();
+                    loop {
+                        match queue.take_now() {
+                            Found::Job(job) => taken.push(job),
+                            Found::Empty => drop(queue.sleep(None)),
+                            Found::Closed => return taken,
+                        }
+                    }
+                })
+            })
+            .collect();
+        for job in 0..10_000 {
+            queue.put(job).unwrap();
+        }
+        queue.close();
+        assert!(queue.put(0).is_err());
+        let mut all: Vec<usize> = takers.into_iter().flat_map(|taker| taker.join().unwrap()).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..10_000).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,229 @@
+//! A worker's side of a process pool: takes tasks from the board, writes records into its ring.
+//!
+//! *Guarantees*: a record is written whole or not at all; what does not fit the ring goes through this worker's own arena, and what does not fit
+//! that is an error that the caller turns into the task's exception.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use treadle_shm::{Arena, BlockRef, Board, Mapped, PeerArena, SLOT_PAYLOAD, ShmError, Waited, WorkerEnd};
+
+use super::wire::{self, BufferRef, Packet, WireError};
+
+/// Records up to this many bytes stand in the ring; a larger one is copied into the arena, whose blocks a page fault does not hit twice.
+const LARGEST_IN_RING: usize = 16 * 1024;
+
+/// A task that this worker has taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// Its id.
+    pub task: u64,
+    /// What its body is, from [`wire`], without flags.
+    pub kind: u32,
+    /// Its function: number and the block that holds its pickle.
+    pub function: Option<(u32, BlockRef)>,
+    /// Its out-of-band buffers and whether each is read-only.
+    pub buffers: Vec<(Mapped, bool)>,
+    /// Whether the function must get copies of them.
+    pub copy_buffers: bool,
+    /// Whether the items of a chunk are one argument each.
+    pub single_argument: bool,
+    body_at: usize,
+}
+
+/// What went wrong on the worker's side.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Shared memory could not be had or read.
+    #[error(transparent)]
+    Memory(#[from] ShmError),
+    /// The parent's bytes make no sense.
+    #[error("the task's bytes are damaged: {0}")]
+    Wire(#[from] WireError),
+}
+
+/// A worker's side of the pool.
+pub struct WorkerSession {
+    end: WorkerEnd,
+    parent: PeerArena,
+    mine: Arena,
+    slot: [u8; SLOT_PAYLOAD],
+    payload: Vec<u8>,
+    head: Vec<u8>,
+}
+
+impl WorkerSession {
+    /// Opens the board and both arenas.
+    ///
+    /// # Errors
+    /// When a descriptor is not what the parent made.
+    pub fn open(board: OwnedFd, parent: OwnedFd, mine: OwnedFd, worker: u32, arena_limit: u64) -> Result<WorkerSession, WorkerError> {
+        let board = Arc::new(Board::open(board)?);
+        Ok(WorkerSession {
+            end: WorkerEnd::new(board, worker),
+            parent: PeerArena::open(parent)?,
+            mine: Arena::adopt(mine, arena_limit)?,
+            slot: [0; SLOT_PAYLOAD],
+            payload: Vec::new(),
+            head: Vec::new(),
+        })
+    }
+
+    /// Takes a task if one is waiting.
+    ///
+    /// # Errors
+    /// The task's id and what is wrong with its bytes.
+    pub fn take(&mut self) -> Option<Result<Taken, (u64, WorkerError)>> {
+        let claimed = self.end.claim(&mut self.slot)?;
+        Some(self.unpack(claimed.task, claimed.kind, claimed.len).map_err(|error| (claimed.task, error)))
+    }
+
+    fn unpack(&mut self, task: u64, kind: u32, len: usize) -> Result<Taken, WorkerError> {
+        let inline = self.slot.get(..len).ok_or(WireError("a payload longer than its slot"))?;
+        let copy_buffers = kind & wire::COPY_BUFFERS != 0;
+        // What may be needed again is looked at only: its owner takes it back itself.
+        let map = |block| if copy_buffers { self.parent.view(block) } else { self.parent.map(block) };
+        self.payload.clear();
+        if kind & wire::IN_ARENA != 0 {
+            let whole = map(wire::read_reference(inline)?)?;
+            self.payload.resize(whole.len(), 0);
+            whole.read_at(0, &mut self.payload);
+        } else {
+            self.payload.extend_from_slice(inline);
+        }
+        let mut rest: &[u8] = &self.payload;
+        let mut function = None;
+        if kind & wire::HAS_FUNCTION != 0 {
+            let (id, block, after) = wire::read_function(rest)?;
+            function = Some((id, block));
+            rest = after;
+        }
+        let packet = Packet::read(rest)?;
+        let mut buffers = Vec::with_capacity(packet.buffers().len());
+        for buffer in packet.buffers() {
+            buffers.push((map(buffer.block)?, buffer.read_only));
+        }
+        let body_at = self.payload.len() - packet.body.len();
+        Ok(Taken {
+            task,
+            kind: kind & wire::BODY,
+            function,
+            buffers,
+            copy_buffers,
+            single_argument: kind & wire::SINGLE_ARGUMENT != 0,
+            body_at,
+        })
+    }
+
+    /// The body of the task taken last.
+    pub fn body(&self, taken: &Taken) -> &[u8] {
+        self.payload.get(taken.body_at..).unwrap_or_default()
+    }
+
+    /// The bytes of a block of the parent: a function's pickle, the initializer.
+    ///
+    /// # Errors
+    /// When the block is outside the parent's arena.
+    pub fn read_block(&self, block: BlockRef) -> Result<Vec<u8>, WorkerError> {
+        Ok(self.parent.view(block)?.copy_to_vec())
+    }
+
+    /// Sleeps until there may be a task.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Waited {
+        self.end.wait_for_task(timeout)
+    }
+
+    /// Whether the parent asked this worker to leave.
+    pub fn stop_requested(&self) -> bool {
+        self.end.stop_requested()
+    }
+
+    /// The task that the parent wants interrupted; 0 for none.
+    pub fn interrupt_requested(&self) -> u64 {
+        self.end.interrupt_requested()
+    }
+
+    /// The task in hand; 0 for none.
+    pub fn current(&self) -> u64 {
+        self.end.current()
+    }
+
+    /// Says how far inside a chunk this worker is.
+    pub fn set_progress(&self, done: u64) {
+        self.end.set_progress(done);
+    }
+
+    /// Ends a task with a record.
+    ///
+    /// # Errors
+    /// When the arena has no room; nothing was written then, and the task is still in hand.
+    pub fn reply(&mut self, task: u64, kind: u32, body: &[u8], buffers: &[(&[u8], bool)]) -> Result<(), WorkerError> {
+        self.write(task, kind, body, buffers, true)
+    }
+
+    /// Writes a record that ends no task.
+    ///
+    /// # Errors
+    /// As [`WorkerSession::reply`].
+    pub fn post(&mut self, kind: u32, body: &[u8]) -> Result<(), WorkerError> {
+        self.write(0, kind, body, &[], false)
+    }
+
+    fn write(&mut self, task: u64, mut kind: u32, body: &[u8], buffers: &[(&[u8], bool)], ends: bool) -> Result<(), WorkerError> {
+        let mut references = Vec::with_capacity(buffers.len());
+        if !buffers.is_empty() || body.len() > LARGEST_IN_RING {
+            self.mine.collect();
+        }
+        for (bytes, read_only) in buffers {
+            match self.mine.allocate(bytes.len()) {
+                Ok(mut block) => {
+                    block.write_at(0, bytes);
+                    references.push(BufferRef { block: block.reference(), read_only: *read_only });
+                }
+                Err(error) => {
+                    for reference in references {
+                        self.mine.free(reference.block);
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        // Events are read as plain bytes.
+        if kind < wire::READY {
+            wire::write_buffers(&mut head, &references);
+        }
+        let mut whole = [0; 32];
+        let in_arena = kind < wire::READY && head.len() + body.len() > LARGEST_IN_RING.min(self.end.max_record());
+        if in_arena {
+            match self.mine.allocate(head.len() + body.len()) {
+                Ok(mut block) => {
+                    block.write_at(0, &head);
+                    block.write_at(head.len(), body);
+                    whole = block.reference().to_bytes();
+                    kind |= wire::IN_ARENA;
+                }
+                Err(error) => {
+                    for reference in references {
+                        self.mine.free(reference.block);
+                    }
+                    self.head = head;
+                    return Err(error.into());
+                }
+            }
+        }
+        let parts: &[&[u8]] = if in_arena { &[&whole] } else { &[&head, &body[..body.len().min(self.end.max_record() - head.len())]] };
+        loop {
+            let written =
+                if ends { self.end.commit(task, kind, parts) } else { self.end.post(task, kind, parts) };
+            if written.is_ok() {
+                break;
+            }
+            self.end.wait_for_room(parts.iter().map(|part| part.len()).sum(), None);
+        }
+        self.head = head;
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! The parent's end of a zygote: the process that forks this program's workers.
+//!
+//! A zygote is an interpreter with one thread that has imported the user's main module once; each worker is a fork of it.
+//! It is reached over a socket that carries whole messages; fields are separated by NUL bytes:
+//!
+//! ```text
+//! parent → zygote   prepare, field…                       once, first
+//!                   spawn, tag, field…  + descriptors     one worker
+//! zygote → parent   ready
+//!                   failed, text                          the main module could not be imported; the zygote leaves
+//!                   spawned, tag, pid  + pidfd
+//!                   exited, pid, status                   exit code, or minus the signal
+//! ```
+//!
+//! *Guarantees*: when this process ends for any reason the zygote sees it, leaves, and the kernel kills every worker with it
+//! (`PR_SET_PDEATHSIG`, which is tied to the zygote's only thread).
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketFlags, SocketType,
+};
+
+use super::outcome::Ending;
+
+/// How to start a zygote. Two pools whose launches are equal share one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The interpreter.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Variables set over this process's own.
+    pub environment: Vec<(String, String)>,
+    /// The fields of the `prepare` message.
+    pub preparation: Vec<Vec<u8>>,
+}
+
+/// What a zygote says.
+#[derive(Debug)]
+pub(super) enum Message {
+    Ready,
+    Failed(String),
+    Spawned { tag: u64, pid: i32, pidfd: Option<OwnedFd> },
+    Exited { pid: i32, ending: Ending },
+    /// The socket is closed: the zygote is gone.
+    Gone,
+}
+
+/// One running zygote.
+#[derive(Debug)]
+pub(super) struct Zygote {
+    pub(super) launch: Launch,
+    socket: OwnedFd,
+    process: Child,
+    unread: VecDeque<Message>,
+}
+
+const LARGEST_MESSAGE: usize = 128 * 1024;
+
+fn join(fields: &[&[u8]]) -> Vec<u8> {
+    fields.join(&0)
+}
+
+impl Zygote {
+    pub(super) fn start(launch: &Launch) -> io::Result<Zygote> {
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let process = Command::new(&launch.program)
+            .args(&launch.arguments)
+            .envs(launch.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::from(theirs))
+            .spawn()?;
+        let zygote = Zygote { launch: launch.clone(), socket: ours, process, unread: VecDeque::new() };
+        let mut fields: Vec<&[u8]> = vec![b"prepare"];
+        fields.extend(launch.preparation.iter().map(Vec::as_slice));
+        zygote.send(&fields, &[])?;
+        Ok(zygote)
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn send(&self, fields: &[&[u8]], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let message = join(fields);
+        if message.len() > LARGEST_MESSAGE {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a message of {} bytes to the zygote; {LARGEST_MESSAGE} is the most", message.len()),
+            ));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(io::Error::other("too many descriptors for one message"));
+        }
+        rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(&self.socket, &[io::IoSlice::new(&message)], &mut ancillary, SendFlags::NOSIGNAL)
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn spawn(&self, tag: u64, fields: &[Vec<u8>], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let tag = tag.to_string();
+        let mut all: Vec<&[u8]> = vec![b"spawn", tag.as_bytes()];
+        all.extend(fields.iter().map(Vec::as_slice));
+        self.send(&all, descriptors)
+    }
+
+    /// The next message, or `None` when none has come yet.
+    pub(super) fn receive(&mut self) -> Option<Message> {
+        if let Some(message) = self.unread.pop_front() {
+            return Some(message);
+        }
+        let mut bytes = vec![0; LARGEST_MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(
+                &self.socket,
+                &mut [io::IoSliceMut::new(&mut bytes)],
+                &mut ancillary,
+                RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+            )
+        });
+        let length = match received {
+            Ok(received) => received.bytes,
+            Err(Errno::AGAIN) => return None,
+            Err(_) => 0,
+        };
+        let pidfd = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        if length == 0 {
+            return Some(Message::Gone);
+        }
+        Some(read_message(&bytes[..length], pidfd).unwrap_or(Message::Gone))
+    }
+
+    /// Ends the zygote, and with it every worker that it forked.
+    pub(super) fn kill(&mut self) {
+        // An error means that it is gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn read_message(bytes: &[u8], pidfd: Option<OwnedFd>) -> Option<Message> {
+    let mut fields = bytes.split(|byte| *byte == 0);
+    let mut text = || fields.next().map(|field| String::from_utf8_lossy(field).into_owned());
+    Some(match text()?.as_str() {
+        "ready" => Message::Ready,
+        "failed" => Message::Failed(text()?),
+        "spawned" => Message::Spawned { tag: text()?.parse().ok()?, pid: text()?.parse().ok()?, pidfd },
+        "exited" => {
+            let pid = text()?.parse().ok()?;
+            let status: i32 = text()?.parse().ok()?;
+            let ending = if status < 0 { Ending::Signalled(-status) } else { Ending::Exited(status) };
+            Message::Exited { pid, ending }
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_and_nonsense_is_refused() {
+        assert!(matches!(read_message(b"ready", None), Some(Message::Ready)));
+        assert!(matches!(
+            read_message(b"exited\x0012\x00-9", None),
+            Some(Message::Exited { pid: 12, ending: Ending::Signalled(9) })
+        ));
+        assert!(matches!(read_message(b"spawned\x007\x0012", None), Some(Message::Spawned { tag: 7, pid: 12, pidfd: None })));
+        assert!(read_message(b"spawned\x00seven", None).is_none());
+        assert!(read_message(b"", None).is_none());
+    }
+}

@@ -1,0 +1,649 @@
+//! The native half of `treadle.Future`: state, result and waiting without the standard library's condition variable.
+//!
+//! `treadle.Future` derives from this class and from `concurrent.futures.Future`. The standard library's own functions (`wait`, `as_completed`,
+//! `asyncio.wrap_future`) reach into `_condition`, `_state`, `_waiters` and `_done_callbacks`; these appear when they are first touched, and
+//! touching them marks the future *observed*: from then on its completion is also announced there, by the collector, before `_state` says FINISHED.
+//! A future that nobody observes costs one allocation and no lock.
+//!
+//! *Guarantees*: `_state` says FINISHED only when every installed waiter has been told, so that `as_completed` never sees a future twice.
+//! Callbacks run once. No native lock is held while Python code runs.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyList, PyTuple, PyType};
+use treadle_core::pool::cell::{Cell, Marks, Phase};
+use treadle_core::pool::outcome::{Failure, Outcome, Reply};
+use treadle_core::pool::processes::{ProcessPool, Waited};
+use treadle_core::pool::tasks::TaskId;
+use treadle_core::pool::wire;
+use treadle_shm::{Parking, Woken};
+
+use crate::codec;
+use crate::lease::Lease;
+use crate::pickling;
+
+/// How a task of this process ends: a result, or an exception.
+pub(crate) type LocalOutcome = Result<Py<PyAny>, Py<PyAny>>;
+
+/// A task that runs in this process, or a future that somebody made by hand.
+#[derive(Default)]
+pub(crate) struct Local {
+    pub(crate) cell: Cell<()>,
+    parking: Parking,
+}
+
+/// Where a future's outcome comes from.
+pub(crate) enum Source {
+    Local(Local),
+    Process { pool: Arc<ProcessPool>, id: TaskId, cell: Arc<Cell<Outcome>>, observers: Arc<Observers> },
+}
+
+/// The observed futures of one process pool, kept until their end is announced.
+pub(crate) type Observers = Mutex<HashMap<TaskId, Py<FutureBase>>>;
+
+/// What only Python sees, made on first touch.
+#[derive(Default)]
+struct Face {
+    condition: Option<Py<PyAny>>,
+    waiters: Option<Py<PyList>>,
+    callbacks: Option<Py<PyList>>,
+    outcome: Option<LocalOutcome>,
+}
+
+/// The native half of a future.
+#[pyclass(subclass, frozen, weakref, module = "treadle._core")]
+pub(crate) struct FutureBase {
+    source: OnceLock<Source>,
+    face: Mutex<Face>,
+    /// The completion was announced to waiters (or there was nobody to announce it to).
+    announced: AtomicBool,
+    called_back: AtomicBool,
+}
+
+/// The class `treadle.Future`, told to this module by the package.
+static FUTURE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// Tells this module which class its futures have.
+#[pyfunction]
+pub(crate) fn register_future(py: Python<'_>, class: Bound<'_, PyType>) -> PyResult<()> {
+    FUTURE.set(py, class.unbind()).map_err(|_| PyRuntimeError::new_err("the future's class is set already"))
+}
+
+/// Makes a `treadle.Future` without running `concurrent.futures.Future.__init__`, which costs ten times as much as the rest.
+#[allow(unsafe_code)]
+pub(crate) fn new_future(py: Python<'_>, source: Source) -> PyResult<Bound<'_, FutureBase>> {
+    static EMPTY: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
+    let class = FUTURE.get(py).ok_or_else(|| PyRuntimeError::new_err("treadle is not imported completely"))?.bind(py);
+    let empty = EMPTY.get_or_init(py, || PyTuple::empty(py).unbind()).bind(py);
+    // SAFETY: the class derives from FutureBase (it was made by the package from it) and its `tp_new` is FutureBase's, inherited; it is
+    // called with the class and an empty tuple, as `type.__call__` does.
+    let object = unsafe {
+        let class = class.as_type_ptr();
+        let new = (*class).tp_new.ok_or_else(|| PyTypeError::new_err("the future's class cannot be instantiated"))?;
+        Bound::from_owned_ptr_or_err(py, new(class, empty.as_ptr(), std::ptr::null_mut()))?
+    };
+    let future = object.cast_into::<FutureBase>()?;
+    let _ = future.get().source.set(source);
+    Ok(future)
+}
+
+impl FutureBase {
+    fn source(&self) -> &Source {
+        self.source.get_or_init(|| Source::Local(Local::default()))
+    }
+
+    /// The part of a future whose task runs in this process.
+    pub(crate) fn local(&self) -> Option<&Local> {
+        match self.source() {
+            Source::Local(local) => Some(local),
+            Source::Process { .. } => None,
+        }
+    }
+
+    fn face(&self) -> MutexGuard<'_, Face> {
+        lock(&self.face)
+    }
+
+    fn phase(&self) -> Phase {
+        match self.source() {
+            Source::Local(local) => local.cell.phase(),
+            Source::Process { cell, .. } => cell.phase(),
+        }
+    }
+
+    fn observed(&self) -> bool {
+        match self.source() {
+            Source::Local(local) => local.cell.observed(),
+            Source::Process { cell, .. } => cell.observed(),
+        }
+    }
+
+    /// Whether the outcome is there and nobody must still be told before it may be seen.
+    fn settled(&self) -> bool {
+        matches!(self.phase(), Phase::Finished | Phase::Cancelled)
+            && (!self.observed() || self.announced.load(Ordering::Acquire))
+    }
+
+    /// Marks the future observed, before one of its fields is handed out.
+    fn observe(slf: &Bound<'_, Self>) {
+        let this = slf.get();
+        let phase = match this.source() {
+            Source::Local(local) => local.cell.mark_observed(),
+            Source::Process { pool, id, cell, observers } => {
+                // Entered first: the end may be announced as soon as the mark is set.
+                lock(observers).insert(*id, slf.clone().unbind());
+                let phase = pool.observe(cell);
+                if matches!(phase, Phase::Finished | Phase::Cancelled) {
+                    drop(lock(observers).remove(id));
+                }
+                phase
+            }
+        };
+        if matches!(phase, Phase::Finished | Phase::Cancelled) {
+            // It ended while nobody observed it: there is nobody to tell.
+            this.announced.store(true, Ordering::Release);
+        }
+    }
+
+    fn condition<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let (this, py) = (slf.get(), slf.py());
+        static CONDITION: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        if let Some(condition) = &this.face().condition {
+            return Ok(condition.bind(py).clone());
+        }
+        let class = CONDITION
+            .get_or_try_init(py, || Ok::<_, PyErr>(PyModule::import(py, "threading")?.getattr("Condition")?.unbind()))?;
+        let made = class.bind(py).call0()?;
+        let condition = this.face().condition.get_or_insert_with(|| made.unbind()).bind(py).clone();
+        FutureBase::observe(slf);
+        Ok(condition)
+    }
+
+    fn list<'py>(slf: &Bound<'py, Self>, which: impl Fn(&mut Face) -> &mut Option<Py<PyList>>) -> PyResult<Bound<'py, PyList>> {
+        let (this, py) = (slf.get(), slf.py());
+        FutureBase::condition(slf)?;
+        if let Some(list) = which(&mut this.face()) {
+            return Ok(list.bind(py).clone());
+        }
+        let made = PyList::empty(py).unbind();
+        Ok(which(&mut this.face()).get_or_insert(made).bind(py).clone())
+    }
+
+    /// Tells the installed waiters that the outcome is there, once, under the condition.
+    fn announce(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        let py = slf.py();
+        if this.announced.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let condition = FutureBase::condition(slf)?;
+        condition.call_method0(intern!(py, "acquire"))?;
+        let told = (|| {
+            if this.announced.swap(true, Ordering::AcqRel) {
+                return Ok(());
+            }
+            let waiters = this.face().waiters.as_ref().map(|list| list.clone_ref(py));
+            if let Some(waiters) = waiters {
+                let method = match this.phase() {
+                    Phase::Cancelled => intern!(py, "add_cancelled"),
+                    _ if this.failed(py)? => intern!(py, "add_exception"),
+                    _ => intern!(py, "add_result"),
+                };
+                for waiter in waiters.bind(py).iter() {
+                    waiter.call_method1(method, (slf,))?;
+                }
+            }
+            condition.call_method0(intern!(py, "notify_all")).map(drop)
+        })();
+        condition.call_method0(intern!(py, "release"))?;
+        told
+    }
+
+    /// Announces the outcome and runs the callbacks, each once.
+    pub(crate) fn complete(slf: &Bound<'_, Self>) -> PyResult<()> {
+        FutureBase::announce(slf)?;
+        let py = slf.py();
+        if slf.get().called_back.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let callbacks = slf.get().face().callbacks.as_ref().map(|list| list.clone_ref(py));
+        if callbacks.is_some() {
+            // The standard library's own loop, with its own report of a callback that raises.
+            slf.call_method0(intern!(py, "_invoke_callbacks"))?;
+        }
+        Ok(())
+    }
+
+    /// Stores the outcome of a task of this process and tells whoever waits.
+    pub(crate) fn finish_local(slf: &Bound<'_, Self>, outcome: LocalOutcome) -> PyResult<()> {
+        let this = slf.get();
+        let Some(local) = this.local() else { return Ok(()) };
+        if local.cell.settled() {
+            return Ok(());
+        }
+        this.face().outcome = Some(outcome);
+        if let Some(marks) = local.cell.finish(()) {
+            FutureBase::after_local(slf, local, marks)?;
+        }
+        Ok(())
+    }
+
+    fn after_local(slf: &Bound<'_, Self>, local: &Local, marks: Marks) -> PyResult<()> {
+        if marks.observed {
+            FutureBase::complete(slf)?;
+        } else {
+            slf.get().announced.store(true, Ordering::Release);
+        }
+        if marks.waited {
+            local.parking.wake_all();
+        }
+        Ok(())
+    }
+
+    fn failed(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(match self.source() {
+            Source::Process { cell, .. } => match cell.outcome() {
+                Some(Outcome::Reply(reply)) => reply.kind == wire::RAISED,
+                Some(Outcome::Failed(_)) => true,
+                None => false,
+            },
+            Source::Local(_) => matches!(self.outcome(py)?, Some(Err(_))),
+        })
+    }
+
+    /// The outcome as Python objects, decoded once.
+    fn outcome(&self, py: Python<'_>) -> PyResult<Option<LocalOutcome>> {
+        let copy = |outcome: &LocalOutcome| match outcome {
+            Ok(value) => Ok(value.clone_ref(py)),
+            Err(error) => Err(error.clone_ref(py)),
+        };
+        if let Some(outcome) = &self.face().outcome {
+            return Ok(Some(copy(outcome)));
+        }
+        let Source::Process { cell, .. } = self.source() else { return Ok(None) };
+        let Some(raw) = cell.outcome() else { return Ok(None) };
+        let decoded = match raw {
+            Outcome::Reply(reply) => match decode(py, reply) {
+                Ok(decoded) => decoded,
+                Err(error) => Err(unreadable(py, &error)?),
+            },
+            Outcome::Failed(failure) => Err(explain(py, failure)?),
+        };
+        let mut face = self.face();
+        let kept = face.outcome.get_or_insert(decoded);
+        Ok(Some(copy(kept)))
+    }
+
+    /// Sleeps until the future is settled; false when the time was over.
+    fn wait(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<bool> {
+        let this = slf.get();
+        let py = slf.py();
+        let deadline = deadline_after(timeout)?;
+        loop {
+            if matches!(this.phase(), Phase::Finished | Phase::Cancelled) {
+                if !this.settled() {
+                    FutureBase::announce(slf)?;
+                }
+                return Ok(true);
+            }
+            let waited = match this.source() {
+                Source::Process { pool, id, cell, .. } => py.detach(|| pool.wait(*id, cell, deadline)),
+                Source::Local(local) => py.detach(|| wait_local(local, deadline)),
+            };
+            match waited {
+                Waited::Done => {}
+                Waited::Interrupted => py.check_signals()?,
+                Waited::TimedOut => return Ok(false),
+            }
+        }
+    }
+}
+
+/// Locks; what a panicking thread left is whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The moment a time-out in seconds ends.
+pub(crate) fn deadline_after(timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    let Some(seconds) = timeout else { return Ok(None) };
+    if seconds.is_nan() {
+        return Err(PyValueError::new_err("a time-out must be a number of seconds, not NaN"));
+    }
+    let duration = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    Ok(Instant::now().checked_add(duration))
+}
+
+fn wait_local(local: &Local, deadline: Option<Instant>) -> Waited {
+    loop {
+        let seen = local.parking.seen();
+        if matches!(local.cell.mark_waited(), Phase::Finished | Phase::Cancelled) {
+            return Waited::Done;
+        }
+        let left = match deadline {
+            Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                Some(left) if !left.is_zero() => Some(left),
+                _ => return Waited::TimedOut,
+            },
+            None => None,
+        };
+        if local.parking.sleep(seen, left) == Woken::Interrupted {
+            return Waited::Interrupted;
+        }
+    }
+}
+
+fn decode(py: Python<'_>, reply: &Reply) -> PyResult<LocalOutcome> {
+    let mut body = reply.body.as_slice();
+    Ok(match reply.kind {
+        wire::VALUE_SCALAR => Ok(codec::read(py, &mut body)?.unbind()),
+        wire::VALUES_SCALAR => Ok(PyList::new(py, codec::read_all(py, body)?)?.into_any().unbind()),
+        wire::VALUE_PICKLED => Ok(pickling::load(py, body, leases(py, reply)?)?.unbind()),
+        wire::RAISED => Err(pickling::payload(py, "load_exception")?.call1((body, leases(py, reply)?))?.unbind()),
+        _ => return Err(PyValueError::new_err("a worker sent a reply of no known kind")),
+    })
+}
+
+fn leases<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    reply.buffers.iter().map(|buffer| Ok(Bound::new(py, Lease::of_reply(buffer.clone()))?.into_any())).collect()
+}
+
+fn unreadable(py: Python<'_>, error: &PyErr) -> PyResult<Py<PyAny>> {
+    Ok(pickling::payload(py, "unreadable_result")?.call1((error.value(py),))?.unbind())
+}
+
+/// The exception that tells a failure.
+fn explain(py: Python<'_>, failure: &Failure) -> PyResult<Py<PyAny>> {
+    let exception = match failure {
+        Failure::WorkerDied { worker, pid, ending, deaths } => {
+            pickling::payload(py, "worker_died")?.call1((*worker, *pid, ending.to_string(), *deaths))?
+        }
+        Failure::TimedOut { seconds, pid } => pickling::payload(py, "timed_out")?.call1((*seconds, *pid))?,
+        Failure::Interrupted => pickling::payload(py, "interrupted")?.call0()?,
+        Failure::PoolBroken(reason) => pickling::payload(py, "pool_broken")?.call1((&**reason,))?,
+        Failure::Unreadable(what) => pickling::payload(py, "unreadable_reply")?.call1((*what,))?,
+    };
+    Ok(exception.unbind())
+}
+
+/// An exception class of `concurrent.futures`.
+fn standard_error(py: Python<'_>, name: &str) -> PyResult<PyErr> {
+    let class = PyModule::import(py, "concurrent.futures")?.getattr(name)?;
+    Ok(PyErr::from_value(class.call0()?))
+}
+
+#[pymethods]
+impl FutureBase {
+    #[new]
+    fn new() -> FutureBase {
+        FutureBase {
+            source: OnceLock::new(),
+            face: Mutex::default(),
+            announced: AtomicBool::new(false),
+            called_back: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the result, waiting for it up to `timeout` seconds.
+    #[pyo3(signature = (timeout=None))]
+    fn result(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        if !slf.get().settled() && !FutureBase::wait(slf, timeout)? {
+            return Err(standard_error(py, "TimeoutError")?);
+        }
+        match slf.get().outcome(py)? {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => Err(PyErr::from_value(error.into_bound(py))),
+            None => Err(standard_error(py, "CancelledError")?),
+        }
+    }
+
+    /// Returns the exception, or `None`, waiting up to `timeout` seconds.
+    #[pyo3(signature = (timeout=None))]
+    fn exception(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
+        let py = slf.py();
+        if !slf.get().settled() && !FutureBase::wait(slf, timeout)? {
+            return Err(standard_error(py, "TimeoutError")?);
+        }
+        match slf.get().outcome(py)? {
+            Some(Ok(_)) => Ok(None),
+            Some(Err(error)) => Ok(Some(error)),
+            None => Err(standard_error(py, "CancelledError")?),
+        }
+    }
+
+    /// Whether the call has ended or was cancelled.
+    fn done(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let this = slf.get();
+        if let Source::Process { pool, cell, .. } = this.source()
+            && !cell.settled()
+        {
+            slf.py().detach(|| pool.drain());
+        }
+        if this.settled() {
+            return Ok(true);
+        }
+        if matches!(this.phase(), Phase::Finished | Phase::Cancelled) {
+            FutureBase::announce(slf)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Whether the call was cancelled before it began.
+    fn cancelled(&self) -> bool {
+        self.phase() == Phase::Cancelled
+    }
+
+    /// Whether a worker has the call now.
+    fn running(&self, py: Python<'_>) -> bool {
+        match self.source() {
+            Source::Local(local) => local.cell.phase() == Phase::Running,
+            Source::Process { pool, id, cell, .. } => py.detach(|| {
+                pool.drain();
+                !cell.settled() && pool.is_running(*id)
+            }),
+        }
+    }
+
+    /// Cancels the call if no worker has it yet; exact.
+    fn cancel(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let this = slf.get();
+        match this.source() {
+            Source::Local(local) => match local.cell.cancel() {
+                Some(marks) => FutureBase::after_local(slf, local, marks)?,
+                None => return Ok(this.cancelled()),
+            },
+            Source::Process { pool, id, cell, observers } => {
+                if !slf.py().detach(|| pool.is_mine() && pool.cancel(*id)) {
+                    return Ok(cell.phase() == Phase::Cancelled);
+                }
+                let watched = lock(observers).remove(id);
+                if watched.is_some() {
+                    FutureBase::complete(slf)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Calls `callback(future)` when the call has ended or was cancelled; at once if it has.
+    fn add_done_callback(slf: &Bound<'_, Self>, callback: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let condition = FutureBase::condition(slf)?;
+        condition.call_method0(intern!(py, "acquire"))?;
+        let added = (|| {
+            if this.settled() || this.announced.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+            FutureBase::list(slf, |face| &mut face.callbacks)?.append(&callback)?;
+            Ok::<_, PyErr>(true)
+        })();
+        condition.call_method0(intern!(py, "release"))?;
+        if !added? {
+            pickling::payload(py, "run_callback")?.call1((slf, callback))?;
+        }
+        Ok(())
+    }
+
+    #[getter(_condition)]
+    fn condition_attribute<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        FutureBase::condition(slf)
+    }
+
+    #[setter(_condition)]
+    fn set_condition_attribute(slf: &Bound<'_, Self>, value: Py<PyAny>) {
+        slf.get().face().condition = Some(value);
+        FutureBase::observe(slf);
+    }
+
+    #[getter(_waiters)]
+    fn waiters_attribute<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+        FutureBase::list(slf, |face| &mut face.waiters)
+    }
+
+    #[setter(_waiters)]
+    fn set_waiters_attribute(&self, value: Py<PyList>) {
+        self.face().waiters = Some(value);
+    }
+
+    #[getter(_done_callbacks)]
+    fn done_callbacks_attribute<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+        FutureBase::list(slf, |face| &mut face.callbacks)
+    }
+
+    #[setter(_done_callbacks)]
+    fn set_done_callbacks_attribute(&self, value: Py<PyList>) {
+        self.face().callbacks = Some(value);
+    }
+
+    #[getter(_state)]
+    fn state_attribute(&self, py: Python<'_>) -> &'static str {
+        match self.phase() {
+            Phase::Cancelled if self.settled() => "CANCELLED_AND_NOTIFIED",
+            Phase::Cancelled => "CANCELLED",
+            Phase::Finished if self.settled() => "FINISHED",
+            _ if self.running(py) => "RUNNING",
+            _ => "PENDING",
+        }
+    }
+
+    #[setter(_state)]
+    fn set_state_attribute(slf: &Bound<'_, Self>, value: &str) -> PyResult<()> {
+        let this = slf.get();
+        let Some(local) = this.local() else {
+            return Err(PyRuntimeError::new_err("the state of a pool's future is set by its pool"));
+        };
+        match value {
+            "PENDING" => {}
+            "RUNNING" => _ = local.cell.start(),
+            "CANCELLED" => _ = local.cell.cancel(),
+            "CANCELLED_AND_NOTIFIED" => {
+                _ = local.cell.cancel();
+                this.announced.store(true, Ordering::Release);
+            }
+            "FINISHED" => {
+                // The standard library's set_result notifies and calls back itself after this.
+                _ = local.cell.finish(());
+                this.announced.store(true, Ordering::Release);
+                local.parking.wake_all();
+            }
+            other => return Err(PyValueError::new_err(format!("no future has the state {other:?}"))),
+        }
+        Ok(())
+    }
+
+    #[getter(_result)]
+    fn result_attribute(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        Ok(self.outcome(py)?.and_then(Result::ok))
+    }
+
+    #[setter(_result)]
+    fn set_result_attribute(&self, py: Python<'_>, value: Py<PyAny>) {
+        if !value.is_none(py) || self.face().outcome.is_none() {
+            self.face().outcome = Some(Ok(value));
+        }
+    }
+
+    #[getter(_exception)]
+    fn exception_attribute(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        Ok(self.outcome(py)?.and_then(Result::err))
+    }
+
+    #[setter(_exception)]
+    fn set_exception_attribute(&self, py: Python<'_>, value: Py<PyAny>) {
+        if !value.is_none(py) {
+            self.face().outcome = Some(Err(value));
+        }
+    }
+
+    /// The task's id in its process pool; 0 for other futures.
+    #[getter(_task)]
+    fn task_attribute(&self) -> u64 {
+        match self.source() {
+            Source::Process { id, .. } => *id,
+            Source::Local(_) => 0,
+        }
+    }
+
+    /// Takes a pending task of this process for running; false when it was cancelled. For the strategies written in Python.
+    fn _start(&self) -> bool {
+        self.local().is_some_and(|local| local.cell.start())
+    }
+
+    /// Ends a task of this process with a result. For the strategies written in Python.
+    fn _finish(slf: &Bound<'_, Self>, value: Py<PyAny>) -> PyResult<()> {
+        FutureBase::finish_local(slf, Ok(value))
+    }
+
+    /// Ends a task of this process with an exception. For the strategies written in Python.
+    fn _fail(slf: &Bound<'_, Self>, error: Py<PyAny>) -> PyResult<()> {
+        FutureBase::finish_local(slf, Err(error))
+    }
+
+    /// Announces the end of an observed future and runs its callbacks. Called by the collector.
+    fn _complete(slf: &Bound<'_, Self>) -> PyResult<()> {
+        FutureBase::complete(slf)
+    }
+
+    /// Asks the worker to stop this running task; kills the worker after `grace` seconds. False when no worker runs it.
+    fn _interrupt_in_process(&self, py: Python<'_>, grace: f64) -> PyResult<bool> {
+        let grace = Duration::try_from_secs_f64(grace.max(0.0)).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        match self.source() {
+            Source::Process { pool, id, .. } => Ok(py.detach(|| pool.interrupt(*id, grace))),
+            Source::Local(_) => Ok(false),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Never waits: the collector may run while this thread holds the lock, and then it just looks again later.
+        let Ok(face) = self.face.try_lock() else { return Ok(()) };
+        if let Some(condition) = &face.condition {
+            visit.call(condition)?;
+        }
+        if let Some(waiters) = &face.waiters {
+            visit.call(waiters)?;
+        }
+        if let Some(callbacks) = &face.callbacks {
+            visit.call(callbacks)?;
+        }
+        match &face.outcome {
+            Some(Ok(value) | Err(value)) => visit.call(value),
+            None => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let face = self.face.try_lock().map(|mut face| std::mem::take(&mut *face));
+        drop(face);
+    }
+}

@@ -1,0 +1,98 @@
+//! Objects to bytes and out-of-band buffers (pickle protocol 5), and back.
+
+use std::sync::Mutex;
+
+use pyo3::buffer::PyBuffer;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyModule};
+
+/// Buffers of at least this many bytes travel out of band. Below it, the copy into the pickle costs less than the block.
+const SMALLEST_BUFFER: usize = 16 * 1024;
+
+/// Takes the out-of-band buffers of one pickle.
+#[pyclass(frozen, module = "treadle._core")]
+struct Sink {
+    taken: Mutex<Vec<PyBuffer<u8>>>,
+}
+
+#[pymethods]
+impl Sink {
+    /// `True` keeps the buffer in the pickle.
+    fn __call__(&self, buffer: &Bound<'_, PyAny>) -> bool {
+        // A buffer that is not contiguous has no raw bytes; pickle then copies it.
+        let Ok(raw) = buffer.call_method0(intern!(buffer.py(), "raw")) else { return true };
+        let Ok(bytes) = PyBuffer::<u8>::get(&raw) else { return true };
+        if bytes.len_bytes() < SMALLEST_BUFFER {
+            return true;
+        }
+        self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(bytes);
+        false
+    }
+}
+
+/// A pickle and its buffers.
+pub(crate) struct Pickled<'py> {
+    pub(crate) bytes: Bound<'py, PyBytes>,
+    pub(crate) buffers: Vec<PyBuffer<u8>>,
+}
+
+impl Pickled<'_> {
+    /// The buffers as bytes, and whether each is read-only.
+    pub(crate) fn slices(&self) -> Vec<(&[u8], bool)> {
+        self.buffers.iter().map(|buffer| (bytes_of(buffer), buffer.readonly())).collect()
+    }
+}
+
+#[allow(unsafe_code)]
+fn bytes_of(buffer: &PyBuffer<u8>) -> &[u8] {
+    // SAFETY: the view is contiguous (`PickleBuffer.raw` refuses others) and held for the borrow. As in the standard library, an
+    // object that another thread changes while it is being pickled arrives torn; its memory stays valid.
+    unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes()) }
+}
+
+fn attribute<'a, 'py>(py: Python<'py>, slot: &'a PyOnceLock<Py<PyAny>>, module: &str, name: &str) -> PyResult<&'a Bound<'py, PyAny>> {
+    Ok(slot.get_or_try_init(py, || Ok::<_, PyErr>(PyModule::import(py, module)?.getattr(name)?.unbind()))?.bind(py))
+}
+
+/// Pickles an object.
+///
+/// # Errors
+/// Whatever the object's own pickling raises.
+pub(crate) fn dump<'py>(object: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
+    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = object.py();
+    let sink = Bound::new(py, Sink { taken: Mutex::default() })?;
+    let dumps = attribute(py, &DUMPS, "pickle", "dumps")?;
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "buffer_callback"), &sink)?;
+    let bytes = dumps.call((object, 5), Some(&keywords))?.cast_into::<PyBytes>()?;
+    let buffers = std::mem::take(&mut *sink.get().taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    Ok(Pickled { bytes, buffers })
+}
+
+/// Rebuilds an object from its pickle and the buffers' exporters.
+///
+/// # Errors
+/// Whatever the object's own unpickling raises.
+pub(crate) fn load<'py>(py: Python<'py>, bytes: &[u8], buffers: Vec<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let loads = attribute(py, &LOADS, "pickle", "loads")?;
+    let bytes = PyBytes::new(py, bytes);
+    if buffers.is_empty() {
+        return loads.call1((bytes,));
+    }
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "buffers"), PyList::new(py, buffers)?)?;
+    loads.call((bytes,), Some(&keywords))
+}
+
+/// A function of `treadle._payload`: the parts of pickling that are Python.
+pub(crate) fn payload<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    MODULE
+        .get_or_try_init(py, || Ok::<_, PyErr>(PyModule::import(py, "treadle._payload")?.unbind()))?
+        .bind(py)
+        .getattr(name)
+}

@@ -1,0 +1,15 @@
+//! What a worker process asks of the kernel about itself.
+
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+
+/// Makes the kernel kill this process when the thread that forked it ends; false when that has happened already.
+///
+/// `parent` is the process that must still be the parent.
+#[pyfunction]
+pub(crate) fn die_with_parent(parent: i32) -> PyResult<bool> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|error| PyOSError::new_err(error.to_string()))?;
+    // It may have ended between the fork and the call above.
+    Ok(rustix::process::getppid().is_some_and(|now| now.as_raw_nonzero().get() == parent))
+}

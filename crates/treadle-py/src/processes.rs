@@ -1,0 +1,348 @@
+//! `_core.ProcessPool`: calls to payloads, payloads to the pool, ends of tasks back to their futures.
+
+use std::collections::HashMap;
+use std::os::fd::IntoRawFd;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
+use treadle_core::pool::processes::{self as core, Call, Settings, SubmitError, Waited};
+use treadle_core::pool::tasks::{TaskId, TaskOptions};
+use treadle_core::pool::wire;
+use treadle_core::pool::zygote::Launch;
+use treadle_shm::BlockRef;
+
+use crate::codec;
+use crate::future::{FutureBase, Observers, Source, deadline_after, lock, new_future};
+use crate::pickling;
+
+/// Payloads from this size on are copied with the interpreter's lock released.
+const RELEASE_LOCK_FROM: usize = 64 * 1024;
+
+/// Functions that the workers know by number, by the identity of an object that is kept alive here.
+type Functions = HashMap<usize, (Py<PyAny>, u32, BlockRef)>;
+
+/// A pool of worker processes.
+#[pyclass(frozen, module = "treadle._core")]
+pub(crate) struct ProcessPool {
+    core: Arc<core::ProcessPool>,
+    observers: Arc<Observers>,
+    functions: Mutex<Functions>,
+    may_wait: bool,
+}
+
+/// What is to be called.
+enum Callee {
+    Known(u32, BlockRef),
+    /// It travels with the arguments.
+    Carried,
+}
+
+fn announcer(observers: Arc<Observers>, pool: Arc<OnceLock<Weak<core::ProcessPool>>>) -> core::Announce {
+    Box::new(move |ids: &[TaskId]| {
+        // While the interpreter is being finalised there is nobody to tell.
+        let _ = Python::try_attach(|py| {
+            for id in ids {
+                let future = lock(&observers).remove(id);
+                if let Some(future) = future
+                    && let Err(error) = FutureBase::complete(future.bind(py))
+                {
+                    error.write_unraisable(py, Some(future.bind(py)));
+                }
+            }
+            let notes = pool.get().and_then(Weak::upgrade).map(|pool| pool.take_notes()).unwrap_or_default();
+            for (worker, note) in notes {
+                let delivered = pickling::payload(py, "deliver_note").and_then(|deliver| deliver.call1((worker, PyBytes::new(py, note.as_slice()))));
+                if let Err(error) = delivered {
+                    error.write_unraisable(py, None);
+                }
+            }
+        });
+    })
+}
+
+fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
+    let name = match error {
+        SubmitError::ShutDown => "shut_down",
+        SubmitError::Broken(_) => "pool_broken",
+        SubmitError::Memory(_) | SubmitError::TooLarge { .. } => "no_memory",
+        SubmitError::Interrupted | SubmitError::Supervisor(_) => "not_started",
+    };
+    match pickling::payload(py, name).and_then(|make| make.call1((error.to_string(),))) {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(error) => error,
+    }
+}
+
+impl ProcessPool {
+    fn options(timeout: Option<f64>, retries: u32) -> PyResult<TaskOptions> {
+        let timeout = match timeout {
+            Some(seconds) => Some(
+                Duration::try_from_secs_f64(seconds)
+                    .map_err(|_| PyValueError::new_err(format!("timeout must be a number of seconds above 0, not {seconds}")))?,
+            ),
+            None => None,
+        };
+        Ok(TaskOptions { timeout, retries })
+    }
+
+    fn callee(&self, function: &Bound<'_, PyAny>) -> PyResult<Callee> {
+        let key = function.as_ptr() as usize;
+        if let Some((_, id, block)) = lock(&self.functions).get(&key) {
+            return Ok(Callee::Known(*id, *block));
+        }
+        // Only what can never change between two submits may be kept: plain functions, built-in ones and classes.
+        let plain = function.is_exact_instance_of::<PyFunction>()
+            || function.is_exact_instance_of::<PyCFunction>()
+            || function.is_instance_of::<PyType>();
+        if !plain {
+            return Ok(Callee::Carried);
+        }
+        let py = function.py();
+        let described: Option<(Bound<'_, PyBytes>, String)> = pickling::payload(py, "by_reference")?.call1((function,))?.extract()?;
+        let Some((pickle, label)) = described else { return Ok(Callee::Carried) };
+        let (id, block) =
+            self.core.add_function(pickle.as_bytes(), &label).map_err(|error| submit_error(py, &error))?;
+        lock(&self.functions).insert(key, (function.clone().unbind(), id, block));
+        Ok(Callee::Known(id, block))
+    }
+
+    fn send<'py>(&self, py: Python<'py>, call: &Call<'_>) -> PyResult<Bound<'py, FutureBase>> {
+        let bytes = call.body.len() + call.buffers.iter().map(|(buffer, _)| buffer.len()).sum::<usize>();
+        let entered = if self.may_wait || bytes >= RELEASE_LOCK_FROM {
+            loop {
+                match py.detach(|| self.core.submit(call)) {
+                    Err(SubmitError::Interrupted) => py.check_signals()?,
+                    other => break other,
+                }
+            }
+        } else {
+            self.core.submit(call)
+        };
+        let (id, cell) = entered.map_err(|error| submit_error(py, &error))?;
+        new_future(py, Source::Process { pool: self.core.clone(), id, cell, observers: self.observers.clone() })
+    }
+
+    /// A future that has failed already, as the standard library's does when a call cannot be pickled.
+    fn failed<'py>(py: Python<'py>, error: &PyErr) -> PyResult<Bound<'py, FutureBase>> {
+        let future = new_future(py, Source::Local(crate::future::Local::default()))?;
+        FutureBase::finish_local(&future, Err(error.value(py).clone().into_any().unbind()))?;
+        Ok(future)
+    }
+}
+
+#[pymethods]
+impl ProcessPool {
+    /// Makes a pool; its workers start with the first call.
+    #[new]
+    #[pyo3(signature = (*, workers, program, arguments, environment, preparation, worker_fields, initializer, payload_limit, max_pending))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        workers: u32,
+        program: String,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+        preparation: Vec<Vec<u8>>,
+        worker_fields: Vec<Vec<u8>>,
+        initializer: Option<Vec<u8>>,
+        payload_limit: u64,
+        max_pending: Option<usize>,
+    ) -> PyResult<ProcessPool> {
+        let launch = Launch { program, arguments, environment, preparation };
+        let settings =
+            Settings { workers, launch, worker_fields, initializer, arena_limit: payload_limit, max_pending };
+        let observers: Arc<Observers> = Arc::default();
+        let slot = Arc::new(OnceLock::new());
+        let core = core::ProcessPool::new(settings, announcer(observers.clone(), slot.clone()))
+            .map_err(|error| submit_error(py, &error))?;
+        let _ = slot.set(Arc::downgrade(&core));
+        Ok(ProcessPool { core, observers, functions: Mutex::default(), may_wait: max_pending.is_some() })
+    }
+
+    /// Submits `function(*arguments, **keywords)`.
+    #[pyo3(signature = (function, arguments, keywords, timeout, retries))]
+    fn submit<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        arguments: &Bound<'py, PyTuple>,
+        keywords: Option<&Bound<'py, PyDict>>,
+        timeout: Option<f64>,
+        retries: u32,
+    ) -> PyResult<Bound<'py, FutureBase>> {
+        let options = ProcessPool::options(timeout, retries)?;
+        let keywords = keywords.filter(|keywords| !keywords.is_empty());
+        let known = match self.callee(function)? {
+            Callee::Known(id, block) => Some((id, block)),
+            Callee::Carried => None,
+        };
+        if known.is_some() && keywords.is_none() {
+            let mut body = Vec::with_capacity(64);
+            if arguments.iter_borrowed().all(|argument| codec::write(&mut body, &argument)) {
+                let call = Call { kind: wire::CALL_SCALARS, function: known, body: &body, buffers: &[], options };
+                return self.send(py, &call);
+            }
+        }
+        let empty;
+        let keywords = match keywords {
+            Some(keywords) => keywords,
+            None => {
+                empty = PyDict::new(py);
+                &empty
+            }
+        };
+        let (kind, pickled) = match known {
+            Some(_) => (wire::CALL_PICKLED, pickling::dump((arguments, keywords).into_pyobject(py)?.as_any())),
+            None => (wire::CALL_WHOLE, pickling::dump((function, arguments, keywords).into_pyobject(py)?.as_any())),
+        };
+        let pickled = match pickled {
+            Ok(pickled) => pickled,
+            Err(error) => {
+                // By value, when an optional library can; else the error that explains.
+                match pickling::payload(py, "dump_call_otherwise")?.call1((function, arguments, keywords, error.value(py))) {
+                    Ok(bytes) => {
+                        let bytes = bytes.cast_into::<PyBytes>()?;
+                        let call = Call { kind: wire::CALL_WHOLE, function: None, body: bytes.as_bytes(), buffers: &[], options };
+                        return self.send(py, &call);
+                    }
+                    Err(error) => return ProcessPool::failed(py, &error),
+                }
+            }
+        };
+        let call = Call { kind, function: known, body: pickled.bytes.as_bytes(), buffers: &pickled.slices(), options };
+        self.send(py, &call)
+    }
+
+    /// Submits the calls `function(item)` (`single`) or `function(*item)` for every item of a list, as one task whose result is the list
+    /// `[seconds, result, result, …]` or a `treadle._payload.PartialChunk`.
+    #[pyo3(signature = (function, items, single, timeout, retries))]
+    fn submit_chunk<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        items: &Bound<'py, PyList>,
+        single: bool,
+        timeout: Option<f64>,
+        retries: u32,
+    ) -> PyResult<Bound<'py, FutureBase>> {
+        let options = ProcessPool::options(timeout, retries)?;
+        let flag = if single { wire::SINGLE_ARGUMENT } else { 0 };
+        let known = match self.callee(function)? {
+            Callee::Known(id, block) => Some((id, block)),
+            Callee::Carried => None,
+        };
+        if known.is_some() {
+            let mut body = Vec::with_capacity(16 * items.len());
+            if items.iter().all(|item| codec::write(&mut body, &item)) {
+                let call = Call { kind: wire::CHUNK_SCALARS | flag, function: known, body: &body, buffers: &[], options };
+                return self.send(py, &call);
+            }
+        }
+        let (kind, pickled) = match known {
+            Some(_) => (wire::CHUNK_PICKLED | flag, pickling::dump(items.as_any())),
+            None => (wire::CHUNK_WHOLE | flag, pickling::dump((function, items).into_pyobject(py)?.as_any())),
+        };
+        let pickled = match pickled {
+            Ok(pickled) => pickled,
+            Err(error) => {
+                match pickling::payload(py, "dump_chunk_otherwise")?.call1((function, items, error.value(py))) {
+                    Ok(bytes) => {
+                        let bytes = bytes.cast_into::<PyBytes>()?;
+                        let call = Call { kind: wire::CHUNK_WHOLE | flag, function: None, body: bytes.as_bytes(), buffers: &[], options };
+                        return self.send(py, &call);
+                    }
+                    Err(error) => return ProcessPool::failed(py, &error),
+                }
+            }
+        };
+        let call = Call { kind, function: known, body: pickled.bytes.as_bytes(), buffers: &pickled.slices(), options };
+        self.send(py, &call)
+    }
+
+    /// Takes no more calls; the workers leave after the last.
+    fn begin_shutdown(&self, py: Python<'_>) {
+        if self.core.is_mine() {
+            py.detach(|| self.core.begin_shutdown());
+        }
+    }
+
+    /// Cancels every call that no worker has; announces those that are observed.
+    fn cancel_all(&self, py: Python<'_>) -> PyResult<usize> {
+        let cancelled = py.detach(|| self.core.cancel_all());
+        for id in &cancelled {
+            let future = lock(&self.observers).remove(id);
+            if let Some(future) = future {
+                FutureBase::complete(future.bind(py))?;
+            }
+        }
+        Ok(cancelled.len())
+    }
+
+    /// Waits until every worker has left; false when the time was over.
+    #[pyo3(signature = (timeout=None))]
+    fn wait_for_end(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let deadline = deadline_after(timeout)?;
+        if !self.core.is_mine() {
+            return Ok(true);
+        }
+        loop {
+            match py.detach(|| self.core.wait_for_end(deadline)) {
+                Waited::Done => return Ok(true),
+                Waited::TimedOut => return Ok(false),
+                Waited::Interrupted => py.check_signals()?,
+            }
+        }
+    }
+
+    /// Ends every unfinished call with this reason and kills the workers.
+    fn break_down(&self, py: Python<'_>, reason: &str) {
+        py.detach(|| self.core.break_down(reason));
+    }
+
+    /// Sends every worker SIGTERM, or SIGKILL when `force`.
+    fn signal_workers(&self, py: Python<'_>, force: bool) {
+        py.detach(|| self.core.signal_workers(force));
+    }
+
+    /// Why the pool is broken, or `None`.
+    fn broken(&self) -> Option<String> {
+        self.core.broken().map(|reason| reason.to_string())
+    }
+
+    /// The pool at this instant.
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let snapshot = py.detach(|| self.core.snapshot());
+        let told = PyDict::new(py);
+        told.set_item("submitted", snapshot.counts.submitted)?;
+        told.set_item("answered", snapshot.counts.answered)?;
+        told.set_item("cancelled", snapshot.counts.cancelled)?;
+        told.set_item("lost", snapshot.counts.lost)?;
+        told.set_item("retried", snapshot.counts.retried)?;
+        told.set_item("worker_deaths", snapshot.counts.deaths)?;
+        told.set_item("running", snapshot.running)?;
+        told.set_item("queued", snapshot.unfinished.saturating_sub(snapshot.running))?;
+        told.set_item("payload_bytes", snapshot.payload_bytes)?;
+        let workers = PyList::empty(py);
+        for worker in snapshot.workers {
+            let one = PyDict::new(py);
+            one.set_item("worker", worker.worker)?;
+            one.set_item("pid", worker.pid)?;
+            one.set_item("state", worker.state)?;
+            one.set_item("tasks", worker.tasks)?;
+            one.set_item("restarts", worker.restarts)?;
+            one.set_item("running_s", worker.running_ns as f64 / 1e9)?;
+            workers.append(one)?;
+        }
+        told.set_item("workers", workers)?;
+        Ok(told)
+    }
+
+    /// `(worker, pid, descriptor)` of each worker's file for stacks; the caller closes the descriptors.
+    fn dump_files(&self) -> PyResult<Vec<(u32, i32, i32)>> {
+        let files = self.core.dump_files().map_err(|error| PyOSError::new_err(error.to_string()))?;
+        Ok(files.into_iter().map(|(worker, pid, file)| (worker, pid, file.into_raw_fd())).collect())
+    }
+}

@@ -1,0 +1,235 @@
+//! `_core.ThreadPool`: the queue of a pool of threads and the loop that each thread runs.
+//!
+//! A thread takes one job at a time while it holds the interpreter's lock and gives the lock up only to sleep; the switch interval then batches
+//! submissions and runs by itself.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyBaseException;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use treadle_core::pool::threads::{Found, Queue};
+
+use crate::future::{FutureBase, Local, Source, lock, new_future};
+use crate::pickling;
+
+struct Job {
+    function: Py<PyAny>,
+    arguments: Py<PyTuple>,
+    keywords: Option<Py<PyDict>>,
+    future: Py<FutureBase>,
+    retries: u32,
+    timeout: Option<f64>,
+}
+
+/// One thread's job at this moment.
+struct Running {
+    thread: u64,
+    since: Instant,
+    future: Py<FutureBase>,
+    timeout: Option<f64>,
+    overdue: bool,
+}
+
+#[derive(Default)]
+struct Counts {
+    submitted: u64,
+    done: u64,
+    retried: u64,
+    timed_out: u64,
+}
+
+/// The queue and the meters of a pool of threads.
+#[pyclass(frozen, module = "treadle._core")]
+pub(crate) struct ThreadPool {
+    queue: Queue<Job>,
+    running: Mutex<Vec<Running>>,
+    counts: Mutex<Counts>,
+}
+
+fn raised(py: Python<'_>, error: PyErr) -> Py<PyAny> {
+    error.into_value(py).into_any()
+}
+
+impl ThreadPool {
+    /// Runs one job on this thread. True when its time-out had struck meanwhile, and another thread works in this one's place.
+    fn run(&self, py: Python<'_>, thread: u64, job: Job) -> PyResult<bool> {
+        let future = job.future.bind(py);
+        let Some(local) = future.get().local() else { return Ok(false) };
+        if !local.cell.start() {
+            return Ok(false);
+        }
+        lock(&self.running).push(Running {
+            thread,
+            since: Instant::now(),
+            future: job.future.clone_ref(py),
+            timeout: job.timeout,
+            overdue: false,
+        });
+        let mut retries = job.retries;
+        let outcome = loop {
+            match call(py, &job) {
+                Ok(value) => break Ok(value),
+                Err(error) if retries > 0 && error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
+                    retries -= 1;
+                    lock(&self.counts).retried += 1;
+                    let mut running = lock(&self.running);
+                    match running.iter_mut().find(|running| running.thread == thread) {
+                        Some(mine) if !mine.overdue => mine.since = Instant::now(),
+                        _ => break Err(raised(py, error)),
+                    }
+                }
+                Err(error) => break Err(raised(py, error)),
+            }
+        };
+        let mine = {
+            let mut running = lock(&self.running);
+            let place = running.iter().position(|running| running.thread == thread);
+            place.map(|place| running.swap_remove(place))
+        };
+        lock(&self.counts).done += 1;
+        FutureBase::finish_local(future, outcome)?;
+        Ok(mine.is_some_and(|mine| mine.overdue))
+    }
+}
+
+fn call(py: Python<'_>, job: &Job) -> PyResult<Py<PyAny>> {
+    let result = job.function.bind(py).call(job.arguments.bind(py), job.keywords.as_ref().map(|keywords| keywords.bind(py)))?;
+    if is_coroutine(&result) {
+        return Ok(pickling::payload(py, "run_coroutine")?.call1((result,))?.unbind());
+    }
+    Ok(result.unbind())
+}
+
+/// Whether a call returned a coroutine that has to be awaited.
+pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
+    static COROUTINE: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
+    let py = value.py();
+    let class = COROUTINE
+        .get_or_try_init(py, || Ok::<_, PyErr>(PyModule::import(py, "types")?.getattr("CoroutineType")?.unbind()));
+    class.is_ok_and(|class| value.get_type().is(class.bind(py)))
+}
+
+#[pymethods]
+impl ThreadPool {
+    #[new]
+    fn new() -> ThreadPool {
+        ThreadPool { queue: Queue::default(), running: Mutex::default(), counts: Mutex::default() }
+    }
+
+    /// Submits `function(*arguments, **keywords)`; returns the future and how many threads sleep. `None` when the pool is closed.
+    #[pyo3(signature = (function, arguments, keywords, timeout, retries))]
+    fn submit<'py>(
+        &self,
+        py: Python<'py>,
+        function: Py<PyAny>,
+        arguments: Py<PyTuple>,
+        keywords: Option<Py<PyDict>>,
+        timeout: Option<f64>,
+        retries: u32,
+    ) -> PyResult<Option<(Bound<'py, FutureBase>, usize)>> {
+        let future = new_future(py, Source::Local(Local::default()))?;
+        let job = Job { function, arguments, keywords, future: future.clone().unbind(), retries, timeout };
+        match self.queue.put(job) {
+            Ok(idle) => {
+                lock(&self.counts).submitted += 1;
+                Ok(Some((future, idle)))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Runs jobs until the pool is closed and empty (true), or until a job of this thread was replaced because its time was over (false).
+    fn work(&self, py: Python<'_>) -> PyResult<bool> {
+        let thread = PyModule::import(py, "_thread")?.call_method0("get_ident")?.extract()?;
+        loop {
+            match self.queue.take_now() {
+                Found::Job(job) => {
+                    if self.run(py, thread, job)? {
+                        return Ok(false);
+                    }
+                }
+                Found::Closed => return Ok(true),
+                Found::Empty => {
+                    py.detach(|| self.queue.sleep(None));
+                }
+            }
+        }
+    }
+
+    /// Takes no more jobs.
+    fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Cancels every job that waits; returns how many.
+    fn cancel_all(&self, py: Python<'_>) -> PyResult<usize> {
+        let jobs = self.queue.take_all();
+        for job in &jobs {
+            job.future.bind(py).call_method0("cancel")?;
+        }
+        Ok(jobs.len())
+    }
+
+    /// Ends every job that waits with this exception.
+    fn fail_all(&self, py: Python<'_>, error: Bound<'_, PyBaseException>) -> PyResult<()> {
+        for job in self.queue.take_all() {
+            FutureBase::finish_local(job.future.bind(py), Err(error.clone().into_any().unbind()))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the futures of jobs that are over their time. Returns the threads to replace and the seconds to the next deadline.
+    fn expire(&self, py: Python<'_>) -> PyResult<(Vec<u64>, Option<f64>)> {
+        let mut struck = Vec::new();
+        let mut next: Option<Duration> = None;
+        {
+            let now = Instant::now();
+            for running in lock(&self.running).iter_mut().filter(|running| !running.overdue) {
+                let Some(limit) = running.timeout else { continue };
+                let ran = now.duration_since(running.since);
+                let limit_duration = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
+                if ran >= limit_duration {
+                    running.overdue = true;
+                    struck.push((running.thread, limit, running.future.clone_ref(py)));
+                } else {
+                    let left = limit_duration - ran;
+                    next = Some(next.map_or(left, |next| next.min(left)));
+                }
+            }
+        }
+        let mut threads = Vec::new();
+        for (thread, limit, future) in struck {
+            threads.push(thread);
+            lock(&self.counts).timed_out += 1;
+            let error = pickling::payload(py, "thread_timed_out")?.call1((limit, thread))?;
+            FutureBase::finish_local(future.bind(py), Err(error.unbind()))?;
+        }
+        Ok((threads, next.map(|next| next.as_secs_f64())))
+    }
+
+    /// `(thread, seconds)` of every job that runs now; a job over its time is told by a negative number.
+    fn running(&self) -> Vec<(u64, f64)> {
+        let now = Instant::now();
+        lock(&self.running)
+            .iter()
+            .map(|running| {
+                let seconds = now.duration_since(running.since).as_secs_f64();
+                (running.thread, if running.overdue { -seconds } else { seconds })
+            })
+            .collect()
+    }
+
+    /// The thread that runs this future's job.
+    fn thread_of(&self, future: &Bound<'_, FutureBase>) -> Option<u64> {
+        lock(&self.running).iter().find(|running| running.future.is(future)).map(|running| running.thread)
+    }
+
+    /// `(submitted, done, retried, timed out, waiting)`.
+    fn counts(&self) -> (u64, u64, u64, u64, usize) {
+        let waiting = self.queue.len();
+        let counts = lock(&self.counts);
+        (counts.submitted, counts.done, counts.retried, counts.timed_out, waiting)
+    }
+}

@@ -1,0 +1,368 @@
+//! `_core.Worker`: the loop that runs in a worker process.
+//!
+//! ```text
+//! take ─► function (by number, loaded once) ─► arguments ─► call ─► reply
+//! ```
+//!
+//! *Guarantees*: whatever a task raises, returns or cannot pickle becomes its record; only the worker's own end leaves the loop. No lock is held
+//! while the user's code runs, so that a signal handler may look at the session.
+
+use std::collections::HashMap;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use treadle_core::pool::wire;
+use treadle_core::pool::worker::{Taken, WorkerError, WorkerSession};
+use treadle_shm::{BlockRef, Waited};
+
+use crate::codec;
+use crate::future::lock;
+use crate::lease::Lease;
+use crate::pickling;
+use crate::threads::is_coroutine;
+
+/// The memory of a worker is looked at no more often than this: reading it costs microseconds.
+const MEMORY_LOOK_NS: u128 = 10_000_000;
+
+/// Longer notes are refused: they would crowd results out of the ring.
+const LONGEST_NOTE: usize = 32 * 1024;
+
+/// A worker's end of a process pool.
+#[pyclass(frozen, module = "treadle._core")]
+pub(crate) struct Worker {
+    session: Mutex<WorkerSession>,
+    /// Notes of threads that found the session in use; written before the next task.
+    unsent: Mutex<Vec<Vec<u8>>>,
+    most_tasks: Option<u64>,
+    most_growth: Option<u64>,
+}
+
+/// A task as Python objects.
+struct Ready<'py> {
+    function: Bound<'py, PyAny>,
+    work: Work<'py>,
+}
+
+enum Work<'py> {
+    One(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>),
+    /// Items of a chunk: each is one argument, or a tuple of them.
+    Chunk(Vec<Bound<'py, PyAny>>, bool),
+}
+
+/// A record to be written.
+struct Answer<'py> {
+    kind: u32,
+    body: Body<'py>,
+}
+
+enum Body<'py> {
+    Plain(Vec<u8>),
+    Pickled(pickling::Pickled<'py>),
+}
+
+fn plain<'py>(kind: u32, bytes: Vec<u8>) -> Answer<'py> {
+    Answer { kind, body: Body::Plain(bytes) }
+}
+
+impl Worker {
+    fn session(&self) -> std::sync::MutexGuard<'_, WorkerSession> {
+        lock(&self.session)
+    }
+
+    fn function<'py>(&self, py: Python<'py>, known: &mut HashMap<u32, Py<PyAny>>, id: u32, block: BlockRef) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(function) = known.get(&id) {
+            return Ok(function.bind(py).clone());
+        }
+        let pickle = self.session().read_block(block).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let function = pickling::payload(py, "load_function")?.call1((PyBytes::new(py, &pickle),))?;
+        known.insert(id, function.clone().unbind());
+        Ok(function)
+    }
+
+    fn prepare<'py>(&self, py: Python<'py>, known: &mut HashMap<u32, Py<PyAny>>, taken: &mut Taken) -> PyResult<Ready<'py>> {
+        let buffers = std::mem::take(&mut taken.buffers);
+        let mut views: Vec<Bound<'py, PyAny>> = Vec::with_capacity(buffers.len());
+        for (mapped, read_only) in buffers {
+            views.push(if taken.copy_buffers {
+                let copy = mapped.copy_to_vec();
+                if read_only { PyBytes::new(py, &copy).into_any() } else { pyo3::types::PyByteArray::new(py, &copy).into_any() }
+            } else {
+                Bound::new(py, Lease::of_argument(mapped, read_only))?.into_any()
+            });
+        }
+        let known_function = match taken.function {
+            Some((id, block)) => Some(self.function(py, known, id, block)?),
+            None => None,
+        };
+        let function = || known_function.clone().ok_or_else(|| PyValueError::new_err("a task without its function"));
+        match taken.kind {
+            wire::CALL_SCALARS | wire::CHUNK_SCALARS => {
+                let values = codec::read_all(py, self.session().body(taken))?;
+                let work = if taken.kind == wire::CALL_SCALARS {
+                    Work::One(PyTuple::new(py, values)?, None)
+                } else {
+                    Work::Chunk(values, taken.single_argument)
+                };
+                Ok(Ready { function: function()?, work })
+            }
+            kind => {
+                let body = self.session().body(taken).to_vec();
+                let object = pickling::load(py, &body, views)?;
+                match kind {
+                    wire::CALL_PICKLED => {
+                        let (arguments, keywords) = object.extract::<(Bound<'py, PyTuple>, Bound<'py, PyDict>)>()?;
+                        Ok(Ready { function: function()?, work: Work::One(arguments, Some(keywords)) })
+                    }
+                    wire::CALL_WHOLE => {
+                        let (function, arguments, keywords) =
+                            object.extract::<(Bound<'py, PyAny>, Bound<'py, PyTuple>, Bound<'py, PyDict>)>()?;
+                        Ok(Ready { function, work: Work::One(arguments, Some(keywords)) })
+                    }
+                    wire::CHUNK_PICKLED => Ok(Ready { function: function()?, work: chunk_of(&object, taken.single_argument)? }),
+                    wire::CHUNK_WHOLE => {
+                        let (function, items) = object.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()?;
+                        Ok(Ready { function, work: chunk_of(&items, taken.single_argument)? })
+                    }
+                    _ => Err(PyValueError::new_err("a task of no known kind")),
+                }
+            }
+        }
+    }
+
+    fn run<'py>(&self, py: Python<'py>, ready: Ready<'py>) -> PyResult<Answer<'py>> {
+        match ready.work {
+            Work::One(arguments, keywords) => {
+                let result = finish_coroutine(ready.function.call(arguments, keywords.as_ref())?)?;
+                let mut bytes = vec![0, 0];
+                if codec::write(&mut bytes, &result) {
+                    return Ok(plain(wire::VALUE_SCALAR, bytes.split_off(2)));
+                }
+                Ok(Answer { kind: wire::VALUE_PICKLED, body: Body::Pickled(dump_result(&result)?) })
+            }
+            Work::Chunk(items, single) => self.run_chunk(py, &ready.function, items, single),
+        }
+    }
+
+    fn run_chunk<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        items: Vec<Bound<'py, PyAny>>,
+        single: bool,
+    ) -> PyResult<Answer<'py>> {
+        let began = Instant::now();
+        let mut results: Vec<Bound<'py, PyAny>> = Vec::with_capacity(items.len());
+        let mut failure = None;
+        for item in items {
+            let called = if single {
+                function.call1((item,))
+            } else {
+                item.cast_into::<PyTuple>().map_err(PyErr::from).and_then(|arguments| function.call1(arguments))
+            };
+            match called.and_then(finish_coroutine) {
+                Ok(result) => results.push(result),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        if let Some(error) = failure {
+            let partial = pickling::payload(py, "partial_chunk")?.call1((seconds, PyList::new(py, results)?, error.value(py)))?;
+            return Ok(Answer { kind: wire::VALUE_PICKLED, body: Body::Pickled(pickling::dump(&partial)?) });
+        }
+        let mut bytes = Vec::with_capacity(16 * results.len() + 9);
+        codec::write(&mut bytes, pyo3::types::PyFloat::new(py, seconds).as_any());
+        if results.iter().all(|result| codec::write(&mut bytes, result)) {
+            return Ok(plain(wire::VALUES_SCALAR, bytes));
+        }
+        results.insert(0, pyo3::types::PyFloat::new(py, seconds).into_any());
+        let list = PyList::new(py, results)?;
+        let pickled = match pickling::dump(list.as_any()) {
+            Ok(pickled) => pickled,
+            // One result of the chunk does not pickle: the others must not suffer for it.
+            Err(_) => pickling::dump(&pickling::payload(py, "partial_results")?.call1((list,))?)?,
+        };
+        Ok(Answer { kind: wire::VALUE_PICKLED, body: Body::Pickled(pickled) })
+    }
+
+    fn reply(&self, task: u64, answer: &Answer<'_>) -> Result<(), WorkerError> {
+        match &answer.body {
+            Body::Plain(bytes) => self.session().reply(task, answer.kind, bytes, &[]),
+            Body::Pickled(pickled) => self.session().reply(task, answer.kind, pickled.bytes.as_bytes(), &pickled.slices()),
+        }
+    }
+
+    fn raised<'py>(py: Python<'py>, error: PyErr) -> PyResult<Answer<'py>> {
+        let bytes = pickling::payload(py, "dump_exception")?.call1((error.value(py),))?.cast_into::<PyBytes>()?;
+        Ok(plain(wire::RAISED, bytes.as_bytes().to_vec()))
+    }
+
+    fn send_notes(&self, session: &mut WorkerSession) -> bool {
+        let notes = std::mem::take(&mut *lock(&self.unsent));
+        notes.iter().all(|note| session.post(wire::NOTE, note).is_ok())
+    }
+
+    /// One task from its bytes to its record.
+    fn handle(&self, py: Python<'_>, known: &mut HashMap<u32, Py<PyAny>>, mut taken: Taken) -> PyResult<()> {
+        let task = taken.task;
+        let answer = match self.prepare(py, known, &mut taken) {
+            Ok(ready) => self.run(py, ready),
+            Err(error) => Err(PyErr::from_value(pickling::payload(py, "unreadable_call")?.call1((error.value(py),))?)),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => Worker::raised(py, error)?,
+        };
+        if let Err(error) = self.reply(task, &answer) {
+            let error = PyErr::from_value(pickling::payload(py, "no_memory")?.call1((error.to_string(),))?);
+            self.reply(task, &Worker::raised(py, error)?).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+fn chunk_of<'py>(items: &Bound<'py, PyAny>, single: bool) -> PyResult<Work<'py>> {
+    let items = items.cast::<PyList>()?;
+    Ok(Work::Chunk(items.iter().collect(), single))
+}
+
+fn dump_result<'py>(result: &Bound<'py, PyAny>) -> PyResult<pickling::Pickled<'py>> {
+    let py = result.py();
+    pickling::dump(result).or_else(|error| {
+        let explained = pickling::payload(py, "unpicklable_result")?.call1((result, error.value(py)))?;
+        Err(PyErr::from_value(explained))
+    })
+}
+
+fn finish_coroutine(result: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    if is_coroutine(&result) { pickling::payload(result.py(), "run_coroutine")?.call1((result,)) } else { Ok(result) }
+}
+
+/// This process's resident bytes.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * page_size())
+}
+
+fn page_size() -> u64 {
+    treadle_shm::page_bytes()
+}
+
+#[pymethods]
+impl Worker {
+    /// Opens the descriptors that the parent sent and takes them over.
+    #[new]
+    #[pyo3(signature = (*, board, parent_arena, arena, worker, payload_limit, most_tasks, most_growth))]
+    #[allow(unsafe_code, clippy::too_many_arguments)]
+    fn new(
+        board: i32,
+        parent_arena: i32,
+        arena: i32,
+        worker: u32,
+        payload_limit: u64,
+        most_tasks: Option<u64>,
+        most_growth: Option<u64>,
+    ) -> PyResult<Worker> {
+        if [board, parent_arena, arena].iter().any(|descriptor| *descriptor < 0) {
+            return Err(PyValueError::new_err("a worker needs three open descriptors"));
+        }
+        // SAFETY: the caller hands over three descriptors that it received for this worker and does not use again.
+        let (board, parent_arena, arena) =
+            unsafe { (OwnedFd::from_raw_fd(board), OwnedFd::from_raw_fd(parent_arena), OwnedFd::from_raw_fd(arena)) };
+        let session = WorkerSession::open(board, parent_arena, arena, worker, payload_limit)
+            .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        Ok(Worker { session: Mutex::new(session), unsent: Mutex::default(), most_tasks, most_growth })
+    }
+
+    /// The bytes of a block of the parent's arena, named by 64 hexadecimal digits.
+    fn read_block<'py>(&self, py: Python<'py>, digits: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let mut bytes = [0; 32];
+        for (place, byte) in bytes.iter_mut().enumerate() {
+            let pair = digits.get(2 * place..2 * place + 2).ok_or_else(|| PyValueError::new_err("a block's name has 64 digits"))?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| PyValueError::new_err("a block's name is hexadecimal"))?;
+        }
+        let block = self.session().read_block(BlockRef::from_bytes(bytes)).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(PyBytes::new(py, &block))
+    }
+
+    /// Tells the parent that the initializer has run.
+    fn ready(&self) -> PyResult<()> {
+        self.session().post(wire::READY, b"").map_err(|error| PyRuntimeError::new_err(error.to_string()))
+    }
+
+    /// Tells the parent that the initializer failed.
+    fn initializer_failed(&self, text: &str) -> PyResult<()> {
+        let cut = text.floor_char_boundary(16 * 1024);
+        self.session().post(wire::INITIALIZER_FAILED, &text.as_bytes()[..cut]).map_err(|error| PyRuntimeError::new_err(error.to_string()))
+    }
+
+    /// Sends the parent a pickled note (a log record, a warning); false when it is too long.
+    fn note(&self, pickle: &[u8]) -> bool {
+        if pickle.len() > LONGEST_NOTE {
+            return false;
+        }
+        lock(&self.unsent).push(pickle.to_vec());
+        // The main thread may sleep with the session in its hands: never wait for it.
+        match self.session.try_lock() {
+            Ok(mut session) => self.send_notes(&mut session),
+            Err(_) => true,
+        }
+    }
+
+    /// Whether the parent wants the task in hand interrupted. For the signal handler.
+    fn interrupt_requested(&self) -> bool {
+        let session = self.session();
+        let wanted = session.interrupt_requested();
+        wanted != 0 && wanted == session.current()
+    }
+
+    /// Runs tasks until the parent asks this worker to leave, or its tasks or memory are at their limit.
+    fn run_tasks(&self, py: Python<'_>) -> PyResult<()> {
+        let mut known = HashMap::new();
+        let mut done = 0;
+        let baseline = resident_bytes().unwrap_or(0);
+        let mut looked = Instant::now();
+        loop {
+            let taken = {
+                let mut session = self.session();
+                self.send_notes(&mut session);
+                if session.stop_requested() { None } else { session.take() }
+            };
+            match taken {
+                Some(Ok(taken)) => self.handle(py, &mut known, taken)?,
+                Some(Err((task, error))) => {
+                    let error = Worker::raised(py, PyRuntimeError::new_err(error.to_string()))?;
+                    self.reply(task, &error).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+                }
+                None => {
+                    let waited = py.detach(|| self.session().wait(None));
+                    if waited == Waited::Stop {
+                        return Ok(());
+                    }
+                    py.check_signals()?;
+                    continue;
+                }
+            }
+            done += 1;
+            let full = self.most_tasks.is_some_and(|most| done >= most);
+            let fat = self.most_growth.is_some_and(|most| {
+                let due = looked.elapsed().as_nanos() >= MEMORY_LOOK_NS;
+                due && {
+                    looked = Instant::now();
+                    resident_bytes().is_some_and(|bytes| bytes.saturating_sub(baseline) > most)
+                }
+            });
+            if full || fat {
+                let why: &[u8] = if full { b"max_tasks_per_child" } else { b"max_memory_per_child" };
+                return self.session().post(wire::RETIRED, why).map_err(|error| PyRuntimeError::new_err(error.to_string()));
+            }
+        }
+    }
+}

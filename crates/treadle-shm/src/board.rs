@@ -1,0 +1,375 @@
+//! The board: one shared-memory file with the task slots and a lane for every worker.
+//!
+//! *Guarantees*: every method may be called from any thread; none takes a lock that lives in shared memory.
+//! *Assumes*: the parent creates it and the workers open it; the methods below "parent side" are the parent's.
+
+use crate::clock::{cpu_mark, monotonic_nanoseconds};
+use crate::error::ShmError;
+use crate::layout::{HEADER_BYTES, Header, LAYOUT_VERSION, Lane, MAGIC, Shape};
+use crate::park::wake_one;
+use crate::ring::RingView;
+use crate::segment::{Mapping, check_sealed, create_file, file_bytes, grow_file};
+use crate::slots::{Queue, Slot};
+use crate::sync::{AtomicU64, Mutex, Ordering, Slept};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// No side spins longer, whatever the header says: past this a sleep costs less than the spin
+/// (transport study, 3.3: a cross-CPU wake-up is 33 us in the median).
+pub(crate) const MAX_SPIN: Duration = Duration::from_micros(50);
+/// A wake-up sent this recently, with somebody dozing, is enough (transport study, 4 "Wake policy": it took
+/// 20 000 tiny tasks from thousands of wake-ups to 90-350).
+const WAKE_THROTTLE_NANOSECONDS: u64 = 50_000;
+
+/// How a wait of the parent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// The bell rang: look again.
+    Rung,
+    /// The time was up.
+    TimedOut,
+    /// A signal arrived; run its handler and come back.
+    Interrupted,
+}
+
+/// An armed wait; hand it to [`Board::wait`] or [`Board::cancel_wait`].
+#[derive(Debug)]
+#[must_use = "an armed wait is ended by wait or cancel_wait"]
+pub struct Ticket {
+    seen: u32,
+    want: u64,
+}
+
+/// The shared memory of one pool.
+#[derive(Debug)]
+pub struct Board {
+    fd: OwnedFd,
+    map: Mapping,
+    shape: Shape,
+    /// The publisher's next position.
+    pub(crate) published: AtomicU64,
+    /// How far each ring was read: the parent's own memory, for the shared word could be overwritten.
+    pub(crate) read_heads: Box<[AtomicU64]>,
+    /// Threads of the parent that wait.
+    waiting: Mutex<u32>,
+    /// When this process last woke a worker, in nanoseconds.
+    last_wake: AtomicU64,
+}
+
+impl Board {
+    /// Makes the shared memory of a new pool and has all its pages.
+    ///
+    /// # Errors
+    /// `Shape` for impossible sizes, `Create`, `Map` or `Grow` when the system refuses.
+    pub fn create(shape: Shape) -> Result<Board, ShmError> {
+        const WHAT: &str = "treadle-board";
+        shape.check()?;
+        let page = rustix::param::page_size() as u64;
+        let bytes = shape.bytes().next_multiple_of(page);
+        let fd = create_file(WHAT)?;
+        grow_file(&fd, 0, bytes, WHAT)?;
+        let map = Mapping::new(&fd, 0, bytes, WHAT)?;
+        // The rings may be big and mostly unused, but a worker must never die of a missing page.
+        map.populate(&fd, 0, 0, map.len())?;
+        let board = Board::over(fd, map, shape);
+        board.queue().format();
+        let header = board.header();
+        header.slots.store(shape.slots, Ordering::Relaxed);
+        header.workers.store(shape.workers, Ordering::Relaxed);
+        header.ring_bytes.store(shape.ring_bytes, Ordering::Relaxed);
+        header.spin_nanoseconds.store(0, Ordering::Relaxed);
+        header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
+        header.magic.store(MAGIC, Ordering::Release);
+        Ok(board)
+    }
+
+    /// Opens the board that a parent created.
+    ///
+    /// # Errors
+    /// `Layout` for a file that is no board of this build, `Corrupt` for one whose sizes are not the file's,
+    /// `Map` when the system refuses.
+    pub fn open(fd: OwnedFd) -> Result<Board, ShmError> {
+        const WHAT: &str = "treadle-board";
+        let foreign = |found: String| ShmError::Layout { expected: LAYOUT_VERSION, found };
+        check_sealed(&fd)?;
+        let bytes = file_bytes(&fd)?;
+        if bytes < HEADER_BYTES {
+            return Err(foreign(format!("it has {bytes} bytes")));
+        }
+        let map = Mapping::new(&fd, 0, bytes, WHAT)?;
+        // The shape is read once and checked; nothing is read through this provisional one but the header.
+        let board = Board::over(fd, map, Shape { slots: 0, workers: 0, ring_bytes: 0 });
+        let header = board.header();
+        if header.magic.load(Ordering::Acquire) != MAGIC {
+            return Err(foreign("it does not begin with our mark".to_owned()));
+        }
+        let version = header.version.load(Ordering::Relaxed);
+        if version != LAYOUT_VERSION {
+            return Err(foreign(format!("it has layout {version}")));
+        }
+        let shape = Shape {
+            slots: header.slots.load(Ordering::Relaxed),
+            workers: header.workers.load(Ordering::Relaxed),
+            ring_bytes: header.ring_bytes.load(Ordering::Relaxed),
+        };
+        shape.check().map_err(|error| ShmError::Corrupt(error.to_string()))?;
+        if shape.bytes() > bytes {
+            let text = format!("a board of {} bytes says it needs {}", bytes, shape.bytes());
+            return Err(ShmError::Corrupt(text));
+        }
+        let Board { fd, map, .. } = board;
+        Ok(Board::over(fd, map, shape))
+    }
+
+    fn over(fd: OwnedFd, map: Mapping, shape: Shape) -> Board {
+        Board {
+            fd,
+            map,
+            shape,
+            published: AtomicU64::new(0),
+            read_heads: (0..shape.workers).map(|_| AtomicU64::new(0)).collect(),
+            waiting: Mutex::new(0),
+            last_wake: AtomicU64::new(0),
+        }
+    }
+
+    /// The file, to be handed to workers.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The sizes.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    // ---- the parts, for this crate
+
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: the mapping is page-aligned and at least HEADER_BYTES long (`create` and `open` checked), `Header`
+        // fits into that and consists of atomics, which any bytes are valid for and any process may change.
+        unsafe { self.map.at(0).cast::<Header>().as_ref() }
+    }
+
+    pub(crate) fn queue(&self) -> Queue<'_> {
+        let start = self.map.at(HEADER_BYTES as usize).cast::<Slot>();
+        // SAFETY: `shape.slots` slots lie at HEADER_BYTES inside the mapping (`create` sized it, `open` checked it),
+        // aligned to 64; `Slot` consists of atomics.
+        let slots = unsafe { std::slice::from_raw_parts(start.as_ptr(), self.shape.slots as usize) };
+        Queue::new(slots, &self.header().queue_head.0)
+    }
+
+    /// # Panics
+    /// When there is no such worker.
+    pub(crate) fn lane(&self, worker: u32) -> &Lane {
+        assert!(worker < self.shape.workers, "no worker {worker} on a board of {}", self.shape.workers);
+        // SAFETY: worker is below shape.workers, so its lane lies inside the mapping, aligned to 64 as slots and rings
+        // are multiples of 64; `Lane` consists of atomics.
+        unsafe { self.map.at(self.shape.lane_offset(worker) as usize).cast::<Lane>().as_ref() }
+    }
+
+    pub(crate) fn ring(&self, worker: u32) -> RingView<'_> {
+        let lane = self.lane(worker);
+        let start = self.map.at(self.shape.ring_offset(worker) as usize).cast::<AtomicU64>();
+        // SAFETY: as for `lane`: the ring's bytes follow the lane inside the mapping, aligned to 64.
+        let words = unsafe { std::slice::from_raw_parts(start.as_ptr(), self.shape.ring_bytes as usize / 8) };
+        RingView { words, tail: &lane.worker.tail, head: &lane.parent.head }
+    }
+
+    /// How long this side may spin for somebody on the CPU marked `other`: not at all on the same CPU, where spinning
+    /// only keeps the other from running.
+    pub(crate) fn spin_budget(&self, other: u32) -> Duration {
+        let budget = Duration::from_nanos(self.header().spin_nanoseconds.load(Ordering::Relaxed).into());
+        if budget.is_zero() || other == 0 || other == cpu_mark() { Duration::ZERO } else { budget.min(MAX_SPIN) }
+    }
+
+    /// Passes a wake-up on without looking at the throttle.
+    pub(crate) fn pass_wake_on(&self) {
+        if self.queue().has_work() {
+            wake_one(&self.header().idle, self.shape.workers, |worker| &self.lane(worker).door.0, || false);
+        }
+    }
+
+    // ---- parent side
+
+    /// Sets how long either side may spin before it sleeps; 0, the default, is never, and 50 us is the most.
+    ///
+    /// Worth it only with more CPUs than workers.
+    pub fn set_spin(&self, budget: Duration) {
+        let budget = budget.min(MAX_SPIN).as_nanos() as u32;
+        self.header().spin_nanoseconds.store(budget, Ordering::Relaxed);
+    }
+
+    /// Wakes one idle worker if a published task needs one; call it after publishing one task or many.
+    ///
+    /// Nearly free while nobody idles. Right after another wake-up, and while a worker dozes on a short timer, it leaves
+    /// the work to that worker, which wakes the next.
+    pub fn wake_for_work(&self) {
+        let header = self.header();
+        let mut now = 0;
+        let woke = wake_one(
+            &header.idle,
+            self.shape.workers,
+            |worker| &self.lane(worker).door.0,
+            || {
+                now = monotonic_nanoseconds();
+                now.saturating_sub(self.last_wake.load(Ordering::Relaxed)) < WAKE_THROTTLE_NANOSECONDS
+            },
+        );
+        if woke {
+            let now = if now == 0 { monotonic_nanoseconds() } else { now };
+            self.last_wake.store(now, Ordering::Relaxed);
+            header.parent_cpu.store(cpu_mark(), Ordering::Relaxed);
+        }
+    }
+
+    /// Rings one worker.
+    ///
+    /// # Panics
+    /// When there is no such worker, as all methods that take one.
+    pub fn wake_worker(&self, worker: u32) {
+        self.lane(worker).door.0.ring();
+    }
+
+    /// Rings every worker.
+    pub fn wake_all_workers(&self) {
+        (0..self.shape.workers).for_each(|worker| self.wake_worker(worker));
+    }
+
+    /// Asks a worker to leave after the task in hand, and wakes it.
+    pub fn request_stop(&self, worker: u32) {
+        self.lane(worker).parent.stop.store(1, Ordering::SeqCst);
+        self.wake_worker(worker);
+    }
+
+    /// The task a worker has in hand; 0 = none.
+    pub fn current_task(&self, worker: u32) -> u64 {
+        // [journal] Acquire
+        self.lane(worker).worker.current.load(Ordering::Acquire)
+    }
+
+    /// When the task in hand was claimed, in nanoseconds of `CLOCK_MONOTONIC`; 0 = no task.
+    pub fn task_started_at(&self, worker: u32) -> u64 {
+        self.in_hand(worker).map_or(0, |(_, started)| started)
+    }
+
+    /// The task a worker has in hand and when it was claimed (nanoseconds of `CLOCK_MONOTONIC`), read as a pair.
+    pub fn in_hand(&self, worker: u32) -> Option<(u64, u64)> {
+        let words = &self.lane(worker).worker;
+        let mut task = words.current.load(Ordering::Acquire); // [journal]
+        // The worker writes 0, the time, the task: a pair read between two equal tasks is a pair. A worker that
+        // claims faster than we read has no deadline to miss, so two tries do.
+        for _ in 0..2 {
+            if task == 0 {
+                return None;
+            }
+            let started = words.started.load(Ordering::Acquire);
+            let again = words.current.load(Ordering::Acquire);
+            if again == task {
+                return Some((task, started));
+            }
+            task = again;
+        }
+        None
+    }
+
+    /// The free word that the worker set last.
+    pub fn progress(&self, worker: u32) -> u64 {
+        self.lane(worker).worker.progress.load(Ordering::Relaxed)
+    }
+
+    /// Says that a worker shall interrupt `task` (0 = none); a signal then makes it look.
+    pub fn set_interrupt(&self, worker: u32, task: u64) {
+        self.lane(worker).parent.interrupt.store(task, Ordering::SeqCst);
+    }
+
+    /// Whether a published task still waits: nobody claimed or retracted it.
+    pub fn is_waiting(&self, position: u64, task: u64) -> bool {
+        self.queue().is_ready(position, task)
+    }
+
+    /// How many workers idle now.
+    pub fn idle_workers(&self) -> u32 {
+        self.header().idle.count(self.shape.workers)
+    }
+
+    /// How many tasks are published and not yet claimed, about: retracted ones count until they are passed.
+    pub fn queued(&self) -> u64 {
+        self.published.load(Ordering::Relaxed).saturating_sub(self.queue().head())
+    }
+
+    /// Takes a published task back, exactly: false when a worker has it or had it.
+    pub fn retract(&self, position: u64, task: u64) -> bool {
+        self.queue().retract(position, task)
+    }
+
+    /// Arms the parent's bell for the commit of task `want`, or for any with 0.
+    ///
+    /// The caller then looks once more whether what it waits for is there, and calls [`Board::cancel_wait`] or
+    /// [`Board::wait`]. While several threads wait, every commit rings.
+    pub fn prepare_wait(&self, want: u64) -> Ticket {
+        let header = self.header();
+        header.parent_cpu.store(cpu_mark(), Ordering::Relaxed);
+        Ticket { seen: header.parent.arm(&self.waiting, want), want }
+    }
+
+    /// Sleeps until the bell rings, the time is up or a signal arrives.
+    pub fn wait(&self, ticket: Ticket, timeout: Option<Duration>) -> Woken {
+        let bell = &self.header().parent;
+        let slept = if self.spin_for(&ticket, timeout) {
+            Slept::Rung
+        } else {
+            bell.sleep(ticket.seen, timeout)
+        };
+        bell.disarm(&self.waiting);
+        match slept {
+            Slept::Rung => Woken::Rung,
+            Slept::TimedOut => Woken::TimedOut,
+            Slept::Interrupted => Woken::Interrupted,
+        }
+    }
+
+    /// Ends an armed wait whose recheck found something.
+    pub fn cancel_wait(&self, ticket: Ticket) {
+        let Ticket { .. } = ticket;
+        self.header().parent.disarm(&self.waiting);
+    }
+
+    /// Wakes every thread of the parent that waits.
+    pub fn ring_parent(&self) {
+        self.header().parent.ring();
+    }
+
+    /// Spins for the one task waited for, if its worker is known to run on another CPU and no backlog says burst.
+    fn spin_for(&self, ticket: &Ticket, timeout: Option<Duration>) -> bool {
+        let header = self.header();
+        if header.spin_nanoseconds.load(Ordering::Relaxed) == 0 || ticket.want == 0 || self.queued() > 1 {
+            return false;
+        }
+        let Some(worker) = (0..self.shape.workers).find(|&worker| self.current_task(worker) == ticket.want) else {
+            return false;
+        };
+        let mut budget = self.spin_budget(self.lane(worker).worker.cpu.load(Ordering::Relaxed));
+        budget = timeout.map_or(budget, |time| budget.min(time));
+        spin(budget, || header.parent.rung(ticket.seen))
+    }
+}
+
+/// Looks at `done` until it holds or the budget is spent.
+pub(crate) fn spin(budget: Duration, done: impl Fn() -> bool) -> bool {
+    if budget.is_zero() {
+        return false;
+    }
+    let until = monotonic_nanoseconds() + budget.as_nanos() as u64;
+    loop {
+        for _ in 0..32 {
+            if done() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if monotonic_nanoseconds() >= until {
+            return false;
+        }
+    }
+}

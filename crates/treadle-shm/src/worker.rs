@@ -1,0 +1,215 @@
+//! The worker's end of its lane: claim, journal, commit, sleep.
+//!
+//! *Guarantees*: the task in hand stands in a taken slot, in the journal, or in a committed record at any instant;
+//! a wake-up spent on this worker is passed on if it leaves.
+//! *Assumes*: one `WorkerEnd` for each lane, in the process that the parent watches for this lane.
+
+use crate::board::{Board, spin};
+use crate::clock::{cpu_mark, monotonic_nanoseconds};
+use crate::error::RingFull;
+use crate::fault::point;
+use crate::layout::Lane;
+use crate::park::nap;
+use crate::ring::{RingWriter, max_record, record_size};
+use crate::slots::{Claimed, SLOT_PAYLOAD};
+use crate::sync::{Ordering, Slept, fence};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Tasks without a sleep after which a worker dozes on a timer before it sleeps for good. A timed wait arms a timer,
+/// which made one-at-a-time use 2-3 times slower when done after every task (transport study, 4).
+const STREAK: u32 = 8;
+/// How long a doze lasts: as long as the parent's throttle relies on it.
+const DOZE: Duration = Duration::from_micros(50);
+
+/// Why a wait for a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// There is a task to claim (or was: a rival may be faster).
+    Work,
+    /// The parent asks this worker to leave.
+    Stop,
+    /// The time was up.
+    TimedOut,
+    /// A signal arrived.
+    Interrupted,
+}
+
+/// The worker's side of one lane.
+#[derive(Debug)]
+pub struct WorkerEnd {
+    board: Arc<Board>,
+    worker: u32,
+    writer: RingWriter,
+    streak: u32,
+    summoned: bool,
+}
+
+impl WorkerEnd {
+    /// Takes up lane `worker`.
+    ///
+    /// # Panics
+    /// When there is no such worker.
+    pub fn new(board: Arc<Board>, worker: u32) -> WorkerEnd {
+        board.lane(worker).worker.cpu.store(cpu_mark(), Ordering::Relaxed);
+        let writer = RingWriter::new(board.ring(worker));
+        WorkerEnd { board, worker, writer, streak: 0, summoned: false }
+    }
+
+    fn lane(&self) -> &Lane {
+        self.board.lane(self.worker)
+    }
+
+    /// Claims the oldest task, if there is one, and copies its payload into `buffer`.
+    ///
+    /// From then on the task is in hand, until [`WorkerEnd::commit`].
+    pub fn claim(&mut self, buffer: &mut [u8; SLOT_PAYLOAD]) -> Option<Claimed> {
+        let words = &self.board.lane(self.worker).worker;
+        let claimed = self.board.queue().claim(self.worker, buffer, |task| {
+            // [journal] Release, in this order: a reader that sees the same task twice around the time has a pair.
+            words.started.store(monotonic_nanoseconds(), Ordering::Release);
+            words.current.store(task, Ordering::Release);
+        })?;
+        self.streak = self.streak.saturating_add(1);
+        if std::mem::take(&mut self.summoned) {
+            // We were woken for one task; whoever throttled its wake-ups relies on us for the rest.
+            self.board.pass_wake_on();
+        }
+        Some(claimed)
+    }
+
+    /// Whether the parent asks this worker to leave; if so, a wake-up spent on it goes to another.
+    pub fn stop_requested(&self) -> bool {
+        let stop = self.lane().parent.stop.load(Ordering::Acquire) != 0;
+        if stop && self.summoned {
+            self.board.pass_wake_on();
+        }
+        stop
+    }
+
+    /// The task in hand, 0 = none.
+    pub fn current(&self) -> u64 {
+        self.lane().worker.current.load(Ordering::Relaxed)
+    }
+
+    /// The task that the parent wants interrupted, 0 = none.
+    pub fn interrupt_requested(&self) -> u64 {
+        self.lane().parent.interrupt.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps until there is a task, the parent asks to leave, the time is up or a signal arrives.
+    pub fn wait_for_task(&mut self, timeout: Option<Duration>) -> Waited {
+        if let Some(found) = self.look() {
+            return found;
+        }
+        let board = Arc::clone(&self.board);
+        let (header, lane) = (board.header(), board.lane(self.worker));
+        lane.worker.cpu.store(cpu_mark(), Ordering::Relaxed);
+        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+        let mut doze = self.streak >= STREAK;
+        self.streak = 0;
+        if !doze {
+            let budget = board.spin_budget(header.parent_cpu.load(Ordering::Relaxed));
+            let budget = timeout.map_or(budget, |time| budget.min(time));
+            spin(budget, || board.queue().has_work() || lane.parent.stop.load(Ordering::Relaxed) != 0);
+        }
+        loop {
+            let left = deadline.map(|time| time.saturating_duration_since(Instant::now()));
+            let limit = if doze { Some(left.map_or(DOZE, |left| left.min(DOZE))) } else { left };
+            let nap = nap(&header.idle, self.worker, &lane.door.0, board.queue(), &lane.parent.stop, doze, limit);
+            // Waking from a doze counts as being summoned: the parent skipped wake-ups because of it.
+            self.summoned |= nap.summoned || doze;
+            if let Some(found) = self.look() {
+                return found;
+            }
+            match nap.slept {
+                Slept::Interrupted => return Waited::Interrupted,
+                Slept::TimedOut if left.is_some_and(|left| limit.is_some_and(|limit| limit >= left)) => {
+                    return Waited::TimedOut;
+                }
+                Slept::TimedOut | Slept::Rung => doze = false,
+            }
+            self.summoned = false; // there is nothing to pass on
+        }
+    }
+
+    /// Stop before work: who leaves passes its wake-up on.
+    fn look(&mut self) -> Option<Waited> {
+        if self.stop_requested() {
+            self.board.pass_wake_on();
+            return Some(Waited::Stop);
+        }
+        self.board.queue().has_work().then_some(Waited::Work)
+    }
+
+    /// Writes the record that finishes the task in hand, commits it, clears the journal, and wakes the parent if it
+    /// waits for this task, for any, or if the ring is over half full.
+    ///
+    /// # Errors
+    /// [`RingFull`]: nothing happened; see [`WorkerEnd::wait_for_room`].
+    pub fn commit(&mut self, task: u64, kind: u32, parts: &[&[u8]]) -> Result<(), RingFull> {
+        self.writer.push(self.board.ring(self.worker), task, kind, parts)?;
+        // The task is finished from here on. [journal]
+        self.lane().worker.current.store(0, Ordering::Release);
+        point("after-current-cleared");
+        self.tell(task);
+        Ok(())
+    }
+
+    /// Writes a record that does not finish the task in hand.
+    ///
+    /// # Errors
+    /// [`RingFull`]: nothing happened; see [`WorkerEnd::wait_for_room`].
+    pub fn post(&mut self, task: u64, kind: u32, parts: &[&[u8]]) -> Result<(), RingFull> {
+        self.writer.push(self.board.ring(self.worker), task, kind, parts)?;
+        self.tell(task);
+        Ok(())
+    }
+
+    fn tell(&self, task: u64) {
+        let urgent = self.writer.over_half(self.board.ring(self.worker));
+        self.board.header().parent.committed(task, urgent);
+    }
+
+    /// Sleeps until a record of `bytes` bytes fits; false when the time was up, a signal arrived, or it never will
+    /// fit. A request to stop does not end the wait: the task in hand is still to be committed.
+    pub fn wait_for_room(&mut self, bytes: usize, timeout: Option<Duration>) -> bool {
+        let board = Arc::clone(&self.board);
+        let (ring, lane) = (board.ring(self.worker), board.lane(self.worker));
+        let size = record_size(bytes);
+        if bytes > self.max_record() {
+            return false;
+        }
+        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+        loop {
+            let seen = lane.door.0.seen();
+            lane.worker.wants_room.store(1, Ordering::SeqCst);
+            fence(Ordering::SeqCst); // [room] say so before the recheck of the head
+            let fits = self.writer.room(ring, size) >= size;
+            let mut slept = Slept::Rung;
+            let left = deadline.map(|time| time.saturating_duration_since(Instant::now()));
+            if !fits {
+                // Whatever the parent waits for, it must drain this ring first.
+                board.header().parent.committed(0, true);
+                slept = lane.door.0.sleep(seen, left);
+            }
+            lane.worker.wants_room.store(0, Ordering::SeqCst);
+            if fits || self.writer.room(ring, size) >= size {
+                return true;
+            }
+            if slept != Slept::Rung {
+                return false;
+            }
+        }
+    }
+
+    /// The longest record, in bytes, that the ring takes; longer ones go through an arena.
+    pub fn max_record(&self) -> usize {
+        max_record(self.board.shape().ring_bytes.into())
+    }
+
+    /// Sets the lane's free word, for example to the index inside a chunk of calls.
+    pub fn set_progress(&self, value: u64) {
+        self.lane().worker.progress.store(value, Ordering::Relaxed);
+    }
+}
