@@ -72,22 +72,11 @@ def _dump_otherwise(
             return by_value
         except Exception as second:
             error = second
-    raise _explain([("function", function), ("args", arguments), ("kwargs", keywords)], error, cloudpickle is not None) from error
-
-
-def _explain(parts: list[tuple[str, Any]], error: BaseException, have_cloudpickle: bool) -> errors.PayloadError:
-    """The error that names the part which cannot be pickled."""
     from treadle import _pickling
 
-    for path, value in parts:
-        problem = _pickling.find_problem(value, path)
-        if problem is None:
-            continue
-        hint = problem.hint
-        if not have_cloudpickle and isinstance(value, types.FunctionType):
-            hint += "\nhint: with `pip install 'treadle[cloudpickle]'` lambdas and closures travel by value"
-        return errors.PayloadError(f"{problem.sentence()}: {problem.message}\n\nhint: {hint}")
-    return errors.PayloadError(f"the call cannot be pickled: {type(error).__name__}: {error}")
+    raise _pickling.explain_call(
+        function, arguments, keywords, error, have_cloudpickle=cloudpickle is not None
+    ) from error
 
 
 def _dump_with_multiprocessing(whole: Any) -> bytes | None:
@@ -156,7 +145,9 @@ def partial_results(timed: list[Any]) -> PartialChunk:
 
 def unpicklable_result(result: Any, error: BaseException) -> BaseException:
     """The exception of a task whose result cannot travel."""
-    made = _explain([("result", result)], error, True)
+    from treadle import _pickling
+
+    made = _pickling.explain_result(result, error)
     made.__cause__ = error
     return made
 
@@ -336,3 +327,17 @@ def close_loop() -> None:
 def is_coroutine(value: Any) -> bool:
     """Whether a call returned a coroutine that has to be awaited."""
     return type(value) is types.CoroutineType
+
+
+# ---- failures of the choice
+
+
+def choice_failed(kind: str, message: str, hint: str | None, detail: str | None) -> BaseException:
+    """A comparison that could not be made."""
+    text = "\n\n".join(part for part in (message, detail, hint and f"hint: {hint}") if part)
+    return errors.MeasureError(text, kind)
+
+
+def record_failed(message: str, hint: str | None) -> BaseException:
+    """A decision that cannot be found or read."""
+    return errors.RecordError(message if hint is None else f"{message}\n\nhint: {hint}")

@@ -3,6 +3,7 @@
 
 use pyo3::prelude::*;
 
+mod choice;
 mod codec;
 mod future;
 mod lease;
@@ -15,6 +16,8 @@ mod worker;
 /// The native half of treadle.
 #[pymodule(gil_used = false)]
 mod _core {
+    #[pymodule_export]
+    use crate::choice::{command, compare, load_decision, usable_cores};
     #[pymodule_export]
     use crate::codec::{decode_scalars, encode_scalars};
     #[pymodule_export]

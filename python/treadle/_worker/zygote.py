@@ -24,6 +24,8 @@ _LONGEST = 128 * 1024
 def main() -> None:
     """Serves until the parent is gone."""
     channel = _take_channel()
+    # The thread that started this process blocks every signal, and a child inherits that.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     # Ctrl-C reaches the whole process group: the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     fields = channel.recv(_LONGEST).split(b"\0")

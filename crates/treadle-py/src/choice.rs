@@ -1,0 +1,122 @@
+//! The choice and the command line, as functions of `treadle._core`: arguments in, JSON or an exit code out.
+
+use std::io::{IsTerminal, stderr, stdout};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
+use pyo3::prelude::*;
+use rustix::termios::tcgetwinsize;
+use serde_json::Value;
+use treadle_core::choice::compare::Silent;
+use treadle_core::choice::laboratory::Surroundings;
+use treadle_core::choice::{self, ChoiceError, Request};
+use treadle_top::World;
+
+use crate::future::lock;
+use crate::pickling;
+
+/// A pending signal's exception, taken at the first look that found one.
+#[derive(Default)]
+struct Signals(Mutex<Option<PyErr>>);
+
+impl Signals {
+    /// Whether the user interrupted. Looks with the interpreter's lock, which the caller has released.
+    fn interrupted(&self) -> bool {
+        if lock(&self.0).is_none()
+            && let Err(error) = Python::attach(|py| py.check_signals())
+        {
+            *lock(&self.0) = Some(error);
+        }
+        lock(&self.0).is_some()
+    }
+}
+
+fn error_of(py: Python<'_>, error: &ChoiceError, signals: Signals) -> PyErr {
+    let kind = match error {
+        ChoiceError::Interrupted => {
+            return signals.0.into_inner().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
+        }
+        ChoiceError::Usage { .. } => "usage",
+        ChoiceError::Function { .. } => "function",
+    };
+    match pickling::payload(py, "choice_failed")
+        .and_then(|make| make.call1((kind, error.to_string(), error.hint(), error.detail())))
+    {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(error) => error,
+    }
+}
+
+/// The interpreter in which this package is installed.
+fn python(py: Python<'_>) -> PyResult<String> {
+    PyModule::import(py, "sys")?.getattr("executable")?.extract()
+}
+
+/// Runs the command `treadle` with these words, the program's name first; returns its exit code.
+#[pyfunction]
+pub(crate) fn command(py: Python<'_>, words: Vec<String>) -> PyResult<i32> {
+    let python = PathBuf::from(python(py)?);
+    let directory = std::env::current_dir()?;
+    Ok(py.detach(|| {
+        let signals = Signals::default();
+        let interrupted = || signals.interrupted();
+        let environment = |name: &str| std::env::var(name).ok();
+        let terminal = stdout().is_terminal().then(|| tcgetwinsize(stdout()).ok()).flatten();
+        let mut world = World {
+            stdout: &mut stdout(),
+            stderr: &mut stderr(),
+            python,
+            interrupted: &interrupted,
+            terminal: terminal.map(|size| (size.ws_col, size.ws_row)),
+            rewrite: stderr().is_terminal(),
+            directory,
+            environment: &environment,
+            laboratory: None,
+        };
+        treadle_top::run(words.get(1..).unwrap_or_default(), &mut world)
+    }))
+}
+
+/// Compares the plans for a function over its inputs: a request as JSON in, the comparison as JSON out.
+#[pyfunction]
+pub(crate) fn compare(py: Python<'_>, request: &str) -> PyResult<String> {
+    let bad = |error: serde_json::Error| PyValueError::new_err(format!("no request: {error}"));
+    let mut fields: Value = serde_json::from_str(request).map_err(bad)?;
+    let default = python(py)?;
+    if let Some(fields) = fields.as_object_mut() {
+        let interpreter = fields.remove("python").and_then(|python| python.as_str().map(str::to_owned));
+        fields.insert("laboratory".into(), Request::laboratory_of(&interpreter.unwrap_or(default)).into());
+    }
+    let request: Request = serde_json::from_value(fields).map_err(bad)?;
+    let signals = Signals::default();
+    let outcome = py.detach(|| {
+        let interrupted = || signals.interrupted();
+        let surroundings =
+            Surroundings { clock: &treadle_probe::clock::monotonic, interrupted: &interrupted };
+        choice::compare(&request, &mut Silent, surroundings)
+    });
+    let comparison = outcome.map_err(|error| error_of(py, &error, signals))?;
+    serde_json::to_string(&comparison).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+/// The plan recorded under `name` in the nearest `treadle.toml` of `directory` or above it, as JSON.
+#[pyfunction]
+pub(crate) fn load_decision(py: Python<'_>, directory: &str, name: &str) -> PyResult<String> {
+    match choice::load_decision(Path::new(directory), name) {
+        Ok(plan) => serde_json::to_string(&plan).map_err(|error| PyValueError::new_err(error.to_string())),
+        Err(error) => {
+            let text = error.to_string();
+            match pickling::payload(py, "record_failed").and_then(|make| make.call1((text, error.hint()))) {
+                Ok(exception) => Err(PyErr::from_value(exception)),
+                Err(error) => Err(error),
+            }
+        }
+    }
+}
+
+/// The cores that this process may use: the smallest of its affinity and the quota of every control group above it.
+#[pyfunction]
+pub(crate) fn usable_cores() -> f64 {
+    treadle_probe::usable_cores().cores
+}
