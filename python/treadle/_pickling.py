@@ -245,11 +245,14 @@ def _reduced_parts(value: Any, path: str) -> Iterator[tuple[Any, str]]:
 def _state_parts(state: Any, path: str) -> Iterator[tuple[Any, str]]:
     if state is None:
         return
-    if isinstance(state, tuple) and len(state) == 2:
-        if all(part is None or isinstance(part, dict) for part in state):
-            for part in state:  # (__dict__, slots)
-                yield from _state_parts(part, path)
-            return
+    if (
+        isinstance(state, tuple)
+        and len(state) == 2
+        and all(part is None or isinstance(part, dict) for part in state)
+    ):
+        for part in state:  # (__dict__, slots)
+            yield from _state_parts(part, path)
+        return
     if isinstance(state, dict):
         for name, part in state.items():
             if isinstance(name, str) and name.isidentifier():

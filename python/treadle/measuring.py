@@ -113,6 +113,7 @@ def ask(
             "limit": len(items),
             "budget_s": budget_s,
             "python": sys.executable,
+            "ignore_noise": os.environ.get("TREADLE_NOISE") == "ignore",
             **{key: value for key, value in more.items() if value is not None},
         }
         found: dict[str, Any] = json.loads(_core.compare(json.dumps(request)))

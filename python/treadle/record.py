@@ -17,9 +17,8 @@ def decided(name: str, directory: str | os.PathLike[str] | None = None) -> Plan:
     the engine's error (a `treadle.TreadleError`) when there is no such file, no such name, or the plan in
     it cannot be read; the message says which, and what names there are.
     """
-    from treadle.plan import Plan
-
     from treadle import _core
+    from treadle.plan import Plan
 
     folder = os.getcwd() if directory is None else os.fspath(directory)
     plan = json.loads(_core.load_decision(folder, name))

@@ -76,7 +76,8 @@ class Conversation:
         """The ``error`` of a request that must fail."""
         self.tell({"do": word, **more})
         reply = self.hear()
-        assert reply is not None and "error" in reply, reply
+        assert reply is not None, f"{word}: it ended with {self.process.wait()}"
+        assert "error" in reply, reply
         found: dict[str, Any] = reply["error"]
         return found
 

@@ -61,7 +61,8 @@ def test_from_a_script(plan: dict[str, int], laboratory: Any, write: Write, tmp_
     ran = run(tmp_path, "points.py", "delivery", "double")
     assert ran.returncode == 0, ran.stderr
     found = load(laboratory)
-    assert found["target"].endswith(":double") and found["count"] == 6
+    assert found["target"].endswith(":double")
+    assert found["count"] == 6
     laboratory.ask("plan", plan=plan)
     block = laboratory.ask("block", first=0, count=6, seconds=60.0)
     assert (block["count"], block["errors"]) == (6, 0), block
@@ -117,7 +118,8 @@ def test_a_script_without_its_guard_is_refused(
     refused = laboratory.refused(
         "load", target=None, items=None, pickled="delivery", star=False, limit=10
     )
-    assert refused["kind"] == "target-raised" and "__main__" in refused["hint"]
+    assert refused["kind"] == "target-raised"
+    assert "__main__" in refused["hint"]
 
 
 def test_what_cannot_travel_even_by_value_is_named(write: Write, tmp_path: Path) -> None:
@@ -132,4 +134,5 @@ def test_what_cannot_travel_even_by_value_is_named(write: Write, tmp_path: Path)
     )
     ran = run(tmp_path, "locked.py")
     assert ran.returncode != 0
-    assert "args[0] is a _thread.lock" in ran.stderr and "hint:" in ran.stderr
+    assert "args[0] is a _thread.lock" in ran.stderr
+    assert "hint:" in ran.stderr

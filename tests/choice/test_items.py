@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from treadle._laboratory import items
 from treadle._laboratory.refusal import Refusal
 
@@ -28,13 +27,15 @@ def refusal(spec: str, star: bool = False) -> Refusal:
 
 def test_range() -> None:
     found = items.load("range:5", 100, False)
-    assert found.values == [0, 1, 2, 3, 4] and not found.truncated
+    assert found.values == [0, 1, 2, 3, 4]
+    assert not found.truncated
 
 
 def test_more_than_the_limit_is_cut_and_said(write: Write) -> None:
     write("endless_source.py", "import itertools\ndef numbers():\n    return itertools.count()\n")
     found = items.load("endless_source:numbers", 7, False)
-    assert found.values == list(range(7)) and found.truncated
+    assert found.values == list(range(7))
+    assert found.truncated
     assert not items.load("range:7", 7, False).truncated
 
 
@@ -115,4 +116,6 @@ def test_the_users_own_frames_are_shown(write: Write) -> None:
     write("deep_source.py", "def f():\n    return g()\ndef g():\n    raise ValueError('deep')\n")
     detail = refusal("deep_source:f").detail
     assert detail is not None
-    assert "in g" in detail and "_laboratory" not in detail and "ValueError: deep" in detail
+    assert "in g" in detail
+    assert "_laboratory" not in detail
+    assert "ValueError: deep" in detail

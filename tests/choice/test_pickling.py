@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
-
 from treadle._pickling import (
     explain_call,
     explain_result,
@@ -90,7 +89,7 @@ def replaced(value: int) -> int:
 original_replaced = replaced
 
 
-def replaced(value: int) -> int:  # type: ignore[no-redef]  # noqa: F811
+def replaced(value: int) -> int:  # type: ignore[no-redef]
     return -value
 
 
@@ -152,7 +151,8 @@ def test_the_culprit_is_named_by_its_path(value: Any, path: str, kind: str) -> N
     problem = find_problem(value, "args")
     assert problem is not None
     assert (problem.path, problem.type) == (path, kind)
-    assert problem.hint and problem.message
+    assert problem.hint
+    assert problem.message
 
 
 @pytest.mark.parametrize(
@@ -182,10 +182,12 @@ def test_open_files_and_sockets_are_to_be_opened_in_the_worker(tmp_path: Any) ->
     with open(path) as text, open(path, "rb") as binary, io.FileIO(path) as raw:
         for file in (text, binary, raw):
             problem = find_problem(file)
-            assert problem is not None and "path" in problem.hint
+            assert problem is not None
+            assert "path" in problem.hint
     with socket.socket() as connection:
         problem = find_problem(connection)
-        assert problem is not None and "initializer" in problem.hint
+        assert problem is not None
+        assert "initializer" in problem.hint
 
 
 def test_a_value_that_holds_itself_ends_the_walk() -> None:
@@ -213,14 +215,16 @@ def test_an_exception_that_cannot_be_rebuilt_is_found_by_the_round_trip_only() -
     assert find_problem(broken) is None
     problem = find_round_trip_problem(broken, "exception")
     assert problem is not None
-    assert problem.path == "exception" and "super().__init__" in problem.hint
+    assert problem.path == "exception"
+    assert "super().__init__" in problem.hint
     assert find_round_trip_problem(sound) is None
 
 
 def test_what_cannot_be_read_back_is_named() -> None:
     problem = find_round_trip_problem(Unloadable(), "result")
     assert problem is not None
-    assert "cannot come back" in problem.message and "__setstate__" in problem.hint
+    assert "cannot come back" in problem.message
+    assert "__setstate__" in problem.hint
 
 
 def test_the_answer_agrees_with_pickle() -> None:
@@ -239,7 +243,8 @@ def test_large_buffers_are_not_copied() -> None:
     array = numpy.zeros(10_000_000)
     assert find_problem({"array": array}) is None
     problem = find_problem({"array": array, "lock": lock()}, "args[0]")
-    assert problem is not None and problem.path == "args[0]['lock']"
+    assert problem is not None
+    assert problem.path == "args[0]['lock']"
 
 
 def test_the_sentence_reads() -> None:
@@ -252,12 +257,15 @@ def test_the_executors_errors_name_the_part_and_the_way_out() -> None:
     pytest.importorskip("treadle.errors")
     error = explain_call(plain, (1, Client()), {}, TypeError("no"), have_cloudpickle=False)
     assert isinstance(error, pickle.PicklingError)
-    assert "args[1].session._lock" in str(error) and "plain" in str(error)
-    assert "\n\nhint: " in str(error) and "cloudpickle" not in str(error)
+    assert "args[1].session._lock" in str(error)
+    assert "plain" in str(error)
+    assert "\n\nhint: " in str(error)
+    assert "cloudpickle" not in str(error)
     error = explain_call(plain, (), {"client": Client()}, TypeError("no"), have_cloudpickle=False)
     assert "kwargs['client'].session._lock" in str(error)
     error = explain_call(named_lambda, (1,), {}, TypeError("no"), have_cloudpickle=False)
-    assert "the function is a lambda" in str(error) and "install cloudpickle" in str(error)
+    assert "the function is a lambda" in str(error)
+    assert "install cloudpickle" in str(error)
     error = explain_call(named_lambda, (1,), {}, TypeError("no"), have_cloudpickle=True)
     assert "install cloudpickle" not in str(error)
     error = explain_result({"client": Client()}, TypeError("no"))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from treadle._laboratory import serial
 from treadle._laboratory.position import Position
 from treadle._laboratory.target import Target
@@ -95,11 +94,15 @@ def profile(
 
 def test_computing_is_cpu_time(profile: Callable[..., dict[str, Any]]) -> None:
     found = profile("spin", [3] * 20)
-    assert found["count"] == 20 and found["measured"] == 19 and len(found["walls"]) == 19
+    assert found["count"] == 20
+    assert found["measured"] == 19
+    assert len(found["walls"]) == 19
     assert found["thread_cpu_s"] >= 0.0029
     assert found["wall_s"] >= 0.0029
     assert found["process_cpu_s"] >= found["thread_cpu_s"] * 0.99
-    assert found["errors"] == 0 and found["first_error"] is None and not found["all_failed"]
+    assert found["errors"] == 0
+    assert found["first_error"] is None
+    assert not found["all_failed"]
 
 
 def test_waiting_is_not_cpu_time(profile: Callable[..., dict[str, Any]]) -> None:
@@ -134,10 +137,13 @@ def test_two_threads_do_not_speed_up_what_holds_the_lock(
 
 def test_errors_are_counted_and_the_first_is_told(profile: Callable[..., dict[str, Any]]) -> None:
     found = profile("half_fail", list(range(10)))
-    assert found["errors"] == 5 and found["measured"] == 4 and not found["all_failed"]
+    assert found["errors"] == 5
+    assert found["measured"] == 4
+    assert not found["all_failed"]
     error = found["first_error"]
     assert (error["index"], error["type"], error["message"]) == (1, "ValueError", "odd 1")
-    assert "known_jobs.py" in error["traceback"] and "serial.py" not in error["traceback"]
+    assert "known_jobs.py" in error["traceback"]
+    assert "serial.py" not in error["traceback"]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("always_fail", "KeyError"), ("leave", "SystemExit")])
@@ -145,13 +151,16 @@ def test_a_function_that_always_fails(
     name: str, kind: str, profile: Callable[..., dict[str, Any]]
 ) -> None:
     found = profile(name, list(range(5)))
-    assert found["all_failed"] and found["errors"] == found["count"] == 5
-    assert found["first_error"]["type"] == kind and found["wall_s"] > 0
+    assert found["all_failed"]
+    assert found["errors"] == found["count"] == 5
+    assert found["first_error"]["type"] == kind
+    assert found["wall_s"] > 0
 
 
 def test_a_single_input_is_enough(profile: Callable[..., dict[str, Any]]) -> None:
     found = profile("spin", [2])
-    assert found["count"] == 1 and len(found["walls"]) == 1
+    assert found["count"] == 1
+    assert len(found["walls"]) == 1
     assert found["thread_cpu_s"] >= 0.0019
 
 
@@ -173,7 +182,8 @@ def test_arrays_travel_out_of_band(profile: Callable[..., dict[str, Any]]) -> No
 def test_what_cannot_travel_is_named(profile: Callable[..., dict[str, Any]]) -> None:
     assert profile("locked", [1, 2, 3])["pickle"]["result"]["type"] == "_thread.lock"
     found = profile("raise_odd", [0, 1, 2, 3])["pickle"]
-    assert found["result"] is None and "super().__init__" in found["exception"]["hint"]
+    assert found["result"] is None
+    assert "super().__init__" in found["exception"]["hint"]
     lambdas = profile("half_fail", [[lambda: 1]] * 3)["pickle"]["argument"]
     assert (lambdas["path"], lambdas["type"]) == ("args[0][0]", "lambda")
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from treadle._laboratory import target
 from treadle._laboratory.refusal import Refusal
 
@@ -41,10 +40,14 @@ def test_a_module(write: Write) -> None:
         "def resize(path):\n    return path\nasync def fetch(url):\n    return url\n",
     )
     found = target.load("resize_job:resize")
-    assert found.function(3) == 3 and found.name == "resize_job:resize"
-    assert found.file is not None and found.file.endswith("resize_job.py")
-    assert found.source_hash is not None and len(found.source_hash) == 64
-    assert not found.is_async and target.load("resize_job:fetch").is_async
+    assert found.function(3) == 3
+    assert found.name == "resize_job:resize"
+    assert found.file is not None
+    assert found.file.endswith("resize_job.py")
+    assert found.source_hash is not None
+    assert len(found.source_hash) == 64
+    assert not found.is_async
+    assert target.load("resize_job:fetch").is_async
 
 
 def test_the_source_hash_follows_the_source(write: Write) -> None:
@@ -68,7 +71,8 @@ def test_a_file_of_a_package_keeps_its_full_name(write: Write) -> None:
     write("outer_pack/base.py", "NUMBER = 5\n")
     write("outer_pack/job.py", "from .base import NUMBER\ndef f(x):\n    return x + NUMBER\n")
     found = target.load("outer_pack/job.py:f")
-    assert found.name == "outer_pack.job:f" and found.function(1) == 6
+    assert found.name == "outer_pack.job:f"
+    assert found.function(1) == 6
 
 
 def test_methods_by_their_qualified_name(write: Write) -> None:
@@ -105,7 +109,8 @@ def test_each_mistake_has_its_kind(text: str, kind: str, word: str, write: Write
     write("missing_import_job.py", "import absent_dependency\n")
     write("syntax_job.py", "x = 1\ndef f(:\n    pass\n")
     found = refusal(text)
-    assert found.kind == kind and word in found.message
+    assert found.kind == kind
+    assert word in found.message
 
 
 def test_a_near_name_is_offered(write: Write) -> None:

@@ -205,7 +205,7 @@ def _vanishes(pid: int) -> bool:
 def treadle(tmp_path: Path) -> Iterator[Treadle]:
     """The command in a folder that holds ``jobs.py``."""
     (tmp_path / "jobs.py").write_text(JOBS)
-    yield Treadle(tmp_path)
+    return Treadle(tmp_path)
 
 
 @pytest.fixture

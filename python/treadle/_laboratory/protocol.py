@@ -31,15 +31,16 @@ def _take_streams() -> tuple[TextIO, int]:
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.close(null)
-    os.register_at_fork(after_in_child=lambda: (_close(requests), _close(replies)))
+
+    def forget() -> None:
+        for descriptor in (requests, replies):
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
+
+    os.register_at_fork(after_in_child=forget)
     return open(requests, encoding="utf-8", closefd=False), replies
-
-
-def _close(descriptor: int) -> None:
-    try:
-        os.close(descriptor)
-    except OSError:
-        pass
 
 
 def _end_when_unheard(replies: int) -> None:

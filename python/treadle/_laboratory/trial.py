@@ -40,7 +40,7 @@ LATENCIES = 2000
 #: Longest that warm-up waits for all workers to have arrived, seconds; those absent then start cold.
 WARM_UP_S = 10.0
 
-Outcome = tuple[float, Any, "dict[str, Any] | None"]
+Outcome = tuple["float | None", Any, "dict[str, Any] | None"]
 
 
 def timed_call(function: Callable[..., Any], *given: Any) -> Outcome:
@@ -99,17 +99,7 @@ def open_pool(plan: dict[str, int]) -> Executor:
     """The executor of `plan`."""
     import treadle
 
-    if not hasattr(treadle, "Executor"):  # until the engine is there: the standard library's pools
-        import concurrent.futures
-        import multiprocessing
-
-        if set(plan) == {"threads"}:
-            return concurrent.futures.ThreadPoolExecutor(plan["threads"])
-        if set(plan) == {"processes"}:
-            context = multiprocessing.get_context("forkserver")
-            return concurrent.futures.ProcessPoolExecutor(plan["processes"], context)
-        raise NotImplementedError(f"no executor yet for {plan}")
-    return treadle.Executor(**plan)
+    return treadle.Executor(treadle.Plan.from_mapping(plan))
 
 
 @contextlib.contextmanager
@@ -126,8 +116,9 @@ def warm(pool: Executor, function: Any, plan: dict[str, int], workers: int) -> N
     """Every worker has started and imported `function` (a function, or the name of its module)."""
     if plan.get("coroutines"):
         loops = plan.get("processes", 1)
-        for future in [pool.submit(arrive_on_loop) for _ in range(loops)]:
-            future.result(WARM_UP_S)
+        awaited: Callable[[], Any] = arrive_on_loop
+        for turning in [pool.submit(awaited) for _ in range(loops)]:
+            turning.result(WARM_UP_S)
         return
     with meeting_place() as folder:
         futures = [
@@ -160,8 +151,8 @@ class Trial:
         else:
             self._open()
         self.start_s = time.perf_counter() - started
-        call = timed_await if target.is_async else timed_call
-        self._call = functools.partial(call, target.function)
+        timed: Callable[..., Any] = timed_await if target.is_async else timed_call
+        self._call: Callable[..., Any] = functools.partial(timed, target.function)
 
     def _check(self) -> None:
         plan, name = self._plan, self._target.name
@@ -320,7 +311,7 @@ class _Tally:
         self._first_error: dict[str, Any] | None = None
         self._latencies: list[float] = []
 
-    def add(self, index: int, outcome: tuple[float | None, Any, dict[str, Any] | None]) -> None:
+    def add(self, index: int, outcome: Outcome) -> None:
         """One task ended; without seconds it failed on its way (its payload could not travel)."""
         seconds, _, error = outcome
         self.count += 1
