@@ -141,11 +141,7 @@ impl Arena {
 
     /// Takes a block back by force, because its peer died or never got it. A reference to no live block is ignored.
     pub fn free(&mut self, block: BlockRef) {
-        if let Some(start) = block.offset.checked_sub(BLOCK_HEADER)
-            && let Some(key) = block.extent_offset.checked_add(start)
-        {
-            self.extents.free_at(key, block.len);
-        }
+        self.extents.free_block(block);
     }
 
     /// Takes a block back by force if it still is the allocation of this serial, not a later one in its place.

@@ -3,7 +3,7 @@
 //! *Assumes*: it lies in the owner's private memory; nothing here is ever read from shared memory but the `released`
 //! word of a block.
 
-use crate::block::{BLOCK_HEADER, header_at};
+use crate::block::{BLOCK_HEADER, BlockRef, header_at};
 use crate::error::ShmError;
 use crate::segment::{Mapping, punch};
 use crate::sync::Ordering;
@@ -141,15 +141,17 @@ impl Extents {
         self.places.get(&key).map(|&place| self.live[place].serial)
     }
 
-    /// Takes a live block back, by its place in the file; false when there is none of this length.
-    pub(crate) fn free_at(&mut self, key: u64, len: u64) -> bool {
-        match self.places.get(&key) {
-            Some(&place) if self.live[place].len == len => {
-                self.free_place(place);
-                true
-            }
-            _ => false,
+    /// Takes a live block back; false when there is none with exactly these numbers.
+    pub(crate) fn free_block(&mut self, block: BlockRef) -> bool {
+        let Some(start) = block.offset.checked_sub(BLOCK_HEADER) else { return false };
+        let place = block.extent_offset.checked_add(start).and_then(|key| self.places.get(&key).copied());
+        let Some((place, spot)) = place.map(|place| (place, self.live[place])) else { return false };
+        let extent_len = self.map_of(&spot).map_or(0, |map| map.len() as u64);
+        let same = (spot.extent, extent_len, spot.len) == (block.extent_offset, block.extent_len, block.len);
+        if same {
+            self.free_place(place);
         }
+        same
     }
 
     fn free_place(&mut self, place: usize) {
@@ -208,19 +210,20 @@ impl Extents {
     /// Gives idle memory above `keep` bytes back: whole extents first, then big free blocks, the biggest first.
     pub(crate) fn trim(&mut self, keep: u64, fd: BorrowedFd<'_>) {
         let in_use: u64 = self.live.iter().map(|spot| spot.class).sum();
-        let mut idle = self.populated().saturating_sub(in_use);
         let extents: Vec<u64> = self.idle_extents().collect();
         for offset in extents.into_iter().rev() {
-            if idle <= keep {
+            if self.populated().saturating_sub(in_use) <= keep {
                 return;
             }
-            let Some(extent) = self.by_offset.get_mut(&offset) else { continue };
-            if extent.populated > 0 && punch(fd, offset, extent.map.len() as u64) {
-                idle = idle.saturating_sub(extent.populated);
+            if let Some(extent) = self.by_offset.get_mut(&offset)
+                && extent.populated > 0
+                && punch(fd, offset, extent.map.len() as u64)
+            {
                 extent.populated = 0;
                 self.forget_free_of(offset);
             }
         }
+        let mut idle = self.populated().saturating_sub(in_use);
         for spot in self.free.range_mut(TRIM_BLOCK..).rev().flat_map(|(_, spots)| spots) {
             if idle <= keep {
                 return;

@@ -31,8 +31,8 @@ macro_rules! modules {
     };
 }
 modules! {
-    protocol: park, ring, slots, sync;
-    engine: arena, block, board, clock, extents, layout, peer, publisher, reader, recover, segment, thread, worker
+    protocol: park, recover, ring, slots, sync;
+    engine: arena, block, board, clock, extents, layout, peer, publisher, reader, segment, thread, worker
 }
 
 pub use error::{RingFull, ShmError};

@@ -5,6 +5,7 @@
 //! taken by a process that dies is repeated by `recover`, which rings every bell.
 //! *Assumes*: callers recheck after arming; a worker that leaves with work still queued passes its wake-up on.
 #![allow(unreachable_pub)] // the loom tests, an outside crate, reach these
+#![cfg_attr(loom, allow(clippy::new_without_default, clippy::unwrap_used))] // models, not products
 
 use crate::fault::point;
 use crate::slots::Queue;

@@ -3,8 +3,13 @@
 //! *Guarantees*: right whatever instruction the worker died at; may be called again.
 //! *Assumes*: the death was observed (a pidfd), and the worker's ring was drained after it.
 
+#![allow(unreachable_pub)] // the loom tests, an outside crate, reach these
+
+#[cfg(not(loom))]
 use crate::board::Board;
-use crate::sync::{Ordering, fence};
+use crate::park::{Doorbell, IdleSet};
+use crate::slots::Queue;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// What a dead worker left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +24,41 @@ pub struct Recovered {
     pub damaged: usize,
 }
 
+/// What a dead worker may have left in shared memory.
+#[derive(Debug)]
+pub struct Remains<'a> {
+    /// The dead worker's number.
+    pub worker: u32,
+    /// The queue, for its taken slots.
+    pub queue: Queue<'a>,
+    /// For its idle bit.
+    pub idle: &'a IdleSet,
+    /// For its count as a sleeper.
+    pub door: &'a Doorbell,
+    /// Its journal.
+    pub current: &'a AtomicU64,
+    /// Its wish for room.
+    pub wants_room: &'a AtomicU32,
+}
+
+impl Remains<'_> {
+    /// Finds the worker's tasks and clears what it armed. Ring every bell afterwards.
+    pub fn clear(self, published: impl Fn() -> u64) -> Recovered {
+        let reclaimed = self.queue.reclaim(self.worker, published);
+        let current = match self.current.swap(0, Ordering::AcqRel) {
+            0 => None,
+            task => Some(task),
+        };
+        self.idle.disarm(self.worker);
+        self.door.forget_sleepers();
+        self.wants_room.store(0, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let claimed = reclaimed.claimed.into_iter().filter(|task| Some(*task) != current).collect();
+        Recovered { claimed, current, damaged: reclaimed.damaged }
+    }
+}
+
+#[cfg(not(loom))]
 impl Board {
     /// Recovers the lane of a worker that died. Its ring must have been drained before.
     ///
@@ -26,18 +66,20 @@ impl Board {
     /// with it. The lane can be used again after [`Board::reset_lane`].
     pub fn recover(&self, worker: u32) -> Recovered {
         let lane = self.lane(worker);
-        let reclaimed = self.queue().reclaim(worker, self.published.load(Ordering::Acquire));
-        let current = match lane.worker.current.swap(0, Ordering::AcqRel) {
-            0 => None,
-            task => Some(task),
-        };
+        let recovered = Remains {
+            worker,
+            queue: self.queue(),
+            idle: &self.header().idle,
+            door: &lane.door.0,
+            current: &lane.worker.current,
+            wants_room: &lane.worker.wants_room,
+        }
+        .clear(|| self.published.load(Ordering::Acquire));
         lane.worker.started.store(0, Ordering::Relaxed);
-        self.forget(worker);
-        fence(Ordering::SeqCst);
+        lane.worker.cpu.store(0, Ordering::Relaxed);
         self.ring_parent();
         self.wake_all_workers();
-        let claimed = reclaimed.claimed.into_iter().filter(|task| Some(*task) != current).collect();
-        Recovered { claimed, current, damaged: reclaimed.damaged }
+        recovered
     }
 
     /// Makes the lane fresh for a replacement: the ring is empty, no stop is asked for, no task is in hand.
@@ -45,7 +87,9 @@ impl Board {
     /// Call it before the replacement opens the board, and after [`Board::recover`].
     pub fn reset_lane(&self, worker: u32) {
         let lane = self.lane(worker);
-        self.forget(worker);
+        self.header().idle.disarm(worker);
+        lane.door.0.forget_sleepers();
+        lane.worker.wants_room.store(0, Ordering::SeqCst);
         let head = self.read_heads[worker as usize].load(Ordering::Relaxed);
         lane.worker.current.store(0, Ordering::Relaxed);
         lane.worker.started.store(0, Ordering::Relaxed);
@@ -54,14 +98,5 @@ impl Board {
         lane.parent.interrupt.store(0, Ordering::Relaxed);
         lane.parent.head.store(head, Ordering::Release);
         lane.worker.tail.store(head, Ordering::Release);
-    }
-
-    /// Clears what a dead worker armed.
-    fn forget(&self, worker: u32) {
-        let lane = self.lane(worker);
-        self.header().idle.disarm(worker);
-        lane.door.0.forget_sleepers();
-        lane.worker.wants_room.store(0, Ordering::SeqCst);
-        lane.worker.cpu.store(0, Ordering::Relaxed);
     }
 }

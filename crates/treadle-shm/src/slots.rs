@@ -243,21 +243,17 @@ impl<'a> Queue<'a> {
     }
 
     /// Frees every slot that the dead worker `owner` had taken and sets the head hint back to where nothing can
-    /// have been missed; `published` is the publisher's next position.
-    pub fn reclaim(&self, owner: u32, published: u64) -> Reclaimed {
+    /// have been missed; `published` tells the publisher's next position, which may move meanwhile.
+    pub fn reclaim(&self, owner: u32, published: impl Fn() -> u64) -> Reclaimed {
         let mut found = Reclaimed::default();
-        let oldest = published.saturating_sub(self.capacity());
+        let oldest = published().saturating_sub(self.capacity());
         for (index, slot) in self.slots.iter().enumerate() {
             let state = slot.state.load(Ordering::Acquire);
             let position = position_of(state);
             let in_place = position & (self.capacity() - 1) == index as u64;
             let sound = in_place
-                && match tag_of(state) {
-                    FREE => position >= oldest && position <= published + self.capacity(),
-                    // The publisher may have moved on since `published` was read.
-                    READY | TAKEN => position >= oldest,
-                    _ => false,
-                };
+                && tag_of(state) <= TAKEN
+                && (oldest..=published() + self.capacity()).contains(&position);
             if !sound {
                 found.damaged += 1;
             } else if tag_of(state) == TAKEN && owner_of(state) == owner {

@@ -3,6 +3,7 @@
 //! *Guarantees*: outside loom every type here has the size and bits of the plain integer, so that it may lie in a
 //! mapped segment; a [`Futex`] is process-shared.
 #![allow(unreachable_pub)] // the loom tests, an outside crate, reach these
+#![cfg_attr(loom, allow(clippy::new_without_default, clippy::unwrap_used))] // models, not products
 
 #[cfg(loom)]
 pub use loom::sync::{
@@ -88,9 +89,13 @@ impl Futex {
         let _ = rustix::thread::futex::wake(&self.word, rustix::thread::futex::Flags::empty(), i32::MAX as u32);
     }
 
-    /// Sleeps while the word equals `seen`; the model has no clock, so `timeout` is not looked at.
+    /// Sleeps while the word equals `seen`; the model has no clock, so a timed sleep is over after others could run.
     #[cfg(loom)]
-    pub fn wait(&self, seen: u32, _timeout: Option<Duration>) -> Slept {
+    pub fn wait(&self, seen: u32, timeout: Option<Duration>) -> Slept {
+        if timeout.is_some() {
+            loom::thread::yield_now();
+            return if self.load() == seen { Slept::TimedOut } else { Slept::Rung };
+        }
         let held = self.lock.lock().unwrap();
         if self.word.load(Ordering::SeqCst) == seen {
             drop(self.sleepers.wait(held).unwrap());

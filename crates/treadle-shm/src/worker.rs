@@ -78,9 +78,13 @@ impl WorkerEnd {
         Some(claimed)
     }
 
-    /// Whether the parent asks this worker to leave.
+    /// Whether the parent asks this worker to leave; if so, a wake-up spent on it goes to another.
     pub fn stop_requested(&self) -> bool {
-        self.lane().parent.stop.load(Ordering::Acquire) != 0
+        let stop = self.lane().parent.stop.load(Ordering::Acquire) != 0;
+        if stop && self.summoned {
+            self.board.pass_wake_on();
+        }
+        stop
     }
 
     /// The task in hand, 0 = none.
@@ -132,7 +136,6 @@ impl WorkerEnd {
     /// Stop before work: who leaves passes its wake-up on.
     fn look(&mut self) -> Option<Waited> {
         if self.stop_requested() {
-            self.summoned = false;
             self.board.pass_wake_on();
             return Some(Waited::Stop);
         }
@@ -168,8 +171,8 @@ impl WorkerEnd {
         self.board.header().parent.committed(task, urgent);
     }
 
-    /// Sleeps until a record of `bytes` bytes fits; false when the time was up, a signal arrived, the parent asks to
-    /// leave, or it never will fit.
+    /// Sleeps until a record of `bytes` bytes fits; false when the time was up, a signal arrived, or it never will
+    /// fit. A request to stop does not end the wait: the task in hand is still to be committed.
     pub fn wait_for_room(&mut self, bytes: usize, timeout: Option<Duration>) -> bool {
         let board = Arc::clone(&self.board);
         let (ring, lane) = (board.ring(self.worker), board.lane(self.worker));
@@ -185,7 +188,7 @@ impl WorkerEnd {
             let fits = self.writer.room(ring, size) >= size;
             let mut slept = Slept::Rung;
             let left = deadline.map(|time| time.saturating_duration_since(Instant::now()));
-            if !fits && !self.stop_requested() {
+            if !fits {
                 // Whatever the parent waits for, it must drain this ring first.
                 board.header().parent.committed(0, true);
                 slept = lane.door.0.sleep(seen, left);
@@ -194,7 +197,7 @@ impl WorkerEnd {
             if fits || self.writer.room(ring, size) >= size {
                 return true;
             }
-            if slept != Slept::Rung || self.stop_requested() {
+            if slept != Slept::Rung {
                 return false;
             }
         }

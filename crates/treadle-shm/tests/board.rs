@@ -1,5 +1,6 @@
 //! The board in one process, and with threads in the workers' place.
 #![cfg(all(target_os = "linux", not(loom)))]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -168,4 +169,118 @@ fn every_task_is_done_once_by_threads_that_sleep_and_wake() {
     });
     assert_eq!(done.load(Ordering::Relaxed), TASKS);
     assert_eq!(board.idle_workers(), 0);
+}
+
+#[test]
+fn a_signal_ends_a_wait() {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    // SAFETY: an all-zero sigaction is a valid one (no flags: no restart, as Python installs its handlers), and the
+    // handler does nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as *const () as usize;
+        assert_eq!(
+            libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()),
+            0
+        );
+    }
+    let board = board(SHAPE);
+    let (tell, thread) = std::sync::mpsc::channel();
+    let over = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            // SAFETY: pthread_self cannot fail and touches nothing.
+            tell.send(unsafe { libc::pthread_self() }).unwrap();
+            let ticket = board.prepare_wait(0);
+            let woken = board.wait(ticket, Some(Duration::from_secs(60)));
+            let waited =
+                WorkerEnd::new(Arc::clone(&board), 0).wait_for_task(Some(Duration::from_secs(60)));
+            over.store(1, Ordering::SeqCst);
+            (woken, waited)
+        });
+        let thread = thread.recv().unwrap();
+        while over.load(Ordering::SeqCst) == 0 {
+            // SAFETY: the thread is not joined yet, so its id is good.
+            unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
+            std::thread::yield_now();
+        }
+        assert_eq!(
+            waiter.join().unwrap(),
+            (Woken::Interrupted, Waited::Interrupted)
+        );
+    });
+    assert_eq!(board.idle_workers(), 0);
+}
+
+#[test]
+fn waits_end_by_time_and_by_a_ring() {
+    let board = board(SHAPE);
+    let mut worker = WorkerEnd::new(Arc::clone(&board), 0);
+    assert_eq!(worker.wait_for_task(Some(Duration::ZERO)), Waited::TimedOut);
+    assert_eq!(
+        board.wait(board.prepare_wait(0), Some(Duration::ZERO)),
+        Woken::TimedOut
+    );
+    let ticket = board.prepare_wait(7);
+    board.ring_parent();
+    assert_eq!(board.wait(ticket, None), Woken::Rung);
+    let ticket = board.prepare_wait(7);
+    worker.commit(7, 0, &[]).unwrap();
+    assert_eq!(board.wait(ticket, None), Woken::Rung);
+    let ticket = board.prepare_wait(7);
+    worker.commit(8, 0, &[]).unwrap();
+    assert_eq!(
+        board.wait(ticket, Some(Duration::ZERO)),
+        Woken::TimedOut,
+        "the wrong task does not ring"
+    );
+    let ticket = board.prepare_wait(7);
+    while worker.commit(8, 0, &[&[1; 100]]).is_ok() {}
+    assert_eq!(board.wait(ticket, None), Woken::Rung, "a filling ring does");
+    assert!(!worker.wait_for_room(100, Some(Duration::ZERO)));
+    assert!(
+        !worker.wait_for_room(worker.max_record() + 1, None),
+        "it never fits"
+    );
+    assert!(read_all(&mut RingReader::new(Arc::clone(&board), 0)).len() > 30);
+    assert!(worker.wait_for_room(worker.max_record(), None));
+    board.request_stop(0);
+    assert_eq!(worker.wait_for_task(None), Waited::Stop);
+}
+
+#[test]
+fn spinning_changes_nothing_but_time() {
+    let board = board(SHAPE);
+    board.set_spin(Duration::from_micros(50));
+    let mut publisher = Publisher::new(Arc::clone(&board));
+    let mut reader = RingReader::new(Arc::clone(&board), 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut worker = WorkerEnd::new(Arc::clone(&board), 0);
+            let mut buffer = [0; SLOT_PAYLOAD];
+            while worker.wait_for_task(None) == Waited::Work {
+                while let Some(claimed) = worker.claim(&mut buffer) {
+                    worker.commit(claimed.task, 0, &[]).unwrap();
+                }
+            }
+        });
+        for task in 1..=2000 {
+            publisher.publish(task, 0, &[]).unwrap();
+            board.wake_for_work();
+            let mut seen = 0;
+            while seen == 0 {
+                let ticket = board.prepare_wait(task);
+                seen = read_all(&mut reader).len();
+                if seen > 0 {
+                    board.cancel_wait(ticket);
+                } else {
+                    assert_ne!(
+                        board.wait(ticket, Some(Duration::from_secs(60))),
+                        Woken::TimedOut
+                    );
+                }
+            }
+        }
+        board.request_stop(0);
+    });
 }

@@ -1,0 +1,754 @@
+//! The story of a comparison: load → profile → model → race → decide.
+//!
+//! *Guarantees*: the function runs only in processes of its own; when this returns, whatever it returns, none of them is
+//! left. Time spent racing stays within the budget but for one block.
+//! *Assumes*: the clock and the wish to stop are passed in.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::decide::{self, Measured, Target};
+use super::error::ChoiceError;
+use super::field::{self, Field};
+use super::laboratory::{Bench, CallError, Laboratory, Launch, Surroundings};
+use super::model::{self, Prediction, Setting};
+use super::noise::{self, Level, Readings};
+use super::plan::{Plan, Strategy};
+use super::profile::{Profile, Sample, TOO_SMALL_S};
+use super::reason;
+use super::wording;
+
+/// Version of the shape of `Comparison`.
+pub const SCHEMA: u32 = 1;
+/// Share of the budget for the serial sample, and its ceiling in seconds: a few hundred tasks of a millisecond suffice for means.
+const SAMPLE_SHARE: f64 = 0.15;
+const SAMPLE_MOST_S: f64 = 3.0;
+/// Most tasks in the sample: the 99th percentile then rests on ten of them.
+const SAMPLE_MOST_COUNT: u64 = 1000;
+/// Seconds beyond the budget that loading (imports, reading items) may take before it counts as hanging.
+const LOAD_GRACE_S: f64 = 30.0;
+/// Seconds beyond the sample's own time for pickling trials, starting one worker of each kind and the pilot.
+const PROFILE_GRACE_S: f64 = 10.0;
+/// The spin probe: several scheduler slices (3 to 10 ms), not noticed by a person.
+const SPIN_S: f64 = 0.03;
+/// Most threads of the spin probe; beyond, starting them takes longer than the probe.
+const SPIN_MOST_THREADS: usize = 64;
+
+/// What is to be compared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// `module:function` or `file.py:function`; not needed with `pickled`.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Where the inputs come from; not needed with `pickled`.
+    #[serde(default)]
+    pub items: Option<String>,
+    /// A file with the pickled function and its items.
+    #[serde(default)]
+    pub pickled: Option<String>,
+    /// Whether a tuple is the list of arguments.
+    #[serde(default)]
+    pub star: bool,
+    /// At most so many items are read.
+    #[serde(default = "default_limit")]
+    pub limit: u64,
+    /// Seconds for the whole race.
+    #[serde(default = "default_budget")]
+    pub budget_s: f64,
+    /// Race exactly these (and serial), as in `--plans`.
+    #[serde(default)]
+    pub plans: Option<String>,
+    /// Requirements, as in `--target`.
+    #[serde(default)]
+    pub targets: Option<String>,
+    /// Stop after the bounds.
+    #[serde(default)]
+    pub profile_only: bool,
+    /// Decide however noisy the machine is; the output says so.
+    #[serde(default)]
+    pub ignore_noise: bool,
+    /// Seed of the race; drawn from the clock when absent.
+    #[serde(default)]
+    pub seed: Option<u64>,
+    /// Program and arguments of the measuring process.
+    pub laboratory: Vec<String>,
+}
+
+fn default_limit() -> u64 {
+    10_000
+}
+
+fn default_budget() -> f64 {
+    30.0
+}
+
+impl Request {
+    /// The measuring process of a Python interpreter.
+    pub fn laboratory_of(python: &str) -> Vec<String> {
+        ["-m", "treadle._laboratory"]
+            .iter()
+            .fold(vec![python.to_owned()], |mut command, word| {
+                command.push((*word).to_owned());
+                command
+            })
+    }
+}
+
+/// What is happening, for people who wait.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress {
+    /// The function and its inputs are being loaded.
+    Loading,
+    /// The serial sample is running.
+    Profiling {
+        /// Inputs that were found.
+        count: u64,
+    },
+    /// The pool of a candidate is being started.
+    Starting {
+        /// The candidate.
+        plan: Plan,
+    },
+    /// A block is about to run.
+    Racing {
+        /// Seconds since the race began.
+        elapsed_s: f64,
+        /// Seconds that it may take.
+        budget_s: f64,
+        /// The candidate whose block it is.
+        plan: Plan,
+        /// The fastest so far with its tasks per second.
+        leader: Option<(Plan, f64)>,
+    },
+}
+
+/// Is told what happens while a comparison runs.
+pub trait Observer {
+    /// Something began.
+    fn progress(&mut self, progress: &Progress);
+}
+
+/// Tells nobody.
+#[derive(Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn progress(&mut self, _progress: &Progress) {}
+}
+
+/// The inputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Items {
+    /// How many were read.
+    pub count: u64,
+    /// Where they come from.
+    pub spec: String,
+    /// Whether there were more than the limit.
+    pub truncated: bool,
+}
+
+/// The machine and the interpreter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Cores that this process may use.
+    pub usable_cores: f64,
+    /// Logical processors in the affinity mask.
+    pub affinity: Option<usize>,
+    /// CPU quota of the control groups, in cores.
+    pub quota: Option<f64>,
+    /// Physical cores among them.
+    pub physical_cores: Option<usize>,
+    /// Version of Python.
+    pub python: String,
+    /// `cpython` and the like.
+    pub implementation: String,
+    /// Whether there is an interpreter lock.
+    pub gil: bool,
+    /// `quiet` or `noisy`.
+    pub noise: String,
+    /// Why it is noisy.
+    pub noise_grounds: Vec<String>,
+    /// The readings behind it.
+    pub readings: Readings,
+    /// Whether the noise gate was overridden.
+    pub noise_ignored: bool,
+    /// Processor model.
+    pub cpu: Option<String>,
+    /// Kernel name and release.
+    pub kernel: Option<String>,
+    /// Memory that was free at the start, in bytes.
+    pub memory_available_bytes: Option<u64>,
+    /// Memory limit of the machine or its control group, in bytes.
+    pub memory_limit_bytes: Option<u64>,
+}
+
+/// What became of a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// This is the plan.
+    Chosen,
+    /// As fast as the best within five percent.
+    Equivalent,
+    /// Slower, or it misses a target.
+    Slower,
+    /// Only predicted.
+    NotRaced,
+    /// It cannot run this function here.
+    Infeasible,
+}
+
+/// One plan with what was predicted and what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The plan; `{}` is serial.
+    pub plan: Plan,
+    /// Upper bound of steady tasks per second.
+    pub predicted_per_s: f64,
+    /// The bound with as much CPU time under the interpreter lock as the pilot allows.
+    pub predicted_low_per_s: f64,
+    /// Steady tasks per second in the race.
+    pub measured_per_s: Option<f64>,
+    /// Its 95 % interval.
+    pub interval_per_s: Option<[f64; 2]>,
+    /// Tasks per second over the whole batch, start-up included.
+    pub batch_per_s: Option<f64>,
+    /// Throughput relative to serial, start-up included, with its 95 % interval.
+    pub speedup: Option<[f64; 3]>,
+    /// Median seconds of a task in its worker.
+    pub p50_s: Option<f64>,
+    /// 99th percentile of the same.
+    pub p99_s: Option<f64>,
+    /// Cores in use.
+    pub cpu_cores: Option<f64>,
+    /// Peak bytes of all processes together.
+    pub peak_memory_bytes: Option<f64>,
+    /// `pss` or `rss`.
+    pub memory_kind: Option<String>,
+    /// Seconds until every worker had imported the function.
+    pub start_s: Option<f64>,
+    /// Tasks that failed in counted blocks.
+    pub errors: u64,
+    /// Tasks in counted blocks.
+    pub tasks: u64,
+    /// Counted blocks.
+    pub blocks: usize,
+    /// What binds the prediction.
+    pub limit: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// Predicted throughput against size for one strategy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// `threads`, `processes`, `coroutines`.
+    pub strategy: String,
+    /// Size and predicted tasks per second.
+    pub points: Vec<(u32, f64)>,
+}
+
+/// How sure the decision is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confidence {
+    /// A quiet machine and a clear race.
+    High,
+    /// Something to be careful about; the reason says what.
+    Low,
+    /// Nothing was decided.
+    None,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The plan; null when nothing was decided.
+    pub plan: Option<Plan>,
+    /// Why, in a paragraph.
+    pub reason: String,
+    /// How sure.
+    pub confidence: Confidence,
+    /// Targets that the plan misses, in words; empty when it meets all.
+    pub missed_targets: Vec<String>,
+    /// The line of code that runs it.
+    pub code: Option<String>,
+}
+
+/// How the race went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RaceAccount {
+    /// Seconds that it took, pools started included.
+    pub elapsed_s: f64,
+    /// Seconds that it was given.
+    pub budget_s: f64,
+    /// `leader-clear`, `equivalent`, `budget-spent`, `nobody-left`.
+    pub finish: String,
+    /// The seed that reproduces its order.
+    pub seed: u64,
+    /// Whether the first block of each candidate was discarded.
+    pub warmed_up: bool,
+}
+
+/// Everything that was learnt: the object that `--json` writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Version of this shape.
+    pub schema: u32,
+    /// `module:function`.
+    pub target: String,
+    /// The file that the function is in.
+    pub target_file: Option<String>,
+    /// Digest of its source.
+    pub source_hash: Option<String>,
+    /// Whether it is an async function.
+    pub asynchronous: bool,
+    /// The inputs.
+    pub items: Items,
+    /// The machine.
+    pub machine: Machine,
+    /// What one task costs.
+    pub profile: Profile,
+    /// Serial first, then by what was measured or predicted.
+    pub candidates: Vec<Candidate>,
+    /// Predicted throughput against size.
+    pub curves: Vec<Curve>,
+    /// The race; null when there was none.
+    pub race: Option<RaceAccount>,
+    /// The requirements.
+    pub targets: Vec<String>,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+impl Comparison {
+    /// 0 decided (or only profiled, as asked), 3 too noisy.
+    pub fn exit_code(&self) -> i32 {
+        if self.decision.plan.is_none()
+            && self.machine.noise == "noisy"
+            && !self.machine.noise_ignored
+        {
+            3
+        } else {
+            0
+        }
+    }
+}
+
+/// What loading told.
+#[derive(Debug, Clone, Deserialize)]
+struct Loaded {
+    target: String,
+    #[serde(default)]
+    file: Option<String>,
+    #[serde(default)]
+    source_hash: Option<String>,
+    count: u64,
+    spec: String,
+    #[serde(rename = "async", default)]
+    asynchronous: bool,
+    #[serde(default)]
+    items_truncated: bool,
+    python: String,
+    implementation: String,
+    gil: bool,
+}
+
+/// Compares the plans for a function over its inputs.
+pub fn compare(
+    request: &Request,
+    observer: &mut dyn Observer,
+    surroundings: Surroundings<'_>,
+) -> Result<Comparison, ChoiceError> {
+    let targets = decide::parse_targets(request.targets.as_deref().unwrap_or(""))?;
+    let wanted = request.plans.as_deref().map(Plan::parse_list).transpose()?;
+    if !(request.budget_s > 0.0 && request.budget_s.is_finite()) {
+        return Err(ChoiceError::usage(
+            format!(
+                "the budget is {} s, but a race needs time",
+                request.budget_s
+            ),
+            "give --budget a number of seconds above 0, such as --budget 30",
+        ));
+    }
+    let before = Before::read();
+    let bench = Bench::new().map_err(|error| {
+        ChoiceError::usage(
+            format!(
+                "cannot make a folder for measuring in {}: {error}",
+                std::env::temp_dir().display()
+            ),
+            "set TMPDIR to a folder that can be written",
+        )
+    })?;
+    let launch = Launch {
+        command: request.laboratory.clone(),
+        folder: bench.folder().to_path_buf(),
+    };
+
+    observer.progress(&Progress::Loading);
+    let mut laboratory = start(&launch)?;
+    let loaded = load(&mut laboratory, request, surroundings)?;
+    observer.progress(&Progress::Profiling {
+        count: loaded.count,
+    });
+    let sample = profile(&mut laboratory, request, surroundings)?;
+    laboratory.leave(surroundings);
+    if (surroundings.interrupted)() {
+        return Err(ChoiceError::Interrupted);
+    }
+    let profile = Profile::from_sample(&sample);
+
+    let mut readings = before.readings(&profile);
+    let verdict = noise::judge(&readings, profile.cpu_share());
+    let refused = verdict.level == Level::Refuse && !request.ignore_noise;
+    let setting = Setting {
+        cores: before.cores.cores,
+        gil: loaded.gil,
+        asynchronous: loaded.asynchronous,
+        pilot_trusted: verdict.level == Level::Quiet,
+        count: (!loaded.items_truncated).then_some(loaded.count),
+        memory_available: before.memory.available.map(|bytes| bytes as f64),
+    };
+    let curves: Vec<(Strategy, Vec<Prediction>)> = strategies(&setting)
+        .into_iter()
+        .map(|strategy| (strategy, model::curve(strategy, &profile, &setting)))
+        .collect();
+    let predictions: Vec<Prediction> = match &wanted {
+        Some(plans) => std::iter::once(Plan::SERIAL)
+            .chain(plans.iter().copied().filter(|plan| *plan != Plan::SERIAL))
+            .map(|plan| model::predict(plan, &profile, &setting))
+            .collect(),
+        None => {
+            let curves: Vec<Vec<Prediction>> =
+                curves.iter().map(|(_, curve)| curve.clone()).collect();
+            model::contenders(&curves, &profile, &setting)
+        }
+    };
+
+    let mut field = Field::new(&predictions);
+    let mut account = None;
+    if !refused && !request.profile_only {
+        let seed = request
+            .seed
+            .unwrap_or_else(|| (surroundings.clock)().to_bits());
+        account = Some(field::race(
+            &mut field,
+            request,
+            &launch,
+            &profile,
+            &setting,
+            seed,
+            observer,
+            surroundings,
+        )?);
+    }
+    readings.steal_share = before.steal_since();
+    let verdict = if refused {
+        verdict
+    } else {
+        noise::judge(&readings, profile.cpu_share())
+    };
+
+    let measured: Vec<Measured> = field.measured();
+    let choice = account
+        .as_ref()
+        .and_then(|_| decide::choose(&measured, &targets));
+    let mut candidates = field.candidates(choice.as_ref(), &targets);
+    if wanted.is_none() {
+        for (strategy, curve) in &curves {
+            candidates.extend(reason::unraced(*strategy, curve, &candidates, &setting));
+        }
+    }
+    // From here on nothing runs any more: what follows is arithmetic and words.
+    let machine = before.machine(&loaded, request, readings, &verdict);
+    let decision = reason::decision(&reason::Grounds {
+        function: &loaded.target,
+        profile: &profile,
+        setting: &setting,
+        candidates: &candidates,
+        choice: choice.as_ref(),
+        race: account.as_ref(),
+        verdict: &verdict,
+        ignored: request.ignore_noise,
+        refused,
+        profile_only: request.profile_only,
+        targets: &targets,
+    });
+    Ok(Comparison {
+        schema: SCHEMA,
+        target: loaded.target,
+        target_file: loaded.file,
+        source_hash: loaded.source_hash,
+        asynchronous: loaded.asynchronous,
+        items: Items {
+            count: loaded.count,
+            spec: loaded.spec,
+            truncated: loaded.items_truncated,
+        },
+        machine,
+        profile,
+        candidates,
+        curves: curves
+            .iter()
+            .filter(|(_, curve)| curve.iter().any(|one| one.infeasible.is_none()))
+            .map(|(strategy, curve)| Curve {
+                strategy: strategy.name().to_owned(),
+                points: curve
+                    .iter()
+                    .map(|one| (one.plan.workers(), one.per_s))
+                    .collect(),
+            })
+            .collect(),
+        race: account,
+        targets: targets
+            .iter()
+            .map(|target: &Target| target.text.clone())
+            .collect(),
+        decision,
+    })
+}
+
+/// The strategies that this version runs; sub-interpreters and hybrids are raced only when `--plans` names them.
+fn strategies(setting: &Setting) -> Vec<Strategy> {
+    if setting.asynchronous {
+        vec![Strategy::Coroutines, Strategy::Threads, Strategy::Processes]
+    } else {
+        vec![Strategy::Threads, Strategy::Processes]
+    }
+}
+
+/// Readings from before anything was started.
+struct Before {
+    cores: treadle_probe::UsableCores,
+    memory: treadle_probe::memory::Memory,
+    pressure: Option<f64>,
+    spin: f64,
+    times: Option<treadle_probe::pressure::ProcessorTimes>,
+}
+
+impl Before {
+    fn read() -> Self {
+        use treadle_probe::pressure;
+        let cores = treadle_probe::usable_cores();
+        // A control group's own pressure tells of neighbours in it; the machine's tells of all. The larger one holds.
+        let pressure = [pressure::machine_cpu(), pressure::group_cpu()]
+            .into_iter()
+            .flatten()
+            .map(|one| one.average_10 / 100.0)
+            .reduce(f64::max);
+        let threads = cores.parallel().min(SPIN_MOST_THREADS);
+        let expected = (threads as f64).min(cores.cores);
+        Self {
+            cores,
+            memory: treadle_probe::memory::memory(),
+            pressure,
+            times: pressure::processor_times(),
+            spin: (treadle_probe::spin::cores(threads, SPIN_S) / expected).min(1.0),
+        }
+    }
+
+    fn readings(&self, profile: &Profile) -> Readings {
+        // Native threads of the function's own compete with it, so its delay then tells nothing about others; and a delay
+        // around tasks of a few microseconds falls into the reading of the clocks.
+        let alone = profile.native_cpu_s < 0.05 * profile.wall_s;
+        Readings {
+            pressure_before: self.pressure,
+            cores_share: Some(self.spin),
+            run_queue_share: profile
+                .run_queue_s
+                .filter(|_| alone && profile.wall_s >= TOO_SMALL_S)
+                .map(|delay| (delay / profile.wall_s).min(1.0)),
+            steal_share: self.steal_since(),
+        }
+    }
+
+    fn steal_since(&self) -> Option<f64> {
+        use treadle_probe::pressure::{processor_times, steal_share};
+        steal_share(self.times?, processor_times()?)
+    }
+
+    fn machine(
+        &self,
+        loaded: &Loaded,
+        request: &Request,
+        readings: Readings,
+        verdict: &noise::Verdict,
+    ) -> Machine {
+        Machine {
+            usable_cores: self.cores.cores,
+            affinity: self.cores.affinity,
+            quota: self.cores.quota,
+            physical_cores: self.cores.physical,
+            python: loaded.python.clone(),
+            implementation: loaded.implementation.clone(),
+            gil: loaded.gil,
+            noise: if verdict.level == Level::Quiet {
+                "quiet"
+            } else {
+                "noisy"
+            }
+            .to_owned(),
+            noise_grounds: verdict.grounds.clone(),
+            readings,
+            noise_ignored: request.ignore_noise,
+            cpu: treadle_probe::machine::processor_model(),
+            kernel: treadle_probe::machine::kernel(),
+            memory_available_bytes: self.memory.available,
+            memory_limit_bytes: self.memory.limit,
+        }
+    }
+}
+
+/// Starts a laboratory; a failure names the program.
+pub(super) fn start(launch: &Launch) -> Result<Laboratory, ChoiceError> {
+    Laboratory::start(launch).map_err(|error| {
+        let program = launch.command.first().map_or("", String::as_str);
+        ChoiceError::usage(
+            format!("cannot start the measuring process `{program}`: {error}"),
+            "is this the Python that treadle is installed in?",
+        )
+    })
+}
+
+/// The load request of every laboratory of a comparison.
+pub(super) fn load_request(request: &Request) -> Value {
+    json!({
+        "do": "load",
+        "target": request.target,
+        "items": request.items,
+        "pickled": request.pickled,
+        "star": request.star,
+        "limit": request.limit,
+    })
+}
+
+fn load(
+    laboratory: &mut Laboratory,
+    request: &Request,
+    surroundings: Surroundings<'_>,
+) -> Result<Loaded, ChoiceError> {
+    let timeout = request.budget_s + LOAD_GRACE_S;
+    let reply = laboratory.call(&load_request(request), timeout, surroundings, &mut |_| {});
+    let what = request.target.as_deref().unwrap_or("the function");
+    match reply {
+        Ok(value) => Loaded::deserialize(&value).map_err(|error| broken(&error.to_string())),
+        Err(CallError::Refused(refusal)) => Err(ChoiceError::Usage {
+            message: refusal.message,
+            hint: refusal.hint,
+            detail: refusal.detail,
+        }),
+        Err(CallError::Died { how, stderr, .. }) => Err(ChoiceError::Function {
+            message: format!("loading {what} ended the measuring process with {how}"),
+            hint: Some("what runs when the module is imported, or when the items are made, must not end the process".to_owned()),
+            detail: some_text(stderr),
+        }),
+        Err(CallError::Late { after_s, stderr, .. }) => Err(ChoiceError::Function {
+            message: format!("loading {what} and its items did not end within {}", wording::seconds(after_s)),
+            hint: Some("move work out of the module's top level, or give a larger --budget".to_owned()),
+            detail: some_text(stderr),
+        }),
+        Err(CallError::Interrupted) => Err(ChoiceError::Interrupted),
+        Err(CallError::Broken(why)) => Err(broken(&why)),
+    }
+}
+
+fn profile(
+    laboratory: &mut Laboratory,
+    request: &Request,
+    surroundings: Surroundings<'_>,
+) -> Result<Sample, ChoiceError> {
+    let seconds = (request.budget_s * SAMPLE_SHARE).min(SAMPLE_MOST_S);
+    let asked = json!({"do": "profile", "max_seconds": seconds, "max_count": SAMPLE_MOST_COUNT});
+    let timeout = request.budget_s + PROFILE_GRACE_S.min(request.budget_s);
+    let sample = match laboratory.call(&asked, timeout, surroundings, &mut |_| {}) {
+        Ok(value) => Sample::deserialize(&value).map_err(|error| broken(&error.to_string()))?,
+        Err(CallError::Refused(refusal)) => {
+            return Err(ChoiceError::Function {
+                message: refusal.message,
+                hint: refusal.hint,
+                detail: refusal.detail,
+            });
+        }
+        Err(error) => {
+            return Err(function_failure(
+                error,
+                "the serial sample",
+                request.budget_s,
+            ));
+        }
+    };
+    if sample.all_failed {
+        let (what, detail) = sample.first_error.map_or_else(
+            || (String::new(), None),
+            |error| {
+                let text = format!(
+                    ": input {} raised {}: {}",
+                    error.index, error.class, error.message
+                );
+                (text, some_text(error.traceback))
+            },
+        );
+        let tried = sample.count.max(sample.errors);
+        return Err(ChoiceError::Function {
+            message: format!("the function failed on every input that was tried ({tried}){what}"),
+            hint: Some("check --items, and --star if an input holds several arguments".to_owned()),
+            detail,
+        });
+    }
+    Ok(sample)
+}
+
+/// A crash or a hang of the function, told with its input.
+pub(super) fn function_failure(error: CallError, during: &str, budget_s: f64) -> ChoiceError {
+    let at = |input: Option<u64>| {
+        input.map_or_else(
+            || "the function".to_owned(),
+            |index| format!("input {index}"),
+        )
+    };
+    match error {
+        CallError::Died { how, input, stderr } => ChoiceError::Function {
+            message: format!("{} ended the measuring process with {how}, during {during}", at(input)),
+            hint: Some("a task must return or raise: os._exit, a crash in native code or a lack of memory takes its worker along".to_owned()),
+            detail: some_text(stderr),
+        },
+        CallError::Late { after_s, input, stderr } => ChoiceError::Function {
+            message: format!(
+                "{} did not return within {}, during {during}",
+                at(input),
+                wording::seconds(after_s)
+            ),
+            hint: Some(format!(
+                "if one task may take that long, give a --budget of several times its duration (it was {budget_s} s)"
+            )),
+            detail: some_text(stderr),
+        },
+        CallError::Refused(refusal) => ChoiceError::Function {
+            message: refusal.message,
+            hint: refusal.hint,
+            detail: refusal.detail,
+        },
+        CallError::Interrupted => ChoiceError::Interrupted,
+        CallError::Broken(why) => broken(&why),
+    }
+}
+
+fn broken(why: &str) -> ChoiceError {
+    ChoiceError::Function {
+        message: format!(
+            "the measuring process said something that is not the measuring protocol: {why}"
+        ),
+        hint: Some(
+            "are treadle's Python files and its compiled part of the same version?".to_owned(),
+        ),
+        detail: None,
+    }
+}
+
+fn some_text(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}

@@ -1,0 +1,454 @@
+//! The profile: what one task costs, measured serially in a process of its own, and the class of the work.
+//!
+//! *Assumes*: the sample is spread over the inputs, its first call counted apart as warm-up.
+//! How CPU time splits into time with and without the interpreter lock is not measured here; those fields are `None`,
+//! and the pilot (two threads against one) tells only whether threads help.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A field that may be absent or null counts as its default.
+fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// An exception that a task raised.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskError {
+    /// Index of the input.
+    #[serde(deserialize_with = "lenient")]
+    pub index: u64,
+    /// The exception's class.
+    #[serde(rename = "type", deserialize_with = "lenient")]
+    pub class: String,
+    /// The exception's text.
+    #[serde(deserialize_with = "lenient")]
+    pub message: String,
+    /// A short traceback of the user's code.
+    #[serde(deserialize_with = "lenient")]
+    pub traceback: String,
+}
+
+/// Why something cannot be pickled.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PickleFault {
+    /// Where it sits, such as `args[0].session._lock`.
+    #[serde(deserialize_with = "lenient")]
+    pub path: String,
+    /// The class of what cannot be pickled.
+    #[serde(rename = "type", deserialize_with = "lenient")]
+    pub class: String,
+    /// What pickle said.
+    #[serde(deserialize_with = "lenient")]
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// The faults of each thing that travels to or from a process; `None` is fine.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PickleFaults {
+    /// The function itself.
+    pub function: Option<PickleFault>,
+    /// An argument.
+    pub argument: Option<PickleFault>,
+    /// A result.
+    pub result: Option<PickleFault>,
+    /// An exception that the function raised.
+    pub exception: Option<PickleFault>,
+}
+
+impl PickleFaults {
+    /// The fault that keeps the function out of other processes, in words.
+    pub fn obstacle(&self) -> Option<String> {
+        [
+            ("function", &self.function),
+            ("argument", &self.argument),
+            ("result", &self.result),
+        ]
+        .into_iter()
+        .find_map(|(what, fault)| {
+            let fault = fault.as_ref()?;
+            let mut text = format!("the {what} cannot be pickled");
+            if !fault.path.is_empty() {
+                text.push_str(&format!(": {}", fault.path));
+            }
+            if !fault.class.is_empty() {
+                text.push_str(&format!(" is a {}", fault.class));
+            }
+            if !fault.message.is_empty() {
+                text.push_str(&format!(" ({})", fault.message));
+            }
+            if let Some(hint) = &fault.hint {
+                text.push_str(&format!("; {hint}"));
+            }
+            Some(text)
+        })
+    }
+}
+
+/// Two threads against one over the same sample.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Pilot {
+    /// How many threads.
+    pub threads: u32,
+    /// Throughput relative to serial.
+    pub speedup: f64,
+    /// Its 95 % interval.
+    pub interval: [f64; 2],
+}
+
+/// Seconds to start one worker; `None` where none could be started.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerStart {
+    /// A process, until it has imported the function.
+    pub process: Option<f64>,
+    /// A thread.
+    pub thread: Option<f64>,
+}
+
+/// The laboratory's reply to `profile`: means per task in seconds and bytes.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the fields are the protocol's, named as there")]
+pub struct Sample {
+    #[serde(deserialize_with = "lenient")]
+    pub count: u64,
+    #[serde(deserialize_with = "lenient")]
+    pub wall_s: f64,
+    #[serde(deserialize_with = "lenient")]
+    pub walls: Vec<f64>,
+    #[serde(deserialize_with = "lenient")]
+    pub thread_cpu_s: f64,
+    #[serde(deserialize_with = "lenient")]
+    pub process_cpu_s: f64,
+    pub run_queue_s: Option<f64>,
+    #[serde(deserialize_with = "lenient")]
+    pub errors: u64,
+    pub first_error: Option<TaskError>,
+    #[serde(deserialize_with = "lenient")]
+    pub all_failed: bool,
+    pub argument_bytes: Option<f64>,
+    pub result_bytes: Option<f64>,
+    pub argument_buffer_bytes: Option<f64>,
+    pub result_buffer_bytes: Option<f64>,
+    pub dumps_s: Option<f64>,
+    pub loads_s: Option<f64>,
+    pub argument_dumps_s: Option<f64>,
+    pub argument_loads_s: Option<f64>,
+    pub result_dumps_s: Option<f64>,
+    pub result_loads_s: Option<f64>,
+    #[serde(deserialize_with = "lenient")]
+    pub pickle: PickleFaults,
+    pub peak_rss_bytes: Option<f64>,
+    pub rss_growth_bytes: Option<f64>,
+    pub baseline_rss_bytes: Option<f64>,
+    #[serde(deserialize_with = "lenient")]
+    pub modules: Vec<String>,
+    #[serde(deserialize_with = "lenient")]
+    pub worker_start_s: WorkerStart,
+    pub worker_rss_bytes: Option<f64>,
+    pub pilot: Option<Pilot>,
+    pub native_threads: Option<u32>,
+    pub first_call_s: Option<f64>,
+}
+
+/// What kind of work a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// CPU time that threads do not share well, as far as measured.
+    CpuBound,
+    /// CPU time that two threads were measured to share.
+    CpuBoundReleasing,
+    /// Nearly all waiting.
+    IoBound,
+    /// Both waiting and CPU time.
+    Mixed,
+    /// Moving arguments and results costs as much as half the work.
+    TransferBound,
+    /// The work is of the order of handing it over.
+    TooSmall,
+}
+
+impl Class {
+    /// The class as it is written in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CpuBound => "cpu-bound",
+            Self::CpuBoundReleasing => "cpu-bound-releasing",
+            Self::IoBound => "io-bound",
+            Self::Mixed => "mixed",
+            Self::TransferBound => "transfer-bound",
+            Self::TooSmall => "too-small",
+        }
+    }
+}
+
+/// Below this a task costs less than ten hand-overs of about 5 µs, the upper end of what the native engine took when results
+/// were read one by one (transport notes 3.4: 1.7 to 3.9 µs and decoding); ten is the usual rule for work worth handing over.
+pub const TOO_SMALL_S: f64 = 50e-6;
+/// With less CPU than this, a core serves at least five tasks at once: waiting decides.
+const IO_BOUND_CPU_SHARE: f64 = 0.2;
+/// With more waiting than this, a core has room for more than one task: both decide.
+const MIXED_WAIT_SHARE: f64 = 0.2;
+/// When the parent's share of serialisation reaches half of the work, no number of processes doubles the throughput.
+const TRANSFER_SHARE: f64 = 0.5;
+/// Two threads count as sharing the work when even the low end of their speed-up is above this: the order of half the
+/// work outside the lock (Amdahl: a share of 1/3 outside gives at most 1.5, 1/5 gives 1.25).
+const RELEASING_SPEEDUP: f64 = 1.25;
+
+/// Means per task, in seconds and bytes; `None` is "not measured".
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// Tasks in the sample.
+    pub count: u64,
+    /// Tasks of the sample that raised.
+    pub errors: u64,
+    /// The first exception.
+    pub first_error: Option<TaskError>,
+    /// From call to return.
+    pub wall_s: f64,
+    /// Median, 99th percentile and maximum of the same.
+    pub wall_p50_s: f64,
+    /// 99th percentile.
+    pub wall_p99_s: f64,
+    /// The slowest task of the sample.
+    pub wall_max_s: f64,
+    /// CPU time with the interpreter lock; not measured yet.
+    pub gil_cpu_s: Option<f64>,
+    /// Blocked with the interpreter lock; not measured yet.
+    pub gil_blocked_s: Option<f64>,
+    /// CPU time without the interpreter lock; not measured yet.
+    pub free_cpu_s: Option<f64>,
+    /// CPU time of the calling thread.
+    pub thread_cpu_s: f64,
+    /// CPU time of native helper threads: the process's less the caller's.
+    pub native_cpu_s: f64,
+    /// Neither on a processor nor waiting for one.
+    pub wait_s: f64,
+    /// Runnable without a processor: the machine's doing, not the function's.
+    pub run_queue_s: Option<f64>,
+    /// Extra operating-system threads that were seen.
+    pub native_threads: Option<u32>,
+    /// The first call, warm-up included.
+    pub first_call_s: Option<f64>,
+    /// Pickled size of the arguments, buffers included.
+    pub argument_bytes: Option<f64>,
+    /// Pickled size of the result, buffers included.
+    pub result_bytes: Option<f64>,
+    /// Pickling and unpickling of argument and result, all four together.
+    pub pickle_s: Option<f64>,
+    /// Pickling the arguments, in the parent.
+    pub argument_dumps_s: Option<f64>,
+    /// Unpickling the arguments, in the worker.
+    pub argument_loads_s: Option<f64>,
+    /// Pickling the result, in the worker.
+    pub result_dumps_s: Option<f64>,
+    /// Unpickling the result, in the parent.
+    pub result_loads_s: Option<f64>,
+    /// What cannot be pickled.
+    pub pickle: PickleFaults,
+    /// Highest resident memory of the measuring process.
+    pub peak_rss_bytes: Option<f64>,
+    /// How much of that the sample added.
+    pub rss_growth_bytes: Option<f64>,
+    /// Resident memory of one started worker process.
+    pub worker_rss_bytes: Option<f64>,
+    /// Seconds to start one worker.
+    pub worker_start_s: WorkerStart,
+    /// Two threads against one.
+    pub pilot: Option<Pilot>,
+    /// The class of the work.
+    pub class: Class,
+}
+
+impl Profile {
+    /// Turns the laboratory's sample into a profile.
+    pub fn from_sample(sample: &Sample) -> Self {
+        let run_queue = sample.run_queue_s.unwrap_or(0.0);
+        let native_cpu_s = (sample.process_cpu_s - sample.thread_cpu_s).max(0.0);
+        // Clocks tick apart: below a microsecond the difference is theirs.
+        let native_cpu_s = if native_cpu_s < 1e-6 {
+            0.0
+        } else {
+            native_cpu_s
+        };
+        let quantile =
+            |share| super::statistics::quantile(&sample.walls, share).unwrap_or(sample.wall_s);
+        let parts = [
+            sample.argument_dumps_s,
+            sample.argument_loads_s,
+            sample.result_dumps_s,
+            sample.result_loads_s,
+        ];
+        let pickle_s = match (sample.dumps_s, sample.loads_s) {
+            (Some(dumps), Some(loads)) => Some(dumps + loads),
+            _ => parts.iter().copied().sum::<Option<f64>>(),
+        };
+        let mut profile = Self {
+            count: sample.count,
+            errors: sample.errors,
+            first_error: sample.first_error.clone(),
+            wall_s: sample.wall_s,
+            wall_p50_s: quantile(0.5),
+            wall_p99_s: quantile(0.99),
+            wall_max_s: quantile(1.0),
+            gil_cpu_s: None,
+            gil_blocked_s: None,
+            free_cpu_s: None,
+            thread_cpu_s: sample.thread_cpu_s,
+            native_cpu_s,
+            wait_s: (sample.wall_s - sample.thread_cpu_s - run_queue).max(0.0),
+            run_queue_s: sample.run_queue_s,
+            native_threads: sample.native_threads,
+            first_call_s: sample.first_call_s,
+            argument_bytes: sample.argument_bytes,
+            result_bytes: sample.result_bytes,
+            pickle_s,
+            argument_dumps_s: sample.argument_dumps_s,
+            argument_loads_s: sample.argument_loads_s,
+            result_dumps_s: sample.result_dumps_s,
+            result_loads_s: sample.result_loads_s,
+            pickle: sample.pickle.clone(),
+            peak_rss_bytes: sample.peak_rss_bytes,
+            rss_growth_bytes: sample.rss_growth_bytes,
+            worker_rss_bytes: sample.worker_rss_bytes,
+            worker_start_s: sample.worker_start_s,
+            pilot: sample.pilot,
+            class: Class::TooSmall,
+        };
+        profile.class = profile.classify();
+        profile
+    }
+
+    /// CPU seconds a task, native helpers included.
+    pub fn cpu_s(&self) -> f64 {
+        self.thread_cpu_s + self.native_cpu_s
+    }
+
+    /// Share of the wall time that is CPU time, at most 1 even with native helpers.
+    pub fn cpu_share(&self) -> f64 {
+        if self.wall_s > 0.0 {
+            (self.cpu_s() / self.wall_s).min(1.0)
+        } else {
+            1.0
+        }
+    }
+
+    /// Serialisation that the parent does for each task: arguments out, result in.
+    pub fn parent_pickle_s(&self) -> f64 {
+        self.argument_dumps_s.unwrap_or(0.0) + self.result_loads_s.unwrap_or(0.0)
+    }
+
+    fn classify(&self) -> Class {
+        if self.wall_s < TOO_SMALL_S {
+            return Class::TooSmall;
+        }
+        if self.cpu_share() < IO_BOUND_CPU_SHARE {
+            return Class::IoBound;
+        }
+        if self.parent_pickle_s() >= TRANSFER_SHARE * self.wall_s {
+            return Class::TransferBound;
+        }
+        // A caller that waits for its own native helpers is not waiting for the outside.
+        let outside = (self.wait_s - self.native_cpu_s).max(0.0);
+        if outside > MIXED_WAIT_SHARE * self.wall_s {
+            return Class::Mixed;
+        }
+        match self.pilot {
+            Some(pilot) if pilot.interval[0] >= RELEASING_SPEEDUP => Class::CpuBoundReleasing,
+            _ => Class::CpuBound,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A sample of a task with these seconds of wall and CPU time.
+    pub(crate) fn sample(wall_s: f64, cpu_s: f64) -> Sample {
+        Sample {
+            count: 20,
+            wall_s,
+            walls: vec![wall_s; 20],
+            thread_cpu_s: cpu_s,
+            process_cpu_s: cpu_s,
+            run_queue_s: Some(0.0),
+            argument_bytes: Some(100.0),
+            result_bytes: Some(100.0),
+            argument_dumps_s: Some(2e-6),
+            argument_loads_s: Some(2e-6),
+            result_dumps_s: Some(2e-6),
+            result_loads_s: Some(2e-6),
+            worker_start_s: WorkerStart {
+                process: Some(0.05),
+                thread: Some(1e-4),
+            },
+            worker_rss_bytes: Some(30e6),
+            ..Sample::default()
+        }
+    }
+
+    fn class(sample: &Sample) -> Class {
+        Profile::from_sample(sample).class
+    }
+
+    #[test]
+    fn classes_follow_the_measured_shares() {
+        assert_eq!(class(&sample(0.01, 0.0001)), Class::IoBound);
+        assert_eq!(class(&sample(0.01, 0.01)), Class::CpuBound);
+        assert_eq!(class(&sample(0.01, 0.005)), Class::Mixed);
+        assert_eq!(class(&sample(20e-6, 20e-6)), Class::TooSmall);
+        let mut heavy = sample(0.01, 0.01);
+        heavy.result_loads_s = Some(0.006);
+        assert_eq!(class(&heavy), Class::TransferBound);
+        let mut releasing = sample(0.01, 0.01);
+        let pilot = |low: f64| {
+            Some(Pilot {
+                threads: 2,
+                speedup: low + 0.05,
+                interval: [low, low + 0.1],
+            })
+        };
+        releasing.pilot = pilot(1.8);
+        assert_eq!(class(&releasing), Class::CpuBoundReleasing);
+        releasing.pilot = pilot(1.0);
+        assert_eq!(class(&releasing), Class::CpuBound);
+    }
+
+    #[test]
+    fn run_queue_time_is_not_waiting_and_helpers_are_apart() {
+        let mut busy = sample(0.010, 0.006);
+        busy.run_queue_s = Some(0.003);
+        busy.process_cpu_s = 0.008;
+        let profile = Profile::from_sample(&busy);
+        assert!((profile.wait_s - 0.001).abs() < 1e-12);
+        assert!((profile.native_cpu_s - 0.002).abs() < 1e-12);
+        assert_eq!(profile.gil_cpu_s, None);
+    }
+
+    #[test]
+    fn nulls_and_missing_fields_are_taken() {
+        let sample: Sample = serde_json::from_str(
+            r#"{"count": 1, "wall_s": 0.5, "walls": null, "argument_bytes": null, "pickle": {"argument":
+               {"path": "args[0].lock", "type": "lock", "message": "cannot pickle", "hint": null}}, "new": 1}"#,
+        )
+        .unwrap();
+        let profile = Profile::from_sample(&sample);
+        assert_eq!(profile.wall_p99_s, 0.5);
+        assert_eq!(profile.pickle_s, None);
+        assert_eq!(
+            profile.pickle.obstacle().unwrap(),
+            "the argument cannot be pickled: args[0].lock is a lock (cannot pickle)"
+        );
+    }
+}

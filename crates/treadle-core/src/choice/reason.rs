@@ -1,0 +1,418 @@
+//! The reason: the decision's paragraph, from the numbers, for a person who is tired.
+
+use super::compare::{Candidate, Confidence, Decision, Outcome, RaceAccount};
+use super::decide::{Choice, Target};
+use super::model::{Prediction, Setting};
+use super::noise::{Level, Verdict};
+use super::plan::{Plan, Strategy};
+use super::profile::{Class, Profile};
+use super::wording::{bytes, cores, count, percent, rate, seconds};
+
+/// Everything that the paragraph draws on.
+pub(super) struct Grounds<'a> {
+    pub(super) function: &'a str,
+    pub(super) profile: &'a Profile,
+    pub(super) setting: &'a Setting,
+    pub(super) candidates: &'a [Candidate],
+    pub(super) choice: Option<&'a Choice>,
+    pub(super) race: Option<&'a RaceAccount>,
+    pub(super) verdict: &'a Verdict,
+    pub(super) ignored: bool,
+    pub(super) refused: bool,
+    pub(super) profile_only: bool,
+    pub(super) targets: &'a [Target],
+}
+
+/// A strategy that was not raced: its best size with its bound, or why it cannot run.
+pub(super) fn unraced(
+    strategy: Strategy,
+    curve: &[Prediction],
+    candidates: &[Candidate],
+    setting: &Setting,
+) -> Option<Candidate> {
+    if candidates.iter().any(|one| one.plan.strategy() == strategy) {
+        return None;
+    }
+    let size = setting.cores.ceil().max(2.0) as u32;
+    let best = curve
+        .iter()
+        .filter(|one| one.infeasible.is_none() && one.plan.workers() > 1)
+        .max_by(|one, other| one.batch_per_s.total_cmp(&other.batch_per_s));
+    let shown = best
+        .or_else(|| curve.iter().find(|one| one.plan.workers() >= size))
+        .or(curve.last())?;
+    let (outcome, reason) = match &shown.infeasible {
+        Some(why) => (Outcome::Infeasible, why.clone()),
+        None if shown.batch_per_s < 0.8 * shown.per_s => (
+            Outcome::NotRaced,
+            format!(
+                "this batch is too short to repay the start of its workers ({} with it, {} without, at most)",
+                rate(shown.batch_per_s),
+                rate(shown.per_s)
+            ),
+        ),
+        None => (
+            Outcome::NotRaced,
+            format!(
+                "even its bound, {}, is far below the best",
+                rate(shown.per_s)
+            ),
+        ),
+    };
+    Some(Candidate {
+        plan: shown.plan,
+        predicted_per_s: shown.per_s,
+        predicted_low_per_s: shown.low_per_s,
+        measured_per_s: None,
+        interval_per_s: None,
+        batch_per_s: None,
+        speedup: None,
+        p50_s: None,
+        p99_s: None,
+        cpu_cores: None,
+        peak_memory_bytes: None,
+        memory_kind: None,
+        start_s: None,
+        errors: 0,
+        tasks: 0,
+        blocks: 0,
+        limit: shown.limit.clone(),
+        outcome,
+        reason,
+    })
+}
+
+/// What a task is like, in a sentence.
+pub(super) fn portrait(profile: &Profile, setting: &Setting) -> String {
+    let wall = seconds(profile.wall_s);
+    let cpu = percent(profile.cpu_share());
+    let waiting = percent((profile.wait_s / profile.wall_s.max(1e-12)).clamp(0.0, 1.0));
+    let pilot = profile.pilot.map(|pilot| {
+        format!(
+            "two threads together were {:.2} times as fast as one ({:.2} to {:.2})",
+            pilot.speedup, pilot.interval[0], pilot.interval[1]
+        )
+    });
+    let mut text = match profile.class {
+        Class::TooSmall => format!("A task takes {wall}, of the order of handing it to a worker"),
+        Class::IoBound => format!("A task takes {wall} and waits for {waiting} of it"),
+        Class::Mixed => {
+            format!("A task takes {wall}: it computes for {cpu} of it and waits for {waiting}")
+        }
+        Class::TransferBound => format!(
+            "A task takes {wall}, and pickling its arguments and result costs the parent {} of that again",
+            percent(profile.parent_pickle_s() / profile.wall_s.max(1e-12))
+        ),
+        Class::CpuBoundReleasing => format!(
+            "A task takes {wall} and computes for {cpu} of it, largely without the interpreter lock"
+        ),
+        Class::CpuBound => format!("A task takes {wall} and computes for {cpu} of it"),
+    };
+    if let Some(pilot) = pilot
+        && !matches!(profile.class, Class::IoBound)
+    {
+        let tail = match profile.class {
+            Class::CpuBound | Class::TransferBound if setting.gil && setting.pilot_trusted => {
+                ", so the interpreter lock holds threads back"
+            }
+            _ => "",
+        };
+        text.push_str(&format!("; {pilot}{tail}"));
+    }
+    if profile.native_cpu_s > 0.1 * profile.wall_s {
+        text.push_str(&format!(
+            "; native helper threads add {} of CPU time a task",
+            seconds(profile.native_cpu_s)
+        ));
+    }
+    text.push('.');
+    text
+}
+
+/// The decision with its paragraph.
+pub(super) fn decision(grounds: &Grounds<'_>) -> Decision {
+    let mut sentences = Vec::new();
+    let undecided = |sentences: Vec<String>| Decision {
+        plan: None,
+        reason: sentences.join(" "),
+        confidence: Confidence::None,
+        missed_targets: Vec::new(),
+        code: None,
+    };
+    if grounds.refused {
+        sentences.push("Cannot tell: the machine is too noisy to race plans on.".to_owned());
+        sentences.push(grounds_sentence(grounds.verdict));
+        sentences.push(portrait(grounds.profile, grounds.setting));
+        sentences.push(
+            "The bounds above hold for a quiet machine; run this again when it is, or set TREADLE_NOISE=ignore to race all the same."
+                .to_owned(),
+        );
+        return undecided(sentences);
+    }
+    let (Some(choice), Some(race)) = (grounds.choice, grounds.race) else {
+        sentences.push(if grounds.profile_only {
+            "Nothing was decided: only the profile was asked for, so the bounds are predictions that no race has confirmed.".to_owned()
+        } else {
+            "Nothing was decided: the budget was spent before any plan could be measured; give a larger --budget.".to_owned()
+        });
+        sentences.push(portrait(grounds.profile, grounds.setting));
+        return undecided(sentences);
+    };
+    let Some(chosen) = grounds
+        .candidates
+        .iter()
+        .find(|one| one.outcome == Outcome::Chosen)
+    else {
+        sentences.push("Nothing was decided: no plan could be measured.".to_owned());
+        return undecided(sentences);
+    };
+    let serial = grounds.candidates.first();
+    sentences.push(headline(chosen, serial, grounds));
+    sentences.push(portrait(grounds.profile, grounds.setting));
+    if chosen.plan != Plan::SERIAL {
+        sentences.push(format!("What limits it now: {}.", chosen.limit));
+    }
+    sentences.extend(comparisons(chosen, grounds));
+    if !choice.misses.is_empty() {
+        let words: Vec<&str> = choice
+            .misses
+            .iter()
+            .map(|miss| miss.words.as_str())
+            .collect();
+        sentences.insert(
+            0,
+            format!(
+                "No plan meets the targets; {} fails least: {}.",
+                chosen.plan.label(),
+                words.join(", ")
+            ),
+        );
+    } else if !grounds.targets.is_empty() {
+        let words: Vec<&str> = grounds
+            .targets
+            .iter()
+            .map(|target| target.text.as_str())
+            .collect();
+        sentences.push(format!("It meets {}.", words.join(", ")));
+    }
+    if chosen.errors > 0 {
+        sentences.push(format!(
+            "{} of its {} tasks raised an exception; they are counted as done.",
+            chosen.errors, chosen.tasks
+        ));
+    }
+    let doubts = doubts(chosen, race, grounds);
+    let confidence = if doubts.is_empty() {
+        Confidence::High
+    } else {
+        Confidence::Low
+    };
+    if !doubts.is_empty() {
+        sentences.push(format!("Confidence is low: {}.", doubts.join("; ")));
+    }
+    Decision {
+        plan: Some(chosen.plan),
+        reason: sentences.join(" "),
+        confidence,
+        missed_targets: choice
+            .misses
+            .iter()
+            .map(|miss| miss.words.clone())
+            .collect(),
+        code: Some(chosen.plan.code(short_name(grounds.function))),
+    }
+}
+
+/// The function's name without its module.
+fn short_name(function: &str) -> &str {
+    function.rsplit(':').next().unwrap_or(function)
+}
+
+fn headline(chosen: &Candidate, serial: Option<&Candidate>, grounds: &Grounds<'_>) -> String {
+    let measured = chosen.measured_per_s.map_or_else(String::new, rate);
+    if chosen.plan == Plan::SERIAL {
+        let best = grounds
+            .candidates
+            .iter()
+            .filter(|one| one.plan != Plan::SERIAL && one.outcome != Outcome::Infeasible)
+            .filter_map(|one| Some((one.plan.label(), one.speedup?)))
+            .max_by(|one, other| one.1[0].total_cmp(&other.1[0]));
+        return match best {
+            Some((label, [times, low, high])) => format!(
+                "Keep the plain loop: it does {measured}, and the best other plan, {label}, is {times:.2} times as fast as it ({low:.2} to {high:.2})."
+            ),
+            None => format!(
+                "Keep the plain loop: it does {measured}, and no other plan could be measured."
+            ),
+        };
+    }
+    let speedup = match (chosen.speedup, serial.and_then(|one| one.measured_per_s)) {
+        (Some([times, low, high]), Some(base)) => format!(
+            " against the plain loop's {}; {}that is {times:.2} times as fast (95 % interval {low:.2} to {high:.2})",
+            rate(base),
+            match grounds.setting.count {
+                Some(inputs) => format!(
+                    "over these {} inputs, the start of its workers included, ",
+                    count(inputs)
+                ),
+                None => String::new(),
+            }
+        ),
+        _ => String::new(),
+    };
+    format!("Use {}: {measured}{speedup}.", chosen.plan.label())
+}
+
+/// How the other strategies did, one sentence each at most.
+fn comparisons(chosen: &Candidate, grounds: &Grounds<'_>) -> Vec<String> {
+    let mut seen = vec![chosen.plan.strategy(), Strategy::Serial];
+    let mut sentences = Vec::new();
+    for other in grounds.candidates {
+        let strategy = other.plan.strategy();
+        if seen.contains(&strategy) {
+            continue;
+        }
+        seen.push(strategy);
+        let label = other.plan.label();
+        sentences.push(match other.outcome {
+            Outcome::Infeasible => format!("{label} cannot run it: {}.", other.reason),
+            Outcome::NotRaced => format!("{label} was not raced: {}.", other.reason),
+            _ => format!(
+                "{label} reached {}, bound by {}: {}.",
+                other.measured_per_s.map_or_else(String::new, rate),
+                other.limit,
+                other.reason
+            ),
+        });
+    }
+    sentences
+}
+
+fn grounds_sentence(verdict: &Verdict) -> String {
+    let mut text = verdict.grounds.join("; ");
+    if let Some(first) = text.get(..1) {
+        text.replace_range(..1, &first.to_uppercase());
+    }
+    text.push('.');
+    text
+}
+
+/// What keeps the confidence from being high.
+fn doubts(chosen: &Candidate, race: &RaceAccount, grounds: &Grounds<'_>) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if grounds.verdict.level != Level::Quiet {
+        doubts.push(format!(
+            "the machine was noisy ({})",
+            grounds.verdict.grounds.join(", ")
+        ));
+        if grounds.verdict.level == Level::Refuse && grounds.ignored {
+            doubts.push("it would have been refused, but TREADLE_NOISE=ignore is set".to_owned());
+        }
+    }
+    if race.finish == "budget-spent" {
+        doubts.push(format!(
+            "the budget of {} was spent before the order was clear",
+            seconds(race.budget_s)
+        ));
+    }
+    if race.finish == "nobody-left" {
+        doubts.push("every plan had to leave the race".to_owned());
+    }
+    if chosen.blocks < 3 {
+        doubts.push(format!(
+            "only {} counted blocks of it fit into the budget",
+            chosen.blocks
+        ));
+    }
+    if !race.warmed_up {
+        doubts.push("tasks are too long for the budget to discard a warm-up".to_owned());
+    }
+    doubts
+}
+
+/// The profile as lines of a report: name, value, remark.
+pub fn profile_lines(profile: &Profile) -> Vec<(&'static str, String)> {
+    let optional = |value: Option<f64>, words: fn(f64) -> String| {
+        value.map_or_else(|| "not measured".to_owned(), words)
+    };
+    vec![
+        (
+            "wall time",
+            format!(
+                "{} (median {}, 99 % under {})",
+                seconds(profile.wall_s),
+                seconds(profile.wall_p50_s),
+                seconds(profile.wall_p99_s)
+            ),
+        ),
+        (
+            "CPU time",
+            format!(
+                "{} = {} of it",
+                seconds(profile.cpu_s()),
+                percent(profile.cpu_share())
+            ),
+        ),
+        (
+            "waiting",
+            format!(
+                "{} = {} of it",
+                seconds(profile.wait_s),
+                percent((profile.wait_s / profile.wall_s.max(1e-12)).clamp(0.0, 1.0))
+            ),
+        ),
+        (
+            "interpreter lock",
+            match (profile.gil_cpu_s, profile.pilot) {
+                (Some(held), _) => format!("held for {} of CPU time", seconds(held)),
+                (None, Some(pilot)) => format!(
+                    "share not measured; two threads ran {:.2} times as fast as one ({:.2} to {:.2})",
+                    pilot.speedup, pilot.interval[0], pilot.interval[1]
+                ),
+                (None, None) => "share not measured".to_owned(),
+            },
+        ),
+        (
+            "arguments, result",
+            format!(
+                "{}, {}; pickling both {}",
+                optional(profile.argument_bytes, bytes),
+                optional(profile.result_bytes, bytes),
+                optional(profile.pickle_s, seconds)
+            ),
+        ),
+        (
+            "memory",
+            format!(
+                "peak {}; a worker process {}",
+                optional(profile.peak_rss_bytes, bytes),
+                optional(profile.worker_rss_bytes, bytes)
+            ),
+        ),
+        (
+            "starting a worker",
+            format!(
+                "process {}, thread {}",
+                optional(profile.worker_start_s.process, seconds),
+                optional(profile.worker_start_s.thread, seconds)
+            ),
+        ),
+    ]
+}
+
+/// The machine in a line: cores and where they come from.
+pub fn machine_line(machine: &super::compare::Machine) -> String {
+    let mut text = format!("{} usable cores", cores(machine.usable_cores));
+    if let Some(quota) = machine.quota
+        && quota <= machine.usable_cores + 1e-9
+    {
+        text.push_str(" (a CPU quota)");
+    }
+    text.push_str(&format!(", {} {}", machine.implementation, machine.python));
+    text.push_str(if machine.gil { " with" } else { " without" });
+    text.push_str(&format!(" an interpreter lock, {}", machine.noise));
+    if machine.noise_ignored {
+        text.push_str(" (noise gate overridden by TREADLE_NOISE=ignore)");
+    }
+    text
+}

@@ -1,0 +1,463 @@
+//! The choice against a scripted laboratory: outcomes, failures, what is left behind, and records.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+
+use treadle_core::choice::compare::{Confidence, Outcome, Silent};
+use treadle_core::choice::laboratory::Surroundings;
+use treadle_core::choice::plan::Plan;
+use treadle_core::choice::record::{FILE, save};
+use treadle_core::choice::{
+    ChoiceError, Comparison, Observer, Progress, Request, compare, load_decision,
+};
+
+fn request(script: &str) -> Request {
+    Request {
+        target: Some(script.to_owned()),
+        items: Some("range:1000".to_owned()),
+        pickled: None,
+        star: false,
+        limit: 10_000,
+        budget_s: 20.0,
+        plans: Some("threads=2;processes=2".to_owned()),
+        targets: None,
+        profile_only: false,
+        ignore_noise: true,
+        seed: Some(1),
+        laboratory: vec![
+            std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned()),
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/laboratory.py").to_owned(),
+        ],
+    }
+}
+
+fn calm() -> bool {
+    false
+}
+
+fn run(request: &Request) -> Result<Comparison, ChoiceError> {
+    compare(
+        request,
+        &mut Silent,
+        Surroundings {
+            clock: &treadle_probe::clock::monotonic,
+            interrupted: &calm,
+        },
+    )
+}
+
+fn outcome(comparison: &Comparison, plan: Plan) -> (Outcome, String) {
+    let candidate = comparison
+        .candidates
+        .iter()
+        .find(|one| one.plan == plan)
+        .expect("the plan is among the candidates");
+    (candidate.outcome, candidate.reason.clone())
+}
+
+#[test]
+fn computing_chooses_processes_and_tells_why() {
+    let comparison = run(&request("cpu")).unwrap();
+    assert_eq!(comparison.decision.plan, Some(Plan::processes(2)));
+    assert_eq!(comparison.exit_code(), 0);
+    assert_eq!(outcome(&comparison, Plan::SERIAL).0, Outcome::Slower);
+    assert_eq!(outcome(&comparison, Plan::threads(2)).0, Outcome::Slower);
+    let race = comparison.race.as_ref().unwrap();
+    assert_eq!((race.finish.as_str(), race.seed), ("leader-clear", 1));
+    let reason = &comparison.decision.reason;
+    assert!(
+        reason.contains("processes=2") && reason.contains("two threads together"),
+        "{reason}"
+    );
+    let chosen = comparison
+        .candidates
+        .iter()
+        .find(|one| one.outcome == Outcome::Chosen)
+        .unwrap();
+    let [low, high] = chosen.interval_per_s.unwrap();
+    assert!(low <= 1900.0 && 1900.0 <= high);
+    assert!(
+        chosen.blocks >= 3 && chosen.p99_s == Some(0.001) && chosen.peak_memory_bytes == Some(3e7)
+    );
+}
+
+#[test]
+fn waiting_chooses_threads() {
+    let mut request = request("wait");
+    request.plans = None;
+    let comparison = run(&request).unwrap();
+    assert!(comparison.decision.plan.unwrap().threads.is_some());
+    assert_eq!(comparison.profile.class.name(), "io-bound");
+    let reason = &comparison.decision.reason;
+    assert!(reason.contains("waits for"), "{reason}");
+}
+
+#[test]
+fn equals_choose_the_plain_loop() {
+    let comparison = run(&request("same")).unwrap();
+    assert_eq!(comparison.decision.plan, Some(Plan::SERIAL));
+    assert!(
+        comparison
+            .decision
+            .reason
+            .starts_with("Keep the plain loop")
+    );
+    assert_eq!(
+        outcome(&comparison, Plan::threads(2)).0,
+        Outcome::Equivalent
+    );
+}
+
+#[test]
+fn some_errors_are_counted() {
+    let comparison = run(&request("some")).unwrap();
+    assert_eq!(comparison.profile.errors, 4);
+    assert_eq!(comparison.exit_code(), 0);
+    assert!(
+        comparison
+            .candidates
+            .iter()
+            .all(|one| one.errors > 0 && one.outcome != Outcome::Infeasible)
+    );
+}
+
+#[test]
+fn the_json_has_the_fixed_keys() {
+    let value = serde_json::to_value(run(&request("cpu")).unwrap()).unwrap();
+    assert_eq!(value["schema"], 1);
+    assert_eq!(value["items"]["count"], 1000);
+    for key in ["usable_cores", "python", "gil", "noise"] {
+        assert!(!value["machine"][key].is_null(), "{key}");
+    }
+    for key in [
+        "wall_s",
+        "gil_cpu_s",
+        "gil_blocked_s",
+        "free_cpu_s",
+        "wait_s",
+        "native_cpu_s",
+        "argument_bytes",
+        "result_bytes",
+        "pickle_s",
+        "peak_rss_bytes",
+        "class",
+    ] {
+        assert!(value["profile"].get(key).is_some(), "{key}");
+    }
+    for candidate in value["candidates"].as_array().unwrap() {
+        for key in [
+            "plan",
+            "predicted_per_s",
+            "measured_per_s",
+            "interval_per_s",
+            "p50_s",
+            "p99_s",
+            "cpu_cores",
+            "peak_memory_bytes",
+            "errors",
+            "limit",
+            "outcome",
+            "reason",
+        ] {
+            assert!(candidate.get(key).is_some(), "{key}");
+        }
+    }
+    assert_eq!(value["candidates"][0]["plan"], serde_json::json!({}));
+    assert_eq!(
+        value["decision"]["plan"],
+        serde_json::json!({"processes": 2})
+    );
+    let again: Comparison = serde_json::from_value(value).unwrap();
+    assert_eq!(again.schema, 1);
+}
+
+#[test]
+fn a_crash_names_its_input() {
+    for (script, words) in [
+        ("exit", ["input 5", "exit code 3"]),
+        ("crash", ["input 2", "SIGSEGV"]),
+    ] {
+        let error = run(&request(script)).unwrap_err();
+        assert_eq!(error.exit_code(), 4);
+        assert!(
+            words.iter().all(|word| error.to_string().contains(word)),
+            "{error}"
+        );
+        assert_eq!(error.detail(), Some("this goes to standard error"));
+    }
+}
+
+#[test]
+fn a_hang_is_bounded_and_names_its_input() {
+    // The clock jumps once the sample runs, so that the test takes no time.
+    struct Jumper<'a>(&'a Cell<f64>);
+    impl Observer for Jumper<'_> {
+        fn progress(&mut self, progress: &Progress) {
+            if matches!(progress, Progress::Profiling { .. }) {
+                self.0.set(10.0);
+            }
+        }
+    }
+    let (now, step) = (Cell::new(0.0), Cell::new(0.0));
+    let clock = || {
+        now.set(now.get() + step.get());
+        now.get()
+    };
+    let error = compare(
+        &request("hang"),
+        &mut Jumper(&step),
+        Surroundings {
+            clock: &clock,
+            interrupted: &calm,
+        },
+    )
+    .unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    let text = error.to_string();
+    assert!(text.contains("did not return within"), "{text}");
+    assert!(error.hint().unwrap().contains("--budget"));
+}
+
+#[test]
+fn an_interrupt_ends_it_and_leaves_no_process() {
+    let name = std::env::temp_dir().join(format!("treadle-family-{}", std::process::id()));
+    let seen = RefCell::new(Vec::<u32>::new());
+    let interrupted = || {
+        if let Ok(text) = std::fs::read_to_string(&name) {
+            *seen.borrow_mut() = text.split(' ').map(|word| word.parse().unwrap()).collect();
+        }
+        !seen.borrow().is_empty()
+    };
+    let script = format!("family={}", name.display());
+    let error = compare(
+        &request(&script),
+        &mut Silent,
+        Surroundings {
+            clock: &treadle_probe::clock::monotonic,
+            interrupted: &interrupted,
+        },
+    )
+    .unwrap_err();
+    std::fs::remove_file(&name).unwrap();
+    assert_eq!(
+        (error.clone(), error.exit_code()),
+        (ChoiceError::Interrupted, 130)
+    );
+    for process in seen.into_inner() {
+        let state = std::fs::read_to_string(format!("/proc/{process}/stat"))
+            .ok()
+            .and_then(|text| treadle_probe::process::parse_state(&text));
+        assert!(
+            matches!(state, None | Some('Z' | 'X')),
+            "process {process} is left: {state:?}"
+        );
+    }
+}
+
+#[test]
+fn failures_of_rivals_are_their_own() {
+    let cases = [
+        ("unpicklable", "result.lock"),
+        ("lost", "exit code 9"),
+        ("lossy", "KeyError"),
+        ("nostart", "did not start"),
+    ];
+    for (script, word) in cases {
+        let comparison = run(&request(script)).unwrap();
+        let (outcome, reason) = outcome(&comparison, Plan::processes(2));
+        assert_eq!(outcome, Outcome::Infeasible, "{script}: {reason}");
+        assert!(reason.contains(word), "{script}: {reason}");
+        assert!(comparison.decision.plan.is_some());
+    }
+}
+
+#[test]
+fn failures_of_the_function_and_of_the_request() {
+    for (script, code, word) in [
+        ("fails", 4, "every input"),
+        ("refused", 2, "no module"),
+        ("garbage", 4, "protocol"),
+    ] {
+        let error = run(&request(script)).unwrap_err();
+        assert_eq!(error.exit_code(), code, "{script}: {error}");
+        assert!(error.to_string().contains(word), "{script}: {error}");
+        assert!(error.hint().is_some());
+    }
+    let mut nowhere = request("cpu");
+    nowhere.laboratory[0] = "/nonexistent/python".to_owned();
+    assert_eq!(run(&nowhere).unwrap_err().exit_code(), 2);
+    let mut nothing = request("cpu");
+    nothing.budget_s = 0.0;
+    assert_eq!(run(&nothing).unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn targets_decide_and_misses_are_told() {
+    let mut met = request("cpu");
+    met.targets = Some("throughput=1500/s".to_owned());
+    assert_eq!(
+        run(&met).unwrap().decision.missed_targets,
+        Vec::<String>::new()
+    );
+    let mut missed = request("cpu");
+    missed.targets = Some("throughput=3800/s".to_owned());
+    let decision = run(&missed).unwrap().decision;
+    assert_eq!(decision.plan, Some(Plan::processes(2)));
+    assert!(
+        decision.missed_targets[0].contains("missed by"),
+        "{decision:?}"
+    );
+    assert!(decision.reason.starts_with("No plan meets the targets"));
+}
+
+#[test]
+fn profile_only_decides_nothing() {
+    let mut request = request("cpu");
+    request.profile_only = true;
+    let comparison = run(&request).unwrap();
+    assert_eq!(comparison.decision.plan, None);
+    assert_eq!(comparison.decision.confidence, Confidence::None);
+    assert_eq!(comparison.exit_code(), 0);
+    assert!(comparison.race.is_none());
+}
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("treadle-record-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for the test");
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).expect("the file was written")
+}
+
+#[test]
+fn a_record_is_written_read_and_written_again() {
+    let folder = Folder::new("again");
+    let settings = folder.0.join(FILE);
+    std::fs::write(&settings, "# ours\n[other]\nkey = 1 # kept\n").unwrap();
+    let comparison = run(&request("cpu")).unwrap();
+    let saved = save(
+        &comparison,
+        "thumbnails",
+        &folder.0,
+        "2026-11-22",
+        "treadle compare cpu",
+    )
+    .unwrap();
+    assert!(saved.page.ends_with("docs/decisions/0001-thumbnails.md"));
+    let text = read(&settings);
+    assert!(
+        text.starts_with("# ours\n[other]\nkey = 1 # kept\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("[decision.thumbnails]") && text.contains("plan = { processes = 2 }"),
+        "{text}"
+    );
+    assert_eq!(
+        load_decision(&folder.0, "thumbnails").unwrap(),
+        Plan::processes(2)
+    );
+    // From a folder below, and after people added to the page.
+    assert_eq!(
+        load_decision(&folder.0.join("docs/decisions"), "thumbnails").unwrap(),
+        Plan::processes(2)
+    );
+    let page = read(&saved.page);
+    for heading in [
+        "## Context",
+        "## Options",
+        "## Outcome",
+        "## Consequences",
+        "## Confirmation",
+        "## Revisit when",
+    ] {
+        assert!(page.contains(heading), "{heading}");
+    }
+    let marker = "<!-- treadle: end of yours -->";
+    std::fs::write(
+        &saved.page,
+        page.replace(marker, &format!("Agreed by all.\n{marker}")),
+    )
+    .unwrap();
+    let second = run(&request("same")).unwrap();
+    let again = save(
+        &second,
+        "thumbnails",
+        &folder.0,
+        "2026-11-23",
+        "treadle compare same",
+    )
+    .unwrap();
+    assert_eq!(again.page, saved.page);
+    let page = read(&again.page);
+    assert!(
+        page.contains("Agreed by all.")
+            && page.contains("2026-11-23")
+            && !page.contains("2026-11-22")
+    );
+    assert_eq!(
+        load_decision(&folder.0, "thumbnails").unwrap(),
+        Plan::SERIAL
+    );
+    let other = save(&comparison, "other", &folder.0, "2026-11-23", "treadle").unwrap();
+    assert!(other.page.ends_with("0002-other.md"));
+    let evidence: Comparison = serde_json::from_str(&read(&other.evidence)).unwrap();
+    assert_eq!(evidence.decision, comparison.decision);
+    let left: Vec<_> = std::fs::read_dir(&folder.0)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert_eq!(left.len(), 2, "no temporary file is left: {left:?}");
+}
+
+#[test]
+fn missing_and_damaged_records_are_told() {
+    let folder = Folder::new("damaged");
+    let check = |text: &str, word: &str| {
+        std::fs::write(folder.0.join(FILE), text).unwrap();
+        let error = load_decision(&folder.0, "thumbnails").unwrap_err();
+        let all = format!("{error} {:?} {:?}", error.hint(), error.detail());
+        assert!(all.contains(word), "{all}");
+    };
+    check("", "no decision `thumbnails`");
+    check("[decision.other]\nplan = {}\n", "recorded are: other");
+    check("[decision.thumbnails]\n", "is missing");
+    check("[decision.thumbnails]\nplan = { fibers = 2 }\n", "fibers");
+    check(
+        "[decision.thumbnails]\nplan = { threads = \"two\" }\n",
+        "whole number",
+    );
+    check(
+        "[decision.thumbnails]\nplan = { threads = 0 }\n",
+        "threads=0",
+    );
+    check("[decision\n", "not valid TOML");
+    let mut request = request("cpu");
+    request.profile_only = true;
+    let comparison = run(&request).unwrap();
+    assert!(save(&comparison, "thumbnails", &folder.0, "2026-11-22", "").is_err());
+    assert!(
+        save(
+            &run(&self::request("cpu")).unwrap(),
+            "../up",
+            &folder.0,
+            "2026-11-22",
+            ""
+        )
+        .is_err()
+    );
+}

@@ -1,0 +1,127 @@
+"""A laboratory that speaks the measuring protocol and measures nothing: the target's name is a script.
+
+Replies come at once and claim what the script says, so that tests need no time and no luck.
+The last argument is the position file, as for the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from typing import Any
+
+RATES = {"cpu": {"processes": 1.9}, "wait": {"threads": 20.0}, "same": {"processes": 1.0}}
+
+
+def position(index: int) -> None:
+    """Says that the input `index` is being processed."""
+    with open(sys.argv[-1], "r+b") as file:
+        file.write(struct.pack("<Q", index + 1))
+
+
+def load(script: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The reply to ``load``."""
+    return {
+        "target": f"{script}:work", "file": None, "source_hash": "0" * 64, "count": 1000,
+        "spec": request["items"], "async": False, "items_truncated": False, "python": "3.11.7",
+        "implementation": "cpython", "gil": True,
+    }  # fmt: skip
+
+
+def profile(script: str) -> dict[str, Any]:
+    """The reply to ``profile``, or no reply."""
+    if script == "exit":
+        position(5)
+        os._exit(3)
+    if script == "crash":
+        position(2)
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if script == "hang":
+        position(7)
+        signal.pause()
+    if script.startswith("family="):
+        # A descendant that leaves the process group, so that killing the group does not reach it.
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True)
+        name = script.removeprefix("family=")
+        with open(name + ".new", "w") as file:
+            file.write(f"{os.getpid()} {child.pid}")
+        os.rename(name + ".new", name)
+        signal.pause()
+    cpu = 0.0001 if script == "wait" else 0.001
+    lock = {"path": "result.lock", "type": "lock", "message": "cannot pickle", "hint": None}
+    error = {"index": 0, "type": "ValueError", "message": "bad 0", "traceback": "in work"}
+    return {
+        "count": 20, "wall_s": 0.001 if script != "wait" else 0.05, "walls": [0.001] * 20,
+        "thread_cpu_s": cpu, "process_cpu_s": cpu, "run_queue_s": 0.0,
+        "errors": {"fails": 20, "some": 4}.get(script, 0), "all_failed": script == "fails",
+        "first_error": error if script in ("fails", "some") else None,
+        "argument_bytes": 20, "result_bytes": None if script == "unpicklable" else 20,
+        "dumps_s": 1e-6, "loads_s": 1e-6, "argument_dumps_s": 1e-6, "argument_loads_s": 1e-6,
+        "result_dumps_s": 1e-6, "result_loads_s": 1e-6,
+        "pickle": {"function": None, "argument": None, "exception": None,
+                   "result": lock if script == "unpicklable" else None},
+        "peak_rss_bytes": 2e7, "rss_growth_bytes": 0, "baseline_rss_bytes": 2e7, "modules": [],
+        "worker_start_s": {"process": 0.05, "thread": 0.0001}, "worker_rss_bytes": 1e6,
+        "pilot": {"threads": 2, "speedup": 1.0, "interval": [0.98, 1.02]} if script != "wait" else None,
+        "native_threads": 0, "first_call_s": 0.001,
+    }  # fmt: skip
+
+
+def block(script: str, plan: dict[str, int], request: dict[str, Any], number: int) -> dict[str, Any]:
+    """The reply to ``block``: as many tasks as the script's speed gives in the time that was asked."""
+    if script == "lost" and "processes" in plan:
+        os._exit(9)
+    strategy = next(iter(plan), "serial")
+    wall = 0.05 if script == "wait" else 0.001
+    speed = RATES.get(script, RATES["cpu"]).get(strategy, 1.0) / wall
+    speed *= 1 + 0.01 * (number % 3 - 1)
+    count = max(1, round(speed * request["seconds"]))
+    lossy = script == "lossy" and "processes" in plan
+    error = {"index": 3, "type": "KeyError", "message": "3", "traceback": ""}
+    return {
+        "count": count, "wall_s": count / speed,
+        "errors": count if lossy else (count // 5 if script == "some" else 0),
+        "first_error": error if lossy or script == "some" else None, "latencies": [wall] * 20, "cpu_s": count * 0.001,
+        "peak_memory_bytes": 3e7, "memory_kind": "pss", "lost_workers": 0,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Answers requests until there are no more."""
+    script, plan, number = "", {}, 0
+    print("this goes to standard error", file=sys.stderr, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        reply: dict[str, Any]
+        if request["do"] == "quit":
+            return
+        if request["do"] == "load":
+            script = request["target"]
+            if script == "refused":
+                reply = {"error": {"kind": "target-module", "message": "there is no module 'refused'",
+                                   "hint": "look elsewhere", "detail": None}}  # fmt: skip
+            elif script == "garbage":
+                print("not the protocol", flush=True)
+                continue
+            else:
+                print(json.dumps({"progress": {"loading": script}}), flush=True)
+                reply = {"ok": load(script, request)}
+        elif request["do"] == "profile":
+            reply = {"ok": profile(script)}
+        elif request["do"] == "plan":
+            plan = request["plan"]
+            if script == "nostart" and plan:
+                reply = {"error": {"kind": "plan-failed", "message": "its workers did not start"}}
+            else:
+                reply = {"ok": {"start_s": 0.01 if plan else 0.0, "rss_bytes": 1, "workers": 1}}
+        else:
+            number += 1
+            reply = {"ok": block(script, plan, request, number)}
+        print(json.dumps(reply), flush=True)
+
+
+main()

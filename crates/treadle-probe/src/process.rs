@@ -1,0 +1,136 @@
+//! Processes: their time on the run queue, their descendants, their environment.
+
+use std::fs;
+
+/// A thread's scheduling account from a `schedstat` text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RunQueue {
+    /// Seconds on a processor.
+    pub ran_s: f64,
+    /// Seconds runnable without a processor.
+    pub waited_s: f64,
+}
+
+/// Parses the text of `/proc/<pid>/task/<tid>/schedstat`.
+pub fn parse_schedstat(text: &str) -> Option<RunQueue> {
+    let mut words = text.split_whitespace().map(str::parse::<u64>);
+    Some(RunQueue {
+        ran_s: words.next()?.ok()? as f64 * 1e-9,
+        waited_s: words.next()?.ok()? as f64 * 1e-9,
+    })
+}
+
+/// The calling thread's scheduling account.
+pub fn own_run_queue() -> Option<RunQueue> {
+    parse_schedstat(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
+}
+
+/// Parent of a process from the text of `/proc/<pid>/stat`; the name may hold spaces and parentheses.
+pub fn parse_parent(text: &str) -> Option<u32> {
+    let (_, after_name) = text.rsplit_once(')')?;
+    after_name.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// State letter of a process from the text of `/proc/<pid>/stat` (`Z` is a zombie: it has ended).
+pub fn parse_state(text: &str) -> Option<char> {
+    let (_, after_name) = text.rsplit_once(')')?;
+    after_name.split_whitespace().next()?.chars().next()
+}
+
+/// The process ids that `/proc` lists.
+fn listed() -> Vec<u32> {
+    fs::read_dir("/proc").map_or_else(
+        |_| Vec::new(),
+        |entries| {
+            entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+                .collect()
+        },
+    )
+}
+
+/// Living processes whose environment, as it was when they started, holds exactly this `NAME=value`.
+///
+/// Finds descendants even after their parent died and they left its process group.
+pub fn with_environment(assignment: &str) -> Vec<u32> {
+    listed()
+        .into_iter()
+        .filter(|process| {
+            let living = fs::read_to_string(format!("/proc/{process}/stat"))
+                .ok()
+                .and_then(|text| parse_state(&text))
+                .is_some_and(|state| state != 'Z' && state != 'X');
+            living
+                && fs::read(format!("/proc/{process}/environ")).is_ok_and(|bytes| {
+                    bytes
+                        .split(|byte| *byte == 0)
+                        .any(|entry| entry == assignment.as_bytes())
+                })
+        })
+        .collect()
+}
+
+/// Processes below `ancestor`, children before their children; zombies are not listed.
+pub fn descendants(ancestor: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = listed()
+        .into_iter()
+        .filter_map(|process| {
+            let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+            (parse_state(&text)? != 'Z').then_some((process, parse_parent(&text)?))
+        })
+        .collect();
+    let mut found = vec![ancestor];
+    let mut next = 0;
+    while next < found.len() {
+        let parent = found[next];
+        found.extend(
+            parents
+                .iter()
+                .filter(|(_, of)| *of == parent)
+                .map(|(process, _)| *process),
+        );
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_spaces_and_parentheses_does_not_confuse() {
+        let text = "12 (a (b) c) S 7 12 12 0 -1";
+        assert_eq!(parse_parent(text), Some(7));
+        assert_eq!(parse_state(text), Some('S'));
+        assert_eq!(parse_parent("nothing"), None);
+    }
+
+    #[test]
+    fn schedstat_is_in_nanoseconds() {
+        let account = parse_schedstat("1500000000 250000000 42\n").unwrap();
+        assert_eq!((account.ran_s, account.waited_s), (1.5, 0.25));
+        assert_eq!(parse_schedstat("x"), None);
+    }
+
+    #[test]
+    fn a_child_is_found_by_parent_and_by_environment() {
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        let value = format!("probe-{}", std::process::id());
+        let mut child = std::process::Command::new("cat")
+            .env("TREADLE_PROBE_TEST", &value)
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let by_parent = descendants(std::process::id());
+        // `spawn` returns once the new program is in place, so its environment can be read.
+        let by_environment = with_environment(&format!("TREADLE_PROBE_TEST={value}"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(by_parent.contains(&child.id()));
+        assert_eq!(by_environment, [child.id()]);
+    }
+}

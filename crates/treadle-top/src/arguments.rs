@@ -1,0 +1,73 @@
+//! The arguments of the command, and its help.
+
+use clap::{Args, Parser, Subcommand};
+
+/// Threads, processes, asyncio or a mix: measured, decided, run and watched.
+#[derive(Debug, Parser)]
+#[command(
+    name = "treadle",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Treadle {
+    #[command(subcommand)]
+    pub(crate) command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Compare(Compare),
+}
+
+/// Measure a function on its inputs, predict every plan, race the best few, decide.
+///
+/// The function is run several times over the inputs, in processes of its own: it should be safe to repeat.
+///
+/// Exit codes: 0 decided, 2 usage, 3 the machine is too noisy to decide (TREADLE_NOISE=ignore decides all the same),
+/// 4 the function failed on its inputs, 130 interrupted.
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    /// The function: module:function or file.py:function
+    pub(crate) target: String,
+
+    /// The inputs: module:callable or file.py:callable (returns or yields them), a quoted glob such as 'photos/*.jpg', lines:FILE, json:FILE or range:N
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) items: String,
+
+    /// Pass an input that is a tuple as the list of arguments
+    #[arg(long)]
+    pub(crate) star: bool,
+
+    /// Seconds for the whole race
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    pub(crate) budget: f64,
+
+    /// Race exactly these plans, and serial: 'threads=2,8;processes=2;processes=2+threads=4'
+    #[arg(long, value_name = "PLANS")]
+    pub(crate) plans: Option<String>,
+
+    /// What the plan must reach: 'throughput=200/s,p50=5ms,p99=50ms,memory=2GiB,errors=0,cpu=4' (latencies are those of a task in its worker)
+    #[arg(long = "target", value_name = "TARGETS")]
+    pub(crate) targets: Option<String>,
+
+    /// Record the decision under this name, in treadle.toml and docs/decisions/
+    #[arg(long, value_name = "NAME")]
+    pub(crate) save: Option<String>,
+
+    /// Write the whole comparison as JSON to a file, or to standard output without one (the report then goes to standard error)
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    pub(crate) json: Option<String>,
+
+    /// Stop after the profile and the predictions
+    #[arg(long, conflicts_with = "save")]
+    pub(crate) profile_only: bool,
+
+    /// Read at most so many inputs
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: u64,
+
+    /// Repeat the order of an earlier race
+    #[arg(long, value_name = "SEED")]
+    pub(crate) seed: Option<u64>,
+}

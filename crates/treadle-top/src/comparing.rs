@@ -1,0 +1,147 @@
+//! `treadle compare`: the request, its progress, its report and its exit code.
+
+use std::io::Write;
+use std::path::Path;
+
+use treadle_core::choice::laboratory::Surroundings;
+use treadle_core::choice::record;
+use treadle_core::choice::{ChoiceError, Comparison, Request, compare};
+
+use crate::World;
+use crate::arguments::Compare;
+use crate::progress::Line;
+use crate::{date, layout, report};
+
+/// Runs the comparison; everything that can be wrong with the arguments is told before anything is measured.
+pub(crate) fn run(options: &Compare, words: &[String], world: &mut World<'_>) -> i32 {
+    match attempt(options, words, world) {
+        Ok(code) => code,
+        Err(error) => {
+            tell(&error, world.stderr);
+            error.exit_code()
+        }
+    }
+}
+
+fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result<i32, ChoiceError> {
+    if let Some(name) = &options.save {
+        record::check_name(name)?;
+    }
+    let noise = (world.environment)("TREADLE_NOISE");
+    let ignore_noise = match noise.as_deref() {
+        None | Some("") => false,
+        Some("ignore") => true,
+        Some(other) => {
+            return Err(ChoiceError::usage(
+                format!("TREADLE_NOISE is `{other}`, which means nothing"),
+                "set it to `ignore` to decide on a noisy machine all the same, or unset it",
+            ));
+        }
+    };
+    let request = Request {
+        target: Some(options.target.clone()),
+        items: Some(options.items.clone()),
+        pickled: None,
+        star: options.star,
+        limit: options.limit,
+        budget_s: options.budget,
+        plans: options.plans.clone(),
+        targets: options.targets.clone(),
+        profile_only: options.profile_only,
+        ignore_noise,
+        seed: options.seed,
+        laboratory: world
+            .laboratory
+            .clone()
+            .unwrap_or_else(|| Request::laboratory_of(&world.python.to_string_lossy())),
+    };
+    let comparison = {
+        let mut line = Line::new(
+            &mut *world.stderr,
+            world.rewrite,
+            world.terminal.map_or(80, |(columns, _)| columns),
+        );
+        let surroundings = Surroundings {
+            clock: &treadle_probe::clock::monotonic,
+            interrupted: world.interrupted,
+        };
+        let outcome = compare(&request, &mut line, surroundings);
+        line.clear();
+        outcome?
+    };
+    let width = world
+        .terminal
+        .map_or(100, |(columns, _)| usize::from(columns))
+        .clamp(60, 160);
+    let text = report::text(&comparison, width);
+    match options.json.as_deref() {
+        Some("-") => {
+            put(world.stderr, &text);
+            put(world.stdout, &(json(&comparison)? + "\n"));
+        }
+        Some(file) => {
+            let path = world.directory.join(file);
+            record::write_whole(Path::new(&path), &(json(&comparison)? + "\n"))?;
+            put(world.stdout, &text);
+        }
+        None => put(world.stdout, &text),
+    }
+    let code = comparison.exit_code();
+    if let Some(name) = &options.save {
+        if comparison.decision.plan.is_none() && code != 0 {
+            put(
+                world.stderr,
+                &format!("treadle: nothing was decided, so `{name}` was not recorded\n"),
+            );
+            return Ok(code);
+        }
+        let command = layout::shell("treadle", words);
+        let saved = record::save(
+            &comparison,
+            name,
+            &world.directory,
+            &date::today(),
+            &command,
+        )?;
+        put(
+            world.stderr,
+            &format!(
+                "treadle: recorded `{name}` in {}, {} and {}\n",
+                saved.settings.display(),
+                saved.page.display(),
+                saved.evidence.display()
+            ),
+        );
+    }
+    Ok(code)
+}
+
+fn json(comparison: &Comparison) -> Result<String, ChoiceError> {
+    serde_json::to_string(comparison).map_err(|error| {
+        ChoiceError::usage(
+            format!("cannot write the comparison: {error}"),
+            "this is a mistake in treadle",
+        )
+    })
+}
+
+/// Writes all of it; a reader that has gone away is not an error of ours.
+fn put(writer: &mut dyn Write, text: &str) {
+    let _ = writer
+        .write_all(text.as_bytes())
+        .and_then(|()| writer.flush());
+}
+
+fn tell(error: &ChoiceError, stderr: &mut dyn Write) {
+    let mut text = format!("treadle: {error}\n");
+    if let Some(detail) = error.detail() {
+        text.push('\n');
+        for line in detail.trim_end().lines() {
+            text.push_str(&format!("    {line}\n"));
+        }
+    }
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("\nhint: {hint}\n"));
+    }
+    put(stderr, &text);
+}

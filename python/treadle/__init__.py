@@ -1,0 +1,88 @@
+"""Threads, processes, asyncio or a mix: measured, decided, run and watched.
+
+The map of the package::
+
+    errors       every error, the hierarchy drawn at the top
+    plan         Plan: a strategy and its sizes, as data
+    executor     Executor: one concurrent.futures.Executor for every plan
+    future       Future: concurrent.futures.Future, and interrupt()
+    mapping      Executor.map: lazy, bounded, chunked by measurement
+    strategies/  one file for each way to run tasks, over one contract
+    _payload     how a call becomes bytes, and what is said when it cannot
+    _worker/     all that runs in a child: the zygote and the worker's main
+    measuring, comparing, record
+                 thin faces over the choice: profile, race, decision
+    _laboratory/ the process in which a function is measured
+    _core        the engine, in Rust
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from treadle import errors
+from treadle.errors import (
+    PayloadError,
+    PlanError,
+    PoolBroken,
+    PoolShutDown,
+    RecordError,
+    TaskInterrupted,
+    TaskTimeout,
+    TreadleError,
+    WorkerDied,
+)
+from treadle.executor import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from treadle.future import Future
+from treadle.plan import Plan
+
+if TYPE_CHECKING:
+    from treadle._core import usable_cores
+    from treadle.comparing import Comparison, compare
+    from treadle.measuring import Profile, measure
+
+__all__ = [
+    "Comparison",
+    "Executor",
+    "Future",
+    "PayloadError",
+    "Plan",
+    "PlanError",
+    "PoolBroken",
+    "PoolShutDown",
+    "ProcessPoolExecutor",
+    "Profile",
+    "RecordError",
+    "TaskInterrupted",
+    "TaskTimeout",
+    "ThreadPoolExecutor",
+    "TreadleError",
+    "WorkerDied",
+    "compare",
+    "errors",
+    "measure",
+    "usable_cores",
+]
+
+# Loaded on first use: a program that only runs tasks does not pay for the choice.
+_LATER = {
+    "Comparison": "treadle.comparing",
+    "compare": "treadle.comparing",
+    "Profile": "treadle.measuring",
+    "measure": "treadle.measuring",
+    "usable_cores": "treadle._core",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module 'treadle' has no attribute {name!r}")
+    import importlib
+
+    value = globals()[name] = getattr(importlib.import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,351 @@
+"""One plan on the user's own inputs: its pool started and warmed up, then run in blocks that are timed.
+
+A block keeps the pool full: besides one task a worker it keeps about `QUEUED_S` of work waiting, so that
+no worker idles while this process books results, and little is in flight when the block's time is up.
+
+*Guarantees*: one reply a block, with every submitted input finished or lost; results travel as they
+would in the real run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import importlib
+import math
+import os
+import queue
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
+from typing import Any
+
+from treadle import _pickling
+from treadle._laboratory import failure, readings
+from treadle._laboratory.position import Position
+from treadle._laboratory.refusal import Refusal
+from treadle._laboratory.serial import arguments, run_plain
+from treadle._laboratory.target import Target
+
+#: Work kept waiting beyond one task a worker, seconds: four switch intervals (5 ms each), which hides this
+#: process's own delay, and is small against a block of 0.3 s.
+QUEUED_S = 0.02
+#: Most latencies in a reply: the 99th percentile of 2000 rests on 20 of them.
+LATENCIES = 2000
+#: Longest that warm-up waits for all workers to have arrived, seconds; those absent then start cold.
+WARM_UP_S = 10.0
+
+Outcome = tuple[float, Any, "dict[str, Any] | None"]
+
+
+def timed_call(function: Callable[..., Any], *given: Any) -> Outcome:
+    """Runs in the worker: (seconds, result, None), or (seconds, None, the error told in text)."""
+    started = time.perf_counter()
+    try:
+        result = function(*given)
+    except BaseException as exception:
+        return time.perf_counter() - started, None, failure.describe(exception)
+    return time.perf_counter() - started, result, None
+
+
+async def timed_await(function: Callable[..., Any], *given: Any) -> Outcome:
+    """As `timed_call`, for an async function."""
+    started = time.perf_counter()
+    try:
+        result = await function(*given)
+    except asyncio.CancelledError as exception:
+        task = asyncio.current_task()
+        if task is not None and getattr(task, "cancelling", lambda: 0)():
+            raise  # the pool is being shut down
+        return time.perf_counter() - started, None, failure.describe(exception)
+    except BaseException as exception:
+        return time.perf_counter() - started, None, failure.describe(exception)
+    return time.perf_counter() - started, result, None
+
+
+def arrive(function: Any, folder: str, expected: int, patience_s: float) -> int:
+    """Runs in the worker: it has imported `function` (to unpickle this call); holds it until all are there.
+
+    Each worker leaves a file in `folder`, which processes and threads can do alike. Gives its process id.
+    """
+    if isinstance(function, str):
+        importlib.import_module(function)
+    open(os.path.join(folder, f"{os.getpid()}-{threading.get_ident()}"), "wb").close()
+    until = time.monotonic() + patience_s
+    while len(os.listdir(folder)) < expected and time.monotonic() < until:
+        time.sleep(0.002)
+    return os.getpid()
+
+
+async def arrive_on_loop() -> int:
+    """Runs on a worker's loop: shows that the loop turns."""
+    return os.getpid()
+
+
+def workers_of(plan: dict[str, int]) -> int:
+    """Tasks that the plan runs at the same time; 1 for serial."""
+    sizes = [
+        plan[key] for key in ("processes", "interpreters", "threads", "coroutines") if plan.get(key)
+    ]
+    return math.prod(sizes)
+
+
+def open_pool(plan: dict[str, int]) -> Executor:
+    """The executor of `plan`."""
+    import treadle
+
+    if not hasattr(treadle, "Executor"):  # until the engine is there: the standard library's pools
+        import concurrent.futures
+        import multiprocessing
+
+        if set(plan) == {"threads"}:
+            return concurrent.futures.ThreadPoolExecutor(plan["threads"])
+        if set(plan) == {"processes"}:
+            context = multiprocessing.get_context("forkserver")
+            return concurrent.futures.ProcessPoolExecutor(plan["processes"], context)
+        raise NotImplementedError(f"no executor yet for {plan}")
+    return treadle.Executor(**plan)
+
+
+@contextlib.contextmanager
+def meeting_place() -> Iterator[str]:
+    """A private folder for `arrive`, gone afterwards."""
+    folder = tempfile.mkdtemp(prefix="treadle-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def warm(pool: Executor, function: Any, plan: dict[str, int], workers: int) -> None:
+    """Every worker has started and imported `function` (a function, or the name of its module)."""
+    if plan.get("coroutines"):
+        loops = plan.get("processes", 1)
+        for future in [pool.submit(arrive_on_loop) for _ in range(loops)]:
+            future.result(WARM_UP_S)
+        return
+    with meeting_place() as folder:
+        futures = [
+            pool.submit(arrive, function, folder, workers, WARM_UP_S) for _ in range(workers)
+        ]
+        for future in futures:
+            future.result()
+
+
+class Trial:
+    """The pool of one plan, kept through its blocks."""
+
+    def __init__(
+        self, plan: dict[str, int], target: Target, items: list[Any], star: bool, position: Position
+    ) -> None:
+        """Starts and warms up; raises `Refusal` ``plan-infeasible`` or ``plan-failed``."""
+        self._plan = plan
+        self._target = target
+        self._items = items
+        self._star = star
+        self._position = position
+        self._pool: Executor | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.workers = workers_of(plan)
+        started = time.perf_counter()
+        self._check()
+        if not plan:
+            if target.is_async:
+                self._loop = asyncio.new_event_loop()
+        else:
+            self._open()
+        self.start_s = time.perf_counter() - started
+        call = timed_await if target.is_async else timed_call
+        self._call = functools.partial(call, target.function)
+
+    def _check(self) -> None:
+        plan, name = self._plan, self._target.name
+        if self._target.is_async and plan and not plan.get("coroutines"):
+            raise Refusal(
+                "plan-infeasible", f"{name} is an async function: it runs on a loop, as coroutines"
+            )
+        if not self._target.is_async and plan.get("coroutines"):
+            raise Refusal(
+                "plan-infeasible",
+                f"{name} is a plain function: as a coroutine it would hold the loop until it returns",
+                "an async version of it could be compared too",
+            )
+        if plan.get("processes") or plan.get("interpreters"):
+            given = arguments(self._items[0], self._star)
+            for value, path in ((self._target.function, "function"), (given, "args")):
+                problem = _pickling.find_problem(value, path)
+                if problem is not None:
+                    raise Refusal(
+                        "plan-infeasible", problem.sentence(), problem.hint, problem.message
+                    )
+
+    def _open(self) -> None:
+        try:
+            self._pool = open_pool(self._plan)
+        except (NotImplementedError, ValueError, TypeError) as exception:
+            raise Refusal("plan-infeasible", failure.message(exception)) from None
+        try:
+            warm(self._pool, self._target.function, self._plan, self.workers)
+        except BaseException as exception:
+            self.close()
+            raise Refusal(
+                "plan-failed",
+                f"its workers did not start: {failure.type_name(type(exception))}: "
+                f"{failure.message(exception)}",
+                "the function's module must be importable in a fresh process, without running the job",
+                failure.user_traceback(exception),
+            ) from None
+
+    def started(self) -> dict[str, Any]:
+        """The protocol's reply to ``plan``."""
+        memory, kind = readings.tree_memory(readings.tree())
+        return {
+            "start_s": self.start_s,
+            "rss_bytes": memory,
+            "memory_kind": kind,
+            "workers": self.workers,
+        }
+
+    def block(self, first: int, count: int, seconds: float) -> dict[str, Any]:
+        """Runs inputs `first` ... ``first + count`` (wrapping) until done or `seconds` have passed."""
+        before = readings.tree_cpu_seconds(readings.tree())
+        for pid in before:
+            readings.reset_peak(pid)
+        tally = _Tally(len(self._items))
+        if self._pool is not None:
+            self._pooled(tally, first, count, seconds)
+        else:
+            driver = self._serial(tally, first, count, seconds)
+            if self._loop is not None:
+                self._loop.run_until_complete(driver)
+            else:
+                run_plain(driver)
+        self._position.idle()
+        members = readings.tree()
+        after = readings.tree_cpu_seconds(members)
+        memory, kind = readings.tree_peak_memory(members)
+        cpu = sum(max(0.0, value - before.get(pid, 0.0)) for pid, value in after.items())
+        return {**tally.to_json(), "cpu_s": cpu, "peak_memory_bytes": memory, "memory_kind": kind}
+
+    async def _serial(self, tally: _Tally, first: int, count: int, seconds: float) -> None:
+        call, items, star, is_async = self._call, self._items, self._star, self._target.is_async
+        started = time.perf_counter()
+        for number in range(count):
+            if number and time.perf_counter() - started >= seconds:
+                break
+            index = (first + number) % len(items)
+            self._position.at(index)
+            given = arguments(items[index], star)
+            tally.add(index, await call(*given) if is_async else call(*given))
+            self._position.done(tally.count)
+        tally.wall_s = time.perf_counter() - started
+
+    def _pooled(self, tally: _Tally, first: int, count: int, seconds: float) -> None:
+        pool, items, call = self._pool, self._items, self._call
+        assert pool is not None
+        finished: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
+        flying: dict[Future[Outcome], int] = {}
+        oldest: deque[Future[Outcome]] = deque()
+        submitted, window = 0, 2 * self.workers
+        started = time.perf_counter()
+        while True:
+            while (
+                submitted < count
+                and len(flying) < window
+                and (not submitted or time.perf_counter() - started < seconds)
+            ):
+                index = (first + submitted) % len(items)
+                try:
+                    future = pool.submit(call, *arguments(items[index], self._star))
+                except BrokenExecutor as exception:
+                    tally.lose(index, exception)
+                    count = submitted  # the pool is gone: nothing more can be submitted
+                    break
+                flying[future] = index
+                oldest.append(future)
+                submitted += 1
+                future.add_done_callback(finished.put)
+            if not flying:
+                break
+            self._position.at(flying[oldest[0]])
+            self._book(tally, finished.get(), flying)
+            while not finished.empty():
+                self._book(tally, finished.get(), flying)
+            while oldest and oldest[0] not in flying:
+                oldest.popleft()
+            rate = tally.count / (time.perf_counter() - started)
+            window = 2 * self.workers + int(rate * QUEUED_S)
+        tally.wall_s = time.perf_counter() - started
+
+    def _book(
+        self, tally: _Tally, future: Future[Outcome], flying: dict[Future[Outcome], int]
+    ) -> None:
+        index = flying.pop(future)
+        try:
+            tally.add(index, future.result())
+        except BrokenExecutor as exception:
+            tally.lose(index, exception)
+        except BaseException as exception:
+            tally.add(index, (None, None, failure.describe(exception)))
+        self._position.done(tally.count)
+
+    def close(self) -> None:
+        """Ends the pool and its workers without waiting for tasks."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            kill = getattr(pool, "kill_workers", None)
+            with contextlib.suppress(Exception):
+                if kill is not None:
+                    kill()
+                pool.shutdown(wait=kill is not None, cancel_futures=True)
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
+
+
+class _Tally:
+    """What a block has brought so far."""
+
+    def __init__(self, item_count: int) -> None:
+        self._item_count = item_count
+        self.count = 0
+        self.errors = 0
+        self.lost = 0
+        self.wall_s = 0.0
+        self._first_error: dict[str, Any] | None = None
+        self._latencies: list[float] = []
+
+    def add(self, index: int, outcome: tuple[float | None, Any, dict[str, Any] | None]) -> None:
+        """One task ended; without seconds it failed on its way (its payload could not travel)."""
+        seconds, _, error = outcome
+        self.count += 1
+        if seconds is not None:
+            self._latencies.append(seconds)
+        if error is not None:
+            self.errors += 1
+            if self._first_error is None:
+                self._first_error = {"index": index, **error}
+
+    def lose(self, index: int, exception: BaseException) -> None:
+        """One task's worker died."""
+        self.lost += 1
+        self.add(index, (None, None, failure.describe(exception)))
+
+    def to_json(self) -> dict[str, Any]:
+        """The protocol's fields, latencies thinned evenly to `LATENCIES`."""
+        taken = self._latencies
+        if len(taken) > LATENCIES:
+            taken = [taken[step * len(taken) // LATENCIES] for step in range(LATENCIES)]
+        return {
+            "count": self.count,
+            "wall_s": self.wall_s,
+            "errors": self.errors,
+            "first_error": self._first_error,
+            "latencies": taken,
+            "lost_workers": self.lost,
+        }

@@ -1,0 +1,49 @@
+"""One real worker of each kind, started once: how long until it is of use, and what it weighs."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import Any
+
+from treadle._laboratory import readings, trial
+from treadle._laboratory.target import Target
+
+#: Threads started to time one: a single start (some 50 µs) is at the clock's noise.
+THREADS = 10
+
+
+def start_costs(target: Target) -> dict[str, Any]:
+    """``worker_start_s`` {"process", "thread"} (seconds) and ``worker_rss_bytes`` of the process.
+
+    The process has imported the function's module. Where no process could be started, its seconds and bytes
+    are None.
+    """
+    seconds = size = None
+    started = time.perf_counter()
+    pool = None
+    with contextlib.suppress(Exception):
+        pool = trial.open_pool({"processes": 1})
+        with trial.meeting_place() as folder:
+            module = target.name.partition(":")[0]
+            future = pool.submit(trial.arrive, module, folder, 1, 0.0)
+            pid = future.result(trial.WARM_UP_S)
+        seconds = time.perf_counter() - started
+        size = readings.resident_bytes(pid) or None
+    if pool is not None:
+        with contextlib.suppress(Exception):
+            pool.shutdown(wait=seconds is not None, cancel_futures=True)
+    return {
+        "worker_start_s": {"process": seconds, "thread": _thread_start_s()},
+        "worker_rss_bytes": size,
+    }
+
+
+def _thread_start_s() -> float:
+    started = time.perf_counter()
+    for _ in range(THREADS):
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+    return (time.perf_counter() - started) / THREADS

@@ -1,0 +1,146 @@
+"""A worker's main: becomes a process that runs tasks until its parent asks it to leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+from treadle import _core, _payload, _worker
+
+
+def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
+    """Runs tasks; returns the exit code.
+
+    Args:
+        zygote: the process that must still be the parent.
+        fields: number, block of the initializer (hexadecimal or empty), payload limit, most tasks, most growth in bytes, name, level of the
+            parent's root logger.
+        descriptors: board, the parent's arena, this worker's arena, file for stacks.
+    """
+    if not _core.die_with_parent(zygote):
+        return 0
+    number, initializer, limit, most_tasks, most_growth, name, level = (field.decode() for field in fields)
+    board, parent_arena, arena, dump = descriptors
+    worker = _core.Worker(
+        board=board,
+        parent_arena=parent_arena,
+        arena=arena,
+        worker=int(number),
+        payload_limit=int(limit),
+        most_tasks=int(most_tasks) or None,
+        most_growth=int(most_growth) or None,
+    )
+    _settle_in(worker, int(number), name, dump, int(level))
+    try:
+        if initializer:
+            if not _initialize(worker, initializer):
+                return 0
+        worker.ready()
+        worker.run_tasks()
+    finally:
+        _leave()
+    return 0
+
+
+def spawned(worker: str, preparation: str) -> None:
+    """The main of a fresh interpreter (start method ``spawn``)."""
+    from treadle._worker.zygote import import_main
+
+    told = bytes.fromhex(worker).split(b"\0")
+    end = len(told) - 5
+    fields, descriptors = told[:end], [int(field) for field in told[end + 1 :]]
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    prepared = [field.decode(errors="surrogateescape") for field in bytes.fromhex(preparation).split(b"\0")]
+    _, _, _, kind, value, *arguments = prepared
+    sys.argv[:] = arguments
+    code = 70
+    try:
+        import_main(kind, value)
+        code = run(os.getppid(), fields, descriptors)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+def _settle_in(worker: _core.Worker, number: int, name: str, dump: int, level: int) -> None:
+    import faulthandler
+
+    from treadle import errors
+
+    def on_interrupt(signum: int, frame: FrameType | None) -> None:
+        # Ctrl-C at the terminal reaches workers too; only the parent's own request counts here.
+        if worker.interrupt_requested():
+            raise errors.TaskInterrupted("the task was interrupted")
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    faulthandler.register(_worker.DUMP_SIGNAL, file=dump, all_threads=True, chain=False)
+    # Lines of several workers shall not be torn: each is one write.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        except (AttributeError, ValueError):
+            pass
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        _forward_logs(worker, number, name, level, logging)
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        # Forks of one zygote would all draw the same numbers.
+        numpy_random.seed()
+
+
+def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logging: Any) -> None:
+    import pickle
+
+    class Forward(logging.Handler):  # type: ignore[misc]
+        """Hands records to the parent's logging."""
+
+        def emit(self, record: Any) -> None:
+            try:
+                told = dict(record.__dict__)
+                told["msg"], told["args"] = record.getMessage(), None
+                if record.exc_info:
+                    told["exc_text"] = record.exc_text or logging.Formatter().formatException(record.exc_info)
+                told["exc_info"] = None
+                told["processName"] = f"{name}-{number}"
+                worker.note(pickle.dumps(told, 5))
+            except Exception:
+                self.handleError(record)
+
+    root = logging.getLogger()
+    root.handlers[:] = [Forward()]
+    root.setLevel(level)
+
+
+def _initialize(worker: _core.Worker, block: str) -> bool:
+    import pickle
+
+    try:
+        function, arguments, *keywords = pickle.loads(worker.read_block(block))
+        function(*arguments, **(keywords[0] if keywords else {}))
+    except BaseException:
+        import traceback
+
+        worker.initializer_failed("the initializer failed:\n\n" + traceback.format_exc())
+        return False
+    return True
+
+
+def _leave() -> None:
+    """What an interpreter does at its end, as far as a fork of the zygote should: threads are joined, streams are flushed."""
+    import threading
+
+    _payload.close_loop()
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, ValueError, OSError):
+                pass

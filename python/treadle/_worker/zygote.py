@@ -1,0 +1,208 @@
+"""The zygote: one thread, the main module imported once, forks workers on request.
+
+It speaks over the socket that it gets as descriptor 0; see ``zygote.rs`` for the messages.
+
+*Guarantees*: it ends when its parent ends or closes the socket, and the kernel then kills its workers. It has one thread unless the main module
+starts others at its top level.
+"""
+
+from __future__ import annotations
+
+import _socket
+import gc
+import os
+import select
+import signal
+import sys
+from array import array
+
+from treadle import _worker
+
+_LONGEST = 128 * 1024
+
+
+def main() -> None:
+    """Serves until the parent is gone."""
+    channel = _take_channel()
+    # Ctrl-C reaches the whole process group: the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    fields = channel.recv(_LONGEST).split(b"\0")
+    if fields[0] != b"prepare":
+        return
+    start, parent, folder, kind, value, *arguments = (field.decode(errors="surrogateescape") for field in fields[1:])
+    sys.argv[:] = arguments
+    if folder:
+        try:
+            os.chdir(folder)
+        except OSError:
+            pass
+    if start == "fork":
+        try:
+            import_main(kind, value)
+        except BaseException:
+            import traceback
+
+            text = "the main module could not be imported for the workers:\n\n" + traceback.format_exc()
+            _send(channel, [b"failed", text.encode(errors="replace").replace(b"\0", b"?")[: _LONGEST - 64]])
+            return
+        # What is alive now is shared by all workers: the collector shall not write into it.
+        gc.collect()
+        gc.freeze()
+    _send(channel, [b"ready"])
+    _serve(channel, int(parent), fields[1:])
+
+
+def _take_channel() -> _socket.socket:
+    descriptor = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, descriptor)
+
+
+def _send(channel: _socket.socket, fields: list[bytes], descriptors: list[int] | None = None) -> None:
+    ancillary = []
+    if descriptors:
+        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", descriptors).tobytes())]
+    try:
+        channel.sendmsg([b"\0".join(fields)], ancillary, _socket.MSG_NOSIGNAL)
+    except OSError:
+        # The parent is gone; the loop sees it next.
+        pass
+
+
+def import_main(kind: str, value: str) -> None:
+    """Imports the program's main module as ``__mp_main__``, as ``multiprocessing`` does, and makes it ``__main__``."""
+    if kind == "none" or value.endswith(".__main__"):
+        return
+    import types
+
+    main = types.ModuleType("__mp_main__")
+    _worker.importing_main = True
+    try:
+        if kind == "module":
+            import importlib.util
+
+            spec = importlib.util.find_spec(value)
+            if spec is None or spec.loader is None:
+                raise ImportError(f"the main module {value!r} cannot be found from here")
+            code = spec.loader.get_code(value)  # type: ignore[attr-defined]
+            main.__spec__ = spec
+            main.__file__ = spec.origin
+            main.__package__ = spec.parent
+        else:
+            if not os.path.isfile(value):
+                # A REPL that says "<stdin>", a notebook, an archive: there is no file to import.
+                return
+            with open(value, "rb") as file:
+                code = compile(file.read(), value, "exec", dont_inherit=True)
+            main.__file__ = value
+        # Before it runs: pickles made by it name __main__.
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = main
+        if code is not None:
+            exec(code, main.__dict__)
+    finally:
+        _worker.importing_main = False
+
+
+def _serve(channel: _socket.socket, parent: int, preparation: list[bytes]) -> None:
+    woken, wake = os.pipe()
+    os.set_blocking(woken, False)
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    watched = select.poll()
+    watched.register(channel.fileno(), select.POLLIN)
+    watched.register(woken, select.POLLIN)
+    try:
+        # The socket says so too, but a fork of the parent may hold its other end.
+        watched.register(os.pidfd_open(parent), select.POLLIN)
+    except OSError:
+        if os.getppid() != parent:
+            return
+    own = {channel.fileno(), woken}
+    while True:
+        for descriptor, _ in watched.poll():
+            if descriptor == woken:
+                try:
+                    os.read(woken, 4096)
+                except BlockingIOError:
+                    pass
+                _bury(channel)
+            elif descriptor == channel.fileno():
+                message, ancillary, _, _ = channel.recvmsg(_LONGEST, _socket.CMSG_SPACE(8 * 4), _socket.MSG_CMSG_CLOEXEC)
+                if not message:
+                    return
+                descriptors = array("i")
+                for level, kind, data in ancillary:
+                    if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                        descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+                _spawn(channel, message.split(b"\0"), list(descriptors), preparation, own | {wake})
+            elif descriptor not in own:
+                return
+
+
+def _spawn(
+    channel: _socket.socket, fields: list[bytes], descriptors: list[int], preparation: list[bytes], own: set[int]
+) -> None:
+    tag, worker = fields[1], fields[2:]
+    zygote = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        # Reported as a worker that could not live: the parent bounds how often it tries.
+        sys.stderr.write(f"treadle: a worker could not be forked: {error}\n")
+        _send(channel, [b"spawned", tag, b"0"])
+        _send(channel, [b"exited", b"0", b"71"])
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return
+    if pid == 0:
+        code = 70
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for descriptor in own:
+                os.close(descriptor)
+            if preparation[0] == b"spawn":
+                _replace(worker, descriptors, preparation)
+            from treadle._worker import main as worker_main
+
+            code = worker_main.run(zygote, worker, descriptors)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+    try:
+        pidfd = [os.pidfd_open(pid)]
+    except OSError:
+        pidfd = []
+    _send(channel, [b"spawned", tag, str(pid).encode()], pidfd)
+    for descriptor in (*pidfd, *descriptors):
+        os.close(descriptor)
+
+
+def _replace(worker: list[bytes], descriptors: list[int], preparation: list[bytes]) -> None:
+    """Becomes a fresh interpreter (start method ``spawn``); its process id, and so its pidfd, stay."""
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
+    boot = "import sys; sys.path[:] = sys.argv[3:]; from treadle._worker.main import spawned; spawned(sys.argv[1], sys.argv[2])"
+    told = b"\0".join([*worker, b"", *(str(descriptor).encode() for descriptor in descriptors)])
+    from treadle.strategies.processes import _interpreter_flags
+
+    os.execv(
+        sys.executable,
+        [sys.executable, *_interpreter_flags(), "-c", boot, told.hex(), b"\0".join(preparation).hex(), *sys.path],
+    )
+
+
+def _bury(channel: _socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        code = os.waitstatus_to_exitcode(status)
+        _send(channel, [b"exited", str(pid).encode(), str(code).encode()])

@@ -1,0 +1,124 @@
+"""Every error that treadle raises.
+
+::
+
+    TreadleError
+    ├── PlanError          ValueError                 a plan or an option that cannot be
+    ├── PoolShutDown       RuntimeError               submit after shutdown
+    ├── PoolBroken         BrokenExecutor             the pool can run nothing any more
+    ├── WorkerDied         BrokenExecutor             one worker died; only its task fails
+    ├── TaskTimeout        TimeoutError               the task ran longer than its timeout
+    ├── TaskInterrupted    CancelledError             future.interrupt() stopped the task
+    ├── PayloadError       pickle.PicklingError       an argument or result cannot travel
+    ├── PayloadMemoryError MemoryError                no shared memory for a payload
+    ├── MeasureError       RuntimeError               a function could not be measured
+    └── RecordError        ValueError                 a decision cannot be read
+
+Each also derives from the class on its right, which programs catch already. A task's own exception arrives as itself.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import pickle
+
+__all__ = [
+    "MeasureError",
+    "PayloadError",
+    "PayloadMemoryError",
+    "PlanError",
+    "PoolBroken",
+    "PoolShutDown",
+    "RecordError",
+    "RemoteTraceback",
+    "TaskInterrupted",
+    "TaskTimeout",
+    "TreadleError",
+    "WorkerDied",
+]
+
+
+class TreadleError(Exception):
+    """The base of every error of treadle."""
+
+
+class PlanError(TreadleError, ValueError):
+    """A plan, or an option of an executor, that cannot be; the message says what can."""
+
+
+class PoolShutDown(TreadleError, RuntimeError):
+    """A call was submitted after ``shutdown``."""
+
+
+class PoolBroken(TreadleError, concurrent.futures.BrokenExecutor):
+    """The pool can run nothing any more: its initializer failed, or its workers died one after another."""
+
+
+class WorkerDied(TreadleError, concurrent.futures.BrokenExecutor):
+    """The worker process that ran this task died. The pool goes on; only this task has failed.
+
+    Attributes: ``worker`` (its number in the pool), ``pid``, ``ending`` (exit code or signal, in words),
+    ``deaths`` (how many workers this task has killed).
+    """
+
+    def __init__(self, worker: int, pid: int, ending: str, deaths: int) -> None:
+        super().__init__(worker, pid, ending, deaths)
+        self.worker = worker
+        self.pid = pid
+        self.ending = ending
+        self.deaths = deaths
+
+    def __str__(self) -> str:
+        text = f"worker {self.worker} (pid {self.pid}) {self.ending} while it ran this task"
+        if self.deaths > 1:
+            text += f"; the task has now killed {self.deaths} workers"
+        if "SIGKILL" in self.ending:
+            text += "\n\nhint: if nobody killed it, the kernel's out-of-memory killer may have (see dmesg)"
+        return text
+
+
+# concurrent.futures has its own TimeoutError up to Python 3.10; from 3.11 it is the built-in one.
+if concurrent.futures.TimeoutError is TimeoutError:
+
+    class TaskTimeout(TreadleError, TimeoutError):
+        """The task ran longer than its ``timeout``. A process worker was replaced; a thread cannot be stopped and runs on."""
+
+else:
+
+    class TaskTimeout(TreadleError, concurrent.futures.TimeoutError, TimeoutError):  # type: ignore[no-redef,misc]
+        """The task ran longer than its ``timeout``. A process worker was replaced; a thread cannot be stopped and runs on."""
+
+
+class TaskInterrupted(TreadleError, concurrent.futures.CancelledError):
+    """``future.interrupt()`` stopped the task while it ran."""
+
+
+class PayloadError(TreadleError, pickle.PicklingError):
+    """A function, an argument or a result cannot travel between processes; the message names the part that cannot."""
+
+
+class PayloadMemoryError(TreadleError, MemoryError):
+    """No shared memory could be had for a payload."""
+
+
+class MeasureError(TreadleError, RuntimeError):
+    """A function could not be measured on its inputs. ``kind`` is a word for the reason."""
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class RecordError(TreadleError, ValueError):
+    """A recorded decision cannot be found or read; the message names the file and the way out."""
+
+
+class RemoteTraceback(Exception):
+    """The worker's traceback, as the cause of an exception that a task raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text

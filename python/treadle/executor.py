@@ -1,0 +1,390 @@
+"""Executor: one ``concurrent.futures.Executor`` for every plan.
+
+The picture of a call's path::
+
+    submit ─► strategy ─► (threads) queue ─► thread ─► Future
+                      └─► (processes) payload ─► slot ─► worker ─► record ─► Future
+                      └─► (coroutines) loop ─► task ─► Future
+                      └─► (serial) called at once
+
+The plan decides only which strategy stands in the middle; what callers see is the same.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from treadle import strategies
+from treadle.errors import PlanError
+from treadle.future import Future
+from treadle.plan import Plan
+from treadle.strategies import Settings, Stats, Strategy, TaskOptions
+
+__all__ = ["Executor", "ProcessPoolExecutor", "ThreadPoolExecutor"]
+
+Result = TypeVar("Result")
+
+_UNSET: Any = type("Unset", (), {"__repr__": lambda self: "..."})()
+
+
+def _seconds(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise PlanError(f"{name} must be a number of seconds, not {value!r}")
+    if not value > 0:
+        raise PlanError(f"{name} must be above 0 seconds, not {value!r}")
+    return float(value)
+
+
+def _count(name: str, value: int | None, least: int = 1) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise PlanError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise PlanError(f"{name} must be at least {least}, not {value!r}")
+    return int(value)
+
+
+class _Calls:
+    """What an executor and its views share: submitting under some per-task options."""
+
+    _strategy: Strategy
+    _options: TaskOptions
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future:
+        """Schedules ``fn(*args, **kwargs)`` and returns its future.
+
+        Raises:
+            PoolShutDown: after :meth:`shutdown`.
+            PoolBroken: when the pool can run nothing any more.
+        """
+        return self._strategy.submit(fn, args, kwargs, self._options)
+
+    def map(
+        self,
+        fn: Callable[..., Result],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        progress: bool = False,
+    ) -> Iterator[Result]:
+        """Calls ``fn`` with the items of the iterables and yields the results.
+
+        The inputs are read lazily: only as many calls are in flight as keep the workers busy.
+
+        Args:
+            timeout: seconds from this call until the last result; then the iterator raises ``TimeoutError``.
+            chunksize: items that a process worker takes at a time; ``None`` means measured (tasks of about two milliseconds).
+            buffersize: most calls submitted and not yet yielded; ``None`` means enough to keep the workers busy.
+            ordered: False yields results as they come.
+            progress: shows count, rate and time left on stderr.
+
+        Raises:
+            PlanError: for a ``chunksize`` or ``buffersize`` below 1.
+        """
+        from treadle import mapping
+
+        chunksize = _count("chunksize", chunksize)
+        buffersize = _count("buffersize", buffersize)
+        return mapping.run(
+            self._strategy, fn, iterables, self._options, timeout, chunksize, buffersize, ordered, progress
+        )
+
+    async def asubmit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
+        """Schedules the call and awaits its result. Cancelling the awaiting task reaches the worker."""
+        import asyncio
+
+        future = self.submit(fn, *args, **kwargs)
+        waiting = asyncio.wrap_future(future)
+        try:
+            result: Result = await waiting
+        except asyncio.CancelledError:
+            if not future.done() or future.cancelled():
+                future.interrupt()
+            raise
+        return result
+
+    async def amap(
+        self,
+        fn: Callable[..., Result],
+        *iterables: Iterable[Any],
+        buffersize: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncIterator[Result]:
+        """Calls ``fn`` with the items of the iterables and yields the results; ``async for`` them.
+
+        Args and errors as :meth:`map`. Leaving the loop early, or cancelling the task that runs it, stops the calls in flight.
+        """
+        import asyncio
+        from collections import deque
+
+        window = _count("buffersize", buffersize) or max(64, 4 * self._strategy.concurrency)
+        items = zip(*iterables)
+        running: deque[asyncio.Task[Result]] = deque()
+        try:
+            more = True
+            while running or more:
+                while more and len(running) < window:
+                    try:
+                        item = next(items)
+                    except StopIteration:
+                        more = False
+                        break
+                    running.append(asyncio.ensure_future(self.asubmit(fn, *item)))
+                if not running:
+                    break
+                if ordered:
+                    task = running[0]
+                    await asyncio.wait([task])
+                    running.popleft()
+                    yield task.result()
+                else:
+                    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    running = deque(task for task in running if task not in done)
+                    for task in done:
+                        yield task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.gather(*running, return_exceptions=True)
+
+
+class View(_Calls):
+    """The same pool under other per-task options; made by :meth:`Executor.options`."""
+
+    def __init__(self, strategy: Strategy, options: TaskOptions) -> None:
+        self._strategy = strategy
+        self._options = options
+
+    def options(self, *, timeout: float | None = _UNSET, retries: int = _UNSET) -> View:
+        """A view of the same pool with these options instead."""
+        return View(self._strategy, _changed(self._options, timeout, retries))
+
+
+def _changed(options: TaskOptions, timeout: Any, retries: Any) -> TaskOptions:
+    return TaskOptions(
+        timeout=options.timeout if timeout is _UNSET else _seconds("timeout", timeout),
+        retries=options.retries if retries is _UNSET else _count("retries", retries, 0) or 0,
+    )
+
+
+class Executor(_Calls, concurrent.futures.Executor):
+    """Runs calls as its plan says.
+
+    ::
+
+        Executor(threads=50)
+        Executor(processes=8)
+        Executor(coroutines=1000)          # async functions, on a loop of its own
+        Executor(Plan(processes=8))        # the plan as data
+        Executor.decided("thumbnails")     # the plan recorded in treadle.toml
+        Executor()                         # threads, sized as the standard library sizes them
+
+    Args:
+        plan: the plan; or give its sizes by keyword.
+        threads, processes, coroutines, interpreters, dask, ray, chunk: see :class:`Plan`.
+        initializer, initargs: called in each worker before its first task.
+        mp_context: how processes start: ``"forkserver"`` (a zygote of our own; the default) or ``"spawn"``, or a context of
+            ``multiprocessing`` with that start method.
+        max_tasks_per_child: a process worker is replaced after this many tasks.
+        max_memory_per_child: a process worker is replaced when it has grown by this many bytes since its start.
+        name: for threads' names and for what is watched.
+        timeout: seconds a task may run, from its start.
+        retries: how often a task is run again after it raised, was over its time, or lost its worker.
+        max_pending: most unfinished calls; ``submit`` waits beyond it.
+        native_threads: threads that BLAS and OpenMP may use in a process worker; default: usable cores divided by workers.
+
+    Raises:
+        PlanError: for a plan or option that cannot be.
+        NotImplementedError: for a plan that this version cannot run yet; it names the plan.
+    """
+
+    def __init__(
+        self,
+        plan: Plan | None = None,
+        /,
+        *,
+        threads: int | None = None,
+        processes: int | None = None,
+        coroutines: int | None = None,
+        interpreters: int | None = None,
+        dask: str | None = None,
+        ray: str | None = None,
+        chunk: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        mp_context: Any = None,
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
+        name: str = "",
+        timeout: float | None = None,
+        retries: int = 0,
+        max_pending: int | None = None,
+        native_threads: int | None = None,
+    ) -> None:
+        sizes = {
+            "threads": threads,
+            "processes": processes,
+            "coroutines": coroutines,
+            "interpreters": interpreters,
+            "dask": dask,
+            "ray": ray,
+            "chunk": chunk,
+        }
+        given = {key: value for key, value in sizes.items() if value is not None}
+        if plan is None:
+            plan = Plan(**given)  # type: ignore[arg-type]
+            if plan.strategy == "serial":
+                plan = Plan(threads=min(32, (_process_cpu_count() or 1) + 4), chunk=plan.chunk)
+        elif not isinstance(plan, Plan):
+            raise PlanError(
+                f"the plan must be a treadle.Plan, not {plan!r}\n\n"
+                "hint: give sizes by keyword, as Executor(processes=8), or a name to Executor.decided"
+            )
+        elif given:
+            raise PlanError(f"give a Plan or sizes by keyword, not both (also given: {', '.join(given)})")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        settings = Settings(
+            initializer=initializer,
+            initargs=tuple(initargs),
+            mp_context=mp_context,
+            max_tasks_per_child=_count("max_tasks_per_child", max_tasks_per_child),
+            max_memory_per_child=_count("max_memory_per_child", max_memory_per_child),
+            name=name or "treadle",
+            max_pending=_count("max_pending", max_pending),
+            native_threads=_count("native_threads", native_threads),
+        )
+        self._options = TaskOptions(timeout=_seconds("timeout", timeout), retries=_count("retries", retries, 0) or 0)
+        self._plan = plan
+        self._strategy = strategies.make(plan, settings)
+
+    @classmethod
+    def decided(cls, name: str, directory: str | os.PathLike[str] | None = None, **options: Any) -> Executor:
+        """An executor with the plan recorded under ``name`` in the nearest ``treadle.toml``.
+
+        Args:
+            directory: where to begin looking, upwards; default: the current one.
+            options: as for :class:`Executor`.
+
+        Raises:
+            RecordError: when there is no such decision; the message names the file and what it holds.
+        """
+        from treadle import record
+
+        return cls(record.decided(name, directory), **options)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in force."""
+        return self._plan
+
+    def options(self, *, timeout: float | None = _UNSET, retries: int = _UNSET) -> View:
+        """A view of this pool whose ``submit`` and ``map`` use these per-task options.
+
+        Args:
+            timeout: seconds a task may run, from its start; ``None`` for no limit.
+            retries: how often a task is run again after it raised, was over its time, or lost its worker.
+        """
+        return View(self._strategy, _changed(self._options, timeout, retries))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Takes no more calls; the workers leave after the last one.
+
+        Args:
+            wait: return only when they have left.
+            cancel_futures: cancel the calls that no worker has.
+        """
+        self._strategy.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+    def terminate_workers(self) -> None:
+        """Ends the pool and its worker processes with SIGTERM; unfinished calls fail. Processes only."""
+        self._strategy.end_workers(force=False)
+
+    def kill_workers(self) -> None:
+        """Ends the pool and its worker processes with SIGKILL; unfinished calls fail. Processes only."""
+        self._strategy.end_workers(force=True)
+
+    def stats(self) -> Stats:
+        """The pool's meters at this instant, immutable."""
+        return self._strategy.stats()
+
+    def dump(self) -> str:
+        """What every worker is doing now: its state and the stack of each of its threads, as text."""
+        return self._strategy.dump()
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            # Ctrl-C is to stop the work, not to wait for it.
+            self._strategy.stop_now()
+        self.shutdown(wait=True)
+
+    def __del__(self) -> None:
+        strategy = self.__dict__.get("_strategy")
+        if strategy is not None:
+            strategy.abandon()
+
+    def __repr__(self) -> str:
+        return f"<treadle.{type(self).__name__} {self._plan}>"
+
+
+def _process_cpu_count() -> int | None:
+    count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
+    return count()
+
+
+class ThreadPoolExecutor(Executor):
+    """``concurrent.futures.ThreadPoolExecutor`` with treadle's engine; same arguments, same order."""
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        **options: Any,
+    ) -> None:
+        if max_workers is None:
+            max_workers = min(32, (_process_cpu_count() or 1) + 4)
+        if max_workers <= 0:
+            raise PlanError("max_workers must be greater than 0")
+        options.setdefault("name", thread_name_prefix)
+        super().__init__(threads=max_workers, initializer=initializer, initargs=initargs, **options)
+
+
+class ProcessPoolExecutor(Executor):
+    """``concurrent.futures.ProcessPoolExecutor`` with treadle's engine; same arguments, same order."""
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        **options: Any,
+    ) -> None:
+        if max_workers is None:
+            max_workers = _process_cpu_count() or 1
+        if max_workers <= 0:
+            raise PlanError("max_workers must be greater than 0")
+        super().__init__(
+            processes=max_workers,
+            mp_context=mp_context,
+            initializer=initializer,
+            initargs=initargs,
+            max_tasks_per_child=max_tasks_per_child,
+            **options,
+        )

@@ -1,0 +1,61 @@
+"""Future: a ``concurrent.futures.Future`` whose state lives in the engine."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from treadle import _core
+
+if TYPE_CHECKING:
+    from treadle.strategies import Strategy
+
+__all__ = ["Future"]
+
+Result = TypeVar("Result")
+
+
+class Future(_core.FutureBase, concurrent.futures.Future):  # type: ignore[misc]
+    """The result of a submitted call, now or later.
+
+    ``concurrent.futures.wait``, ``as_completed`` and ``asyncio.wrap_future`` work on it. Beyond the standard library's future
+    it has :meth:`interrupt`.
+    """
+
+    _strategy: Strategy | None = None
+
+    def interrupt(self, grace: float = 1.0) -> bool:
+        """Stops the call, even while it runs.
+
+        A call that no worker has is cancelled. In a running one ``TaskInterrupted`` is raised: for a process, its worker is killed
+        if the call still runs after ``grace`` seconds; in a thread the exception waits for the next Python instruction, and a thread
+        cannot be killed.
+
+        Args:
+            grace: seconds between the exception and the worker's end (processes only).
+
+        Returns:
+            False when the call had ended already.
+        """
+        if self.cancel():
+            return True
+        if self.done():
+            return False
+        if self._interrupt_in_process(grace):
+            return True
+        strategy = self._strategy
+        return strategy.interrupt(self, grace) if strategy is not None else False
+
+    def __repr__(self) -> str:
+        state = self._state.lower()
+        if state == "finished":
+            failure = self._exception
+            outcome = f"raised {type(failure).__name__}" if failure is not None else f"returned {type(self._result).__name__}"
+            return f"<{type(self).__name__} at {id(self):#x} state=finished {outcome}>"
+        return f"<{type(self).__name__} at {id(self):#x} state={state}>"
+
+    def __class_getitem__(cls, item: Any) -> Any:
+        return super().__class_getitem__(item)
+
+
+_core.register_future(Future)

@@ -1,0 +1,170 @@
+"""The ways to run tasks, over one contract.
+
+*Guarantees*, for every strategy: a submitted call's future ends, with the call's result, its exception, or an error that says why there is
+neither; ``shutdown(wait=True)`` returns when no worker is left; the interpreter's exit waits for submitted calls as the standard library does.
+"""
+
+from __future__ import annotations
+
+import abc
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from treadle.future import Future
+from treadle.plan import Plan
+
+__all__ = ["Settings", "Stats", "Strategy", "TaskOptions", "WorkerStats", "make"]
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What may be asked of one task: seconds it may run, and how often it is run again."""
+
+    timeout: float | None = None
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an executor was asked beside its plan; see :class:`treadle.Executor`."""
+
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    mp_context: Any = None
+    max_tasks_per_child: int | None = None
+    max_memory_per_child: int | None = None
+    name: str = "treadle"
+    max_pending: int | None = None
+    native_threads: int | None = None
+
+
+@dataclass(frozen=True)
+class WorkerStats:
+    """One worker: its number, process or thread id, state (starting, idle, busy, absent, overdue), finished tasks, restarts of its place, and the
+    seconds for which its task has run."""
+
+    worker: int
+    ident: int
+    state: str
+    tasks: int | None = None
+    restarts: int = 0
+    running_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A pool at an instant. Counts are tasks since the pool's start; ``running`` and ``queued`` are now."""
+
+    plan: Plan
+    engine: str
+    submitted: int = 0
+    completed: int = 0
+    cancelled: int = 0
+    lost: int = 0
+    retried: int = 0
+    timed_out: int = 0
+    running: int = 0
+    queued: int = 0
+    worker_deaths: int = 0
+    payload_bytes: int = 0
+    workers: tuple[WorkerStats, ...] = field(default_factory=tuple)
+
+
+class Strategy(abc.ABC):
+    """One way to run tasks."""
+
+    #: Whether :meth:`submit_chunk` exists: handing several items over at once saves something.
+    has_chunks = False
+
+    def __init__(self, plan: Plan, settings: Settings) -> None:
+        self.plan = plan
+        self.settings = settings
+        self.concurrency = plan.concurrency
+        _alive.add(self)
+
+    @abc.abstractmethod
+    def submit(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], options: TaskOptions
+    ) -> Future:
+        """Schedules one call."""
+
+    def submit_chunk(self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions) -> Future:
+        """Schedules the calls ``function(item)`` (``single``) or ``function(*item)`` as one task.
+
+        Its result is ``[seconds, result, …]`` or a :class:`treadle._payload.PartialChunk`.
+        """
+        raise NotImplementedError(f"the strategy {self.plan.strategy} hands over one call at a time")
+
+    @abc.abstractmethod
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        """Takes no more calls; see :meth:`treadle.Executor.shutdown`."""
+
+    @abc.abstractmethod
+    def stats(self) -> Stats:
+        """The meters now."""
+
+    @abc.abstractmethod
+    def dump(self) -> str:
+        """What every worker is doing now."""
+
+    def interrupt(self, future: Future, grace: float) -> bool:
+        """Stops a running call if that can be done; see :meth:`treadle.Future.interrupt`."""
+        return False
+
+    def end_workers(self, force: bool) -> None:
+        """Ends the pool and its processes."""
+        from treadle.errors import PlanError
+
+        raise PlanError(f"only processes can be ended from outside; this executor's plan is {self.plan}")
+
+    def stop_now(self) -> None:
+        """Cancels what waits and interrupts what runs, because the program was interrupted."""
+        self.shutdown(wait=False, cancel_futures=True)
+
+    def abandon(self) -> None:
+        """The executor was dropped without ``shutdown``."""
+        self.shutdown(wait=False, cancel_futures=False)
+
+
+_alive: weakref.WeakSet[Strategy] = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    """At the interpreter's exit: every submitted call ends first, as with the standard library's pools."""
+    for strategy in list(_alive):
+        strategy.shutdown(wait=True, cancel_futures=False)
+
+
+# The hook that the standard library's pools use: it runs before threads are joined, while new ones may still start.
+threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
+
+
+def make(plan: Plan, settings: Settings) -> Strategy:
+    """The strategy of a plan.
+
+    Raises:
+        NotImplementedError: for a plan that this version cannot run yet.
+    """
+    strategy = plan.strategy
+    if strategy == "threads":
+        from treadle.strategies.threads import Threads
+
+        return Threads(plan, settings)
+    if strategy == "processes":
+        from treadle.strategies.processes import Processes
+
+        return Processes(plan, settings)
+    if strategy == "coroutines":
+        from treadle.strategies.coroutines import Coroutines
+
+        return Coroutines(plan, settings)
+    if strategy == "serial":
+        from treadle.strategies.serial import Serial
+
+        return Serial(plan, settings)
+    raise NotImplementedError(
+        f"the plan {plan} cannot be run yet: this version has serial, threads, processes and coroutines"
+    )

@@ -1,0 +1,265 @@
+"""Worker processes over the shared-memory engine.
+
+::
+
+    this process                                              zygote            worker
+    submit ─► payload ─► slot ───────────────────────────────────────────────► claim ─► call
+    result() ◄─ record ◄─ ring ◄──────────────────────────────────────────────── reply
+    supervisor ── spawn ──────────────────────────────────────► fork ─────────►
+               ◄─ exited ──────────────────────────────────────
+
+The zygote is an interpreter with one thread that has imported the main module; workers are forks of it. ``spawn`` makes each worker
+a fresh interpreter instead.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from treadle import _core, _payload, _worker, errors
+from treadle.future import Future
+from treadle.plan import Plan
+from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats
+
+#: Variables that native libraries read when they are loaded, to size their own pools of threads.
+_NATIVE_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+#: What runs in a fresh interpreter before anything of ours can be imported: it finds our package where this process finds it.
+_BOOT = "import sys; sys.path[:] = sys.argv[1:]; from treadle._worker.zygote import main; main()"
+
+#: Payloads in flight may take this share of the memory that is free when the pool is made; beyond it, submit waits.
+_PAYLOAD_SHARE = 0.25
+
+
+class Processes(Strategy):
+    """A pool of worker processes."""
+
+    has_chunks = True
+
+    def __init__(self, plan: Plan, settings: Settings) -> None:
+        _refuse_while_main_is_imported()
+        super().__init__(plan, settings)
+        workers = plan.processes or 1
+        spawn = _start_method(settings.mp_context) == "spawn"
+        initializer = None
+        if settings.initializer is not None:
+            initializer = _initializer_bytes(settings.initializer, settings.initargs)
+        self._payload_limit = _payload_limit()
+        self._pool = _core.ProcessPool(
+            workers=workers,
+            program=sys.executable,
+            arguments=[*_interpreter_flags(), "-c", _BOOT, *sys.path],
+            environment=_native_environment(workers, settings.native_threads),
+            preparation=_preparation(spawn),
+            worker_fields=[
+                str(self._payload_limit).encode(),
+                str(settings.max_tasks_per_child or 0).encode(),
+                str(settings.max_memory_per_child or 0).encode(),
+                settings.name.encode(),
+                str(_root_level()).encode(),
+            ],
+            initializer=initializer,
+            payload_limit=self._payload_limit,
+            max_pending=settings.max_pending,
+        )
+
+    def submit(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], options: TaskOptions
+    ) -> Future:
+        future: Future = self._pool.submit(function, arguments, keywords, options.timeout, options.retries)
+        return future
+
+    def submit_chunk(self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions) -> Future:
+        future: Future = self._pool.submit_chunk(function, items, single, options.timeout, options.retries)
+        return future
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        if cancel_futures:
+            self._pool.cancel_all()
+        self._pool.begin_shutdown()
+        if wait:
+            self._pool.wait_for_end()
+
+    def abandon(self) -> None:
+        self._pool.begin_shutdown()
+
+    def stop_now(self) -> None:
+        self._pool.cancel_all()
+        self._pool.break_down("the program was interrupted (Ctrl-C)")
+
+    def end_workers(self, force: bool) -> None:
+        how = "killed" if force else "terminated"
+        self._pool.begin_shutdown()
+        self._pool.signal_workers(force)
+        self._pool.break_down(f"its workers were {how} by this program")
+
+    def stats(self) -> Stats:
+        now = self._pool.snapshot()
+        return Stats(
+            self.plan,
+            "processes over shared memory",
+            submitted=now["submitted"],
+            completed=now["answered"],
+            cancelled=now["cancelled"],
+            lost=now["lost"],
+            retried=now["retried"],
+            running=now["running"],
+            queued=now["queued"],
+            worker_deaths=now["worker_deaths"],
+            payload_bytes=now["payload_bytes"],
+            workers=tuple(
+                WorkerStats(one["worker"], one["pid"], one["state"], one["tasks"], one["restarts"], one["running_s"])
+                for one in now["workers"]
+            ),
+        )
+
+    def dump(self) -> str:
+        now = self._pool.snapshot()
+        lines = [f"processes: {now['running']} of {self.plan.processes} busy, {now['queued']} calls waiting\n"]
+        files = {worker: (pid, descriptor) for worker, pid, descriptor in self._pool.dump_files()}
+        try:
+            stacks = {worker: _stack_of(pid, descriptor) for worker, (pid, descriptor) in files.items()}
+        finally:
+            for _, descriptor in files.values():
+                os.close(descriptor)
+        for one in now["workers"]:
+            state = f"busy for {one['running_s']:.3f} s" if one["state"] == "busy" else one["state"]
+            lines.append(f"\nworker {one['worker']} (pid {one['pid']}): {state}\n")
+            if one["state"] == "busy":
+                lines.append(stacks.get(one["worker"], ""))
+        return "".join(lines)
+
+
+def _stack_of(pid: int, descriptor: int) -> str:
+    """The stacks that a worker writes when it gets the dump signal; it does so even while C code holds the interpreter's lock."""
+    before = os.fstat(descriptor).st_size
+    try:
+        os.kill(pid, _worker.DUMP_SIGNAL)
+    except ProcessLookupError:
+        return "(it has just ended)\n"
+    size, still_since = before, time.monotonic()
+    deadline = still_since + 1.0
+    while time.monotonic() < deadline:
+        now = os.fstat(descriptor).st_size
+        if now != size:
+            size, still_since = now, time.monotonic()
+        elif size > before and time.monotonic() - still_since > 0.01:
+            break
+        time.sleep(0.001)
+    if size == before:
+        return "(it did not answer within 1 s: it may be stopped)\n"
+    return os.pread(descriptor, size - before, before).decode(errors="replace")
+
+
+def _refuse_while_main_is_imported() -> None:
+    if _worker.importing_main:
+        raise RuntimeError(
+            "an executor of processes was made while the main module was being imported in a worker's zygote\n\n"
+            "hint: the main module is imported once more for the workers, so what it does at its top level happens again there; "
+            "put what starts the program under\n\n    if __name__ == '__main__':\n        main()"
+        )
+
+
+def _start_method(context: Any) -> str:
+    if context is None:
+        return "forkserver"
+    method = context if isinstance(context, str) else context.get_start_method()
+    if method in ("forkserver", "spawn"):
+        return str(method)
+    raise errors.PlanError(
+        f"mp_context {method!r} is not offered: a fork of this process would copy its threads' locks and half-done work\n\n"
+        "hint: use 'forkserver' (the default, a zygote of our own, as fast as fork) or 'spawn'"
+    )
+
+
+def _initializer_bytes(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> bytes:
+    import pickle
+
+    try:
+        return pickle.dumps((initializer, initargs), 5)
+    except Exception as error:
+        return _payload.dump_call_otherwise(initializer, initargs, {}, error)
+
+
+def _payload_limit() -> int:
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(64 << 20, int(free * _PAYLOAD_SHARE))
+
+
+def _root_level() -> int:
+    logging = sys.modules.get("logging")
+    return logging.getLogger().level if logging is not None else 30
+
+
+def _native_environment(workers: int, asked: int | None) -> list[tuple[str, str]]:
+    """How many threads native libraries may use in each worker. What the user set stays, unless asked for here."""
+    each = asked if asked is not None else max(1, int(_core.usable_cores()) // workers)
+    return [(name, str(each)) for name in _NATIVE_THREADS if asked is not None or name not in os.environ]
+
+
+def _interpreter_flags() -> list[str]:
+    """The flags with which this interpreter was started, for one that shall behave the same."""
+    flags = sys.flags
+    arguments = []
+    for letter, value in (
+        ("d", flags.debug),
+        ("O", flags.optimize),
+        ("B", flags.dont_write_bytecode),
+        ("s", flags.no_user_site),
+        ("E", flags.ignore_environment),
+        ("v", flags.verbose),
+        ("b", flags.bytes_warning),
+        ("q", flags.quiet),
+    ):
+        if value > 0:
+            arguments.append("-" + letter * int(value))
+    if flags.isolated:
+        arguments.append("-I")
+    if flags.no_site:
+        arguments.append("-S")
+    if flags.dev_mode:
+        arguments.extend(("-X", "dev"))
+    if flags.utf8_mode:
+        arguments.extend(("-X", "utf8"))
+    arguments.extend(f"-W{option}" for option in sys.warnoptions)
+    for option in ("faulthandler", "importtime", "tracemalloc", "gil", "frozen_modules", "int_max_str_digits"):
+        value = sys._xoptions.get(option)
+        if value is not None:
+            arguments.extend(("-X", option if value is True else f"{option}={value}"))
+    return arguments
+
+
+def _preparation(spawn: bool) -> list[bytes]:
+    """What a zygote needs to be like this process: how workers start, folder, main module, arguments."""
+    kind, value = "none", ""
+    main = sys.modules.get("__main__")
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name is not None:
+        kind, value = "module", name
+    else:
+        path = getattr(main, "__file__", None)
+        if path is not None:
+            kind, value = "path", os.path.abspath(path)
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:
+        folder = ""
+    fields = ["spawn" if spawn else "fork", str(os.getpid()), folder, kind, value, *sys.argv]
+    return [field.encode(errors="surrogateescape") for field in fields]
+
+
+assert signal.SIGRTMIN + 5 == _worker.DUMP_SIGNAL

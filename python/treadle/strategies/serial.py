@@ -1,0 +1,69 @@
+"""Serial: each call runs in the thread that submits it, before ``submit`` returns."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from treadle import _payload, errors
+from treadle.future import Future
+from treadle.plan import Plan
+from treadle.strategies import Settings, Stats, Strategy, TaskOptions
+
+
+class Serial(Strategy):
+    """No workers at all. A task's ``timeout`` cannot be kept here, so it is refused."""
+
+    def __init__(self, plan: Plan, settings: Settings) -> None:
+        super().__init__(plan, settings)
+        self._lock = threading.Lock()
+        self._submitted = 0
+        self._retried = 0
+        self._closed = False
+        if settings.initializer is not None:
+            settings.initializer(*settings.initargs)
+
+    def submit(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], options: TaskOptions
+    ) -> Future:
+        if self._closed:
+            raise errors.PoolShutDown("cannot schedule new futures after shutdown")
+        if options.timeout is not None:
+            raise errors.PlanError(
+                "a serial plan cannot keep a timeout: the call runs in the thread that would have to stop it\n\n"
+                "hint: use processes=1, which can be stopped, or threads=1, which can be left behind"
+            )
+        future = Future()
+        future._start()
+        with self._lock:
+            self._submitted += 1
+        for tries_left in range(options.retries, -1, -1):
+            try:
+                result = function(*arguments, **keywords)
+                if _payload.is_coroutine(result):
+                    result = _payload.run_coroutine(result)
+            except Exception as error:
+                if tries_left == 0:
+                    future._fail(error)
+                else:
+                    self._retried += 1
+            except BaseException as error:
+                future._fail(error)
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                break
+            else:
+                future._finish(result)
+                break
+        return future
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        self._closed = True
+        _payload.close_loop()
+
+    def stats(self) -> Stats:
+        return Stats(self.plan, "caller", submitted=self._submitted, completed=self._submitted, retried=self._retried)
+
+    def dump(self) -> str:
+        return "serial: calls run in the thread that submits them; there are no workers\n"

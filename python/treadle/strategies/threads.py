@@ -1,0 +1,221 @@
+"""Threads of this process, fed by the engine's queue.
+
+::
+
+    submit ─► _core.ThreadPool: queue ─► thread: work() ─► call ─► Future
+
+Threads start when a call finds none idle, up to the plan's number. They end with the pool, or when the executor is dropped.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from treadle import _core, _payload, errors
+from treadle.future import Future
+from treadle.plan import Plan
+from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats
+
+
+class Threads(Strategy):
+    """A pool of threads."""
+
+    def __init__(self, plan: Plan, settings: Settings) -> None:
+        super().__init__(plan, settings)
+        self._pool = _core.ThreadPool()
+        self._crew = _Crew(self._pool, settings, plan.threads or 1)
+        self._room = threading.BoundedSemaphore(settings.max_pending) if settings.max_pending else None
+
+    def submit(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], options: TaskOptions
+    ) -> Future:
+        if self._room is not None:
+            self._room.acquire()
+        entered = self._pool.submit(function, arguments, keywords or None, options.timeout, options.retries)
+        if entered is None:
+            if self._room is not None:
+                self._room.release()
+            raise self._crew.broken or errors.PoolShutDown("cannot schedule new futures after shutdown")
+        future: Future
+        future, idle = entered
+        future._strategy = self
+        if self._room is not None:
+            future.add_done_callback(self._give_room)
+        if idle == 0:
+            self._crew.grow()
+        if options.timeout is not None:
+            self._crew.watch_deadlines()
+        return future
+
+    def _give_room(self, _: object) -> None:
+        assert self._room is not None
+        self._room.release()
+
+    def interrupt(self, future: Future, grace: float) -> bool:
+        import ctypes
+
+        thread = self._pool.thread_of(future)
+        if thread is None:
+            return False
+        # The exception is raised at the thread's next Python instruction; a call that blocks in C does not see it before.
+        raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread), ctypes.py_object(errors.TaskInterrupted)
+        )
+        return bool(raised)
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        self._pool.close()
+        self._crew.closed.set()
+        if cancel_futures:
+            self._pool.cancel_all()
+        if wait:
+            self._crew.join()
+
+    def stats(self) -> Stats:
+        submitted, done, retried, timed_out, waiting = self._pool.counts()
+        running = dict(self._pool.running())
+        workers = []
+        for number, thread in enumerate(self._crew.members()):
+            seconds = running.get(thread.ident or 0)
+            state = "idle" if seconds is None else "busy" if seconds >= 0 else "overdue"
+            workers.append(WorkerStats(number, thread.ident or 0, state, running_s=abs(seconds or 0.0)))
+        return Stats(
+            self.plan,
+            "threads",
+            submitted=submitted,
+            completed=done,
+            retried=retried,
+            timed_out=timed_out,
+            running=len(running),
+            queued=waiting,
+            cancelled=max(0, submitted - done - waiting - len(running)),
+            workers=tuple(workers),
+        )
+
+    def dump(self) -> str:
+        frames = sys._current_frames()
+        running = dict(self._pool.running())
+        lines = [f"threads: {len(running)} of {self.plan.threads} busy, {self._pool.counts()[4]} calls waiting\n"]
+        for thread in self._crew.members():
+            seconds = running.get(thread.ident or 0)
+            state = "idle" if seconds is None else f"busy for {abs(seconds):.3f} s"
+            if seconds is not None and seconds < 0:
+                state += ", over its timeout"
+            lines.append(f"\n{thread.name} ({thread.ident}): {state}\n")
+            frame = frames.get(thread.ident or 0)
+            if frame is not None and seconds is not None:
+                lines.extend(traceback.format_stack(frame))
+        return "".join(lines)
+
+
+class _Crew:
+    """The threads themselves. They hold this and the queue, never the strategy, so that a dropped executor can end."""
+
+    def __init__(self, pool: _core.ThreadPool, settings: Settings, size: int) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._size = size
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._started = 0
+        self._left = 0
+        self._clock: threading.Thread | None = None
+        self._tick = threading.Event()
+        self.closed = threading.Event()
+        self.broken: errors.PoolBroken | None = None
+
+    def members(self) -> list[threading.Thread]:
+        with self._lock:
+            return [thread for thread in self._threads if thread.is_alive()]
+
+    def grow(self) -> None:
+        """Starts one more thread, unless there are as many as planned."""
+        if self._started - self._left >= self._size:
+            return
+        with self._lock:
+            if self._started - self._left >= self._size:
+                return
+            number = self._started
+            thread = threading.Thread(target=self._run, name=f"{self._settings.name}_{number}")
+            self._started += 1
+            self._threads.append(thread)
+        try:
+            thread.start()
+        except BaseException:
+            with self._lock:
+                self._threads.remove(thread)
+                self._left += 1
+                alone = not self._threads
+            if alone:
+                raise
+
+    def _run(self) -> None:
+        settings = self._settings
+        if settings.initializer is not None:
+            try:
+                settings.initializer(*settings.initargs)
+            except BaseException as error:
+                self._break(error)
+                return
+        try:
+            replaced = not self._pool.work()
+        finally:
+            _payload.close_loop()
+        if replaced:
+            # This thread's task was over its time and another thread took its place meanwhile.
+            with self._lock:
+                self._threads = [thread for thread in self._threads if thread is not threading.current_thread()]
+
+    def _break(self, error: BaseException) -> None:
+        import logging
+
+        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=error)
+        broken = _thread_pool_broken(f"the initializer raised {type(error).__name__}: {error}; the thread pool is not usable anymore")
+        broken.__cause__ = error
+        self.broken = broken
+        self._pool.close()
+        self._pool.fail_all(broken)
+
+    def watch_deadlines(self) -> None:
+        """Has a thread that keeps the deadlines of tasks with a timeout."""
+        self._tick.set()
+        if self._clock is not None:
+            return
+        with self._lock:
+            if self._clock is None:
+                self._clock = threading.Thread(target=self._keep_deadlines, name=f"{self._settings.name}_clock", daemon=True)
+                self._clock.start()
+
+    def _keep_deadlines(self) -> None:
+        while not (self.closed.is_set() and not self._pool.running() and not self._pool.counts()[4]):
+            overdue, next_s = self._pool.expire()
+            for _ in overdue:
+                with self._lock:
+                    self._left += 1
+                if self._pool.counts()[4]:
+                    self.grow()
+            # A task that starts later than now is over its time later than now: looking again after a short nap is exact enough.
+            self._tick.wait(0.05 if next_s is None else min(0.05, max(0.001, next_s)))
+            self._tick.clear()
+            if next_s is None and not self._pool.running() and not self._pool.counts()[4]:
+                self._tick.wait()
+
+    def join(self) -> None:
+        self._tick.set()
+        overdue = {ident for ident, seconds in self._pool.running() if seconds < 0}
+        for thread in self.members():
+            if thread is not threading.current_thread() and thread.ident not in overdue:
+                thread.join()
+
+
+def _thread_pool_broken(message: str) -> errors.PoolBroken:
+    from concurrent.futures.thread import BrokenThreadPool
+
+    class ThreadPoolBroken(errors.PoolBroken, BrokenThreadPool):
+        """The initializer of a pool of threads failed."""
+
+    return ThreadPoolBroken(message)

@@ -1,0 +1,233 @@
+"""The measuring process holds its protocol, whatever the function does."""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Write = Callable[[str, str], Path]
+
+JOBS = """
+import asyncio, os, sys, threading, time
+
+def double(x):
+    return 2 * x
+
+def talk(x):
+    print("noise", flush=True)
+    os.write(1, b"more noise\\n")
+    sys.__stdout__.write("and more\\n")
+    return sys.stdin.read(), os.read(0, 10)
+
+def die(x):
+    if x == 7:
+        os._exit(9)
+
+def hang(x):
+    if x == 3:
+        print(x, file=sys.stderr, flush=True)
+        threading.Event().wait()
+
+def litter(x):
+    threading.Thread(target=threading.Event().wait).start()
+
+def spawn(x):
+    import subprocess
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"],
+                             stdin=subprocess.PIPE)
+    spawn.kept.append(child)
+    print(child.pid, file=sys.stderr, flush=True)
+spawn.kept = []
+
+async def fetch(x):
+    await asyncio.sleep(0.001)
+    if x == 2:
+        sys.exit(1)
+    return x
+
+def half(x):
+    if x % 2:
+        raise ValueError(f"odd {x}")
+    return x
+
+def lock(x):
+    return threading.Lock()
+
+anonymous = lambda x: x
+"""
+
+
+@pytest.fixture(autouse=True)
+def _jobs(write: Write) -> None:
+    write("jobs_at_hand.py", JOBS)
+
+
+def position(laboratory: Any) -> tuple[int, int]:
+    """The two words that a starter would read."""
+    first, second = struct.unpack("<QQ", laboratory.position.read_bytes())
+    return first, second
+
+
+def gone(pid: int) -> bool:
+    """Waits (the watchdog bounds it) until the process has ended; init, not we, reaps it."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        select.select([descriptor], [], [])
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def test_load_tells_what_was_loaded(laboratory: Any) -> None:
+    found = laboratory.load("jobs_at_hand:double", "range:30")
+    assert (found["target"], found["count"], found["spec"]) == (
+        "jobs_at_hand:double",
+        30,
+        "range:30",
+    )
+    assert found["async"] is False and found["items_truncated"] is False
+    assert isinstance(found["gil"], bool) and found["implementation"]
+    assert laboratory.load("jobs_at_hand.py:fetch")["async"] is True
+
+
+def test_prints_and_reads_do_not_disturb(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:talk")
+    assert laboratory.ask("profile", max_seconds=2.0, max_count=5)["errors"] == 0
+
+
+def test_a_death_leaves_the_input_readable(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:die")
+    laboratory.tell({"do": "profile", "max_seconds": 5.0, "max_count": 20})
+    assert laboratory.hear() is None
+    assert laboratory.process.wait() == 9
+    assert position(laboratory) == (8, 7)
+
+
+def test_a_hang_leaves_the_input_readable_and_ends_with_its_starter(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:hang")
+    laboratory.tell({"do": "profile", "max_seconds": 5.0, "max_count": 20})
+    assert laboratory.process.stderr.readline() == "3\n"
+    assert position(laboratory) == (4, 3)
+    laboratory.process.stdout.close()  # what the starter's death does
+    assert laboratory.process.wait() != 0
+
+
+def test_after_quit_nothing_is_left(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:spawn", "range:1")
+    laboratory.ask("profile", max_seconds=2.0, max_count=1)
+    child = int(laboratory.process.stderr.readline())
+    laboratory.tell({"do": "quit"})
+    assert laboratory.process.wait() == 0
+    assert gone(child)
+
+
+def test_threads_left_behind_do_not_keep_it(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:litter")
+    found = laboratory.ask("profile", max_seconds=2.0, max_count=5)
+    assert found["errors"] == 0
+    laboratory.process.stdin.close()
+    assert laboratory.process.wait() == 0
+
+
+def test_the_profile_has_what_a_worker_costs(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:double")
+    found = laboratory.ask("profile", max_seconds=2.0, max_count=10)
+    assert found["worker_start_s"]["process"] > 0 and found["worker_start_s"]["thread"] > 0
+    assert found["worker_rss_bytes"] > 1_000_000
+
+
+def test_requests_out_of_turn_are_refused(laboratory: Any) -> None:
+    assert laboratory.refused("profile", max_seconds=1.0, max_count=1)["kind"] == "protocol"
+    assert laboratory.refused("plan", plan={})["kind"] == "protocol"
+    assert laboratory.refused("dance")["kind"] == "protocol"
+    laboratory.load("jobs_at_hand:double")
+    assert laboratory.refused("block", first=0, count=1, seconds=1.0)["kind"] == "protocol"
+
+
+@pytest.mark.parametrize(
+    ("target", "plan"),
+    [
+        ("jobs_at_hand:double", {}),
+        ("jobs_at_hand:double", {"threads": 3}),
+        ("jobs_at_hand:double", {"processes": 2}),
+        ("jobs_at_hand.py:double", {"processes": 1}),
+        ("jobs_at_hand:fetch", {}),
+        ("jobs_at_hand:fetch", {"coroutines": 4}),
+    ],
+    ids=str,
+)
+def test_a_block_runs_every_input_once(target: str, plan: dict[str, int], laboratory: Any) -> None:
+    laboratory.load(target, "range:20")
+    started = laboratory.ask("plan", plan=plan)
+    assert started["start_s"] >= 0 and started["rss_bytes"] > 0
+    assert started["workers"] == next(iter(plan.values()), 1)
+    for first in (0, 15):  # the second wraps around
+        found = laboratory.ask("block", first=first, count=20, seconds=60.0)
+        assert found["count"] == 20
+        assert found["errors"] == (1 if target.endswith("fetch") else 0)
+        assert found["lost_workers"] == 0 and found["wall_s"] > 0
+        assert len(found["latencies"]) == 20 and min(found["latencies"]) >= 0
+        assert found["peak_memory_bytes"] > 0 and found["memory_kind"] in ("pss", "rss")
+    laboratory.tell({"do": "quit"})
+    assert laboratory.process.wait() == 0
+
+
+@pytest.mark.parametrize("plan", [{}, {"threads": 2}, {"processes": 2}], ids=str)
+def test_errors_are_counted_under_every_plan(plan: dict[str, int], laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:half", "range:10")
+    laboratory.ask("plan", plan=plan)
+    found = laboratory.ask("block", first=0, count=10, seconds=60.0)
+    assert found["count"] == 10 and found["errors"] == 5
+    assert found["first_error"]["type"] == "ValueError"
+    assert "in half" in found["first_error"]["traceback"]
+
+
+def test_a_block_stops_when_its_time_is_up(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:double", "range:20")
+    for plan in ({}, {"threads": 2}):
+        laboratory.ask("plan", plan=plan)
+        found = laboratory.ask("block", first=0, count=10**9, seconds=0.05)
+        assert 0 < found["count"] < 10**9 and len(found["latencies"]) <= 2000
+
+
+def test_a_lost_worker_is_counted_and_the_rest_goes_on(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:die", "range:10")
+    laboratory.ask("plan", plan={"processes": 2})
+    found = laboratory.ask("block", first=0, count=10, seconds=60.0)
+    assert found["lost_workers"] == 1 and found["errors"] == 1 and found["count"] == 10
+    assert found["first_error"]["index"] == 7
+
+
+def test_a_result_that_cannot_travel_is_an_error_in_processes(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:lock", "range:4")
+    laboratory.ask("plan", plan={"processes": 1})
+    found = laboratory.ask("block", first=0, count=4, seconds=60.0)
+    assert found["errors"] == found["count"] == 4
+    laboratory.ask("plan", plan={"threads": 1})
+    assert laboratory.ask("block", first=0, count=4, seconds=60.0)["errors"] == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "plan", "word"),
+    [
+        ("jobs_at_hand:anonymous", {"processes": 2}, "lambda"),
+        ("jobs_at_hand:fetch", {"threads": 2}, "async"),
+        ("jobs_at_hand:double", {"coroutines": 2}, "plain function"),
+    ],
+)
+def test_what_a_plan_cannot_run_is_infeasible(
+    target: str, plan: dict[str, int], word: str, laboratory: Any
+) -> None:
+    laboratory.load(target)
+    found = laboratory.refused("plan", plan=plan)
+    assert found["kind"] == "plan-infeasible" and word in found["message"]
+    laboratory.ask("plan", plan={})
