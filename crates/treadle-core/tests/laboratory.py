@@ -72,7 +72,9 @@ def profile(script: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def block(script: str, plan: dict[str, int], request: dict[str, Any], number: int) -> dict[str, Any]:
+def block(
+    script: str, plan: dict[str, int], request: dict[str, Any], number: int
+) -> dict[str, Any]:
     """The reply to ``block``: as many tasks as the script's speed gives in the time that was asked."""
     if script == "lost" and "processes" in plan:
         os._exit(9)
