@@ -79,9 +79,9 @@ pub fn lock_demand(profile: &Profile, setting: &Setting) -> (f64, f64) {
     match profile.pilot {
         Some(pilot) if pilot.interval[0] > 0.0 && setting.cores >= 1.5 => {
             // Throughput seen in the pilot cannot exceed one over the demand on the lock.
-            let most = (profile.wall_s / pilot.interval[0]).min(all);
+            let most = (profile.own_s() / pilot.interval[0]).min(all);
             let least = if setting.pilot_trusted && pilot.interval[1] < LOCKED_SPEEDUP {
-                (profile.wall_s / pilot.interval[1].max(1.0)).min(all) * 0.8
+                (profile.own_s() / pilot.interval[1].max(1.0)).min(all) * 0.8
             } else {
                 0.0
             };
@@ -93,7 +93,7 @@ pub fn lock_demand(profile: &Profile, setting: &Setting) -> (f64, f64) {
 
 /// The bound of `plan`.
 pub fn predict(plan: Plan, profile: &Profile, setting: &Setting) -> Prediction {
-    let wall = profile.wall_s.max(1e-9);
+    let wall = profile.own_s().max(1e-9);
     let cpu = profile.cpu_s();
     let (lock_least, lock_most) = lock_demand(profile, setting);
     let workers = f64::from(plan.workers());
@@ -107,7 +107,7 @@ pub fn predict(plan: Plan, profile: &Profile, setting: &Setting) -> Prediction {
         profile.argument_loads_s.unwrap_or(0.0) + profile.result_dumps_s.unwrap_or(0.0);
     let parent_pickle = profile.parent_pickle_s();
     let inside = |name: &str| {
-        if profile.cpu_share() < 0.5 {
+        if profile.wait_s > 0.5 * wall {
             format!("waiting: {} tasks at once", plan.workers())
         } else {
             format!("{} {name}, one task each", plan.workers())
@@ -243,7 +243,7 @@ fn infeasible(plan: Plan, profile: &Profile, setting: &Setting) -> Option<String
 pub fn curve(strategy: Strategy, profile: &Profile, setting: &Setting) -> Vec<Prediction> {
     // With a core busy c seconds a task that stays w seconds, w / c tasks keep it busy (Goetz); twice that shows the plateau.
     let demand = profile.cpu_s().max(1e-7);
-    let knee = (profile.wall_s / demand * setting.cores).max(setting.cores);
+    let knee = (profile.own_s() / demand * setting.cores).max(setting.cores);
     let wanted = (2.0 * knee).ceil().clamp(2.0, 1e6) as u32;
     let most = match strategy {
         Strategy::Serial => 1,
