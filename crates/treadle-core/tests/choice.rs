@@ -182,7 +182,8 @@ fn a_crash_names_its_input() {
     }
 }
 
-/// Jumps a clock forward at every look once something happens, so that hangs take the test no time.
+/// Jumps a clock forward at every look once something happens, so that hangs take the test little time; the jump is small
+/// against every deadline, so that the process has looks enough to come to its hang.
 struct Jumper<'a, F: Fn(&Progress) -> bool> {
     step: &'a Cell<f64>,
     when: F,
@@ -190,7 +191,7 @@ struct Jumper<'a, F: Fn(&Progress) -> bool> {
 
 impl<F: Fn(&Progress) -> bool> Observer for Jumper<'_, F> {
     fn progress(&mut self, progress: &Progress) {
-        self.step.set(if (self.when)(progress) { 0.5 } else { 0.0 });
+        self.step.set(if (self.when)(progress) { 0.1 } else { 0.0 });
     }
 }
 

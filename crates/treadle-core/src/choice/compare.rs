@@ -238,6 +238,7 @@ pub fn compare(
             count: loaded.count,
             spec: loaded.spec,
             truncated: loaded.items_truncated,
+            star: request.star,
         },
         machine,
         profile,

@@ -19,6 +19,8 @@ pub struct Items {
     pub spec: String,
     /// Whether there were more than the limit.
     pub truncated: bool,
+    /// Whether a tuple was passed as the list of arguments.
+    pub star: bool,
 }
 
 /// The machine and the interpreter.
