@@ -84,9 +84,9 @@ mod tests {
             labels,
             [
                 "serial",
-                "coroutines=512",
-                "coroutines=128",
-                "coroutines=32"
+                "coroutines=1000",
+                "coroutines=192",
+                "coroutines=48"
             ]
         );
     }
