@@ -124,7 +124,10 @@ impl Parent {
             let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
             let options =
                 rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
-            while rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).is_err() {}
+            // Interrupted: again. No such child: `finish` was faster.
+            while rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).err()
+                == Some(rustix::io::Errno::INTR)
+            {}
             let _ = tell.send(lane);
             board.ring_parent();
         });
