@@ -156,10 +156,6 @@ class Trial:
 
     def _check(self) -> None:
         plan, name = self._plan, self._target.name
-        if self._target.is_async and plan and not plan.get("coroutines"):
-            raise Refusal(
-                "plan-infeasible", f"{name} is an async function: it runs on a loop, as coroutines"
-            )
         if not self._target.is_async and plan.get("coroutines"):
             raise Refusal(
                 "plan-infeasible",

@@ -239,11 +239,6 @@ fn infeasible(plan: Plan, profile: &Profile, setting: &Setting) -> Option<String
                 .to_owned(),
         );
     }
-    if setting.asynchronous && plan.coroutines.is_none() && plan != Plan::SERIAL {
-        return Some(
-            "the function is an async function: it runs on a loop, as coroutines".to_owned(),
-        );
-    }
     let outer = plan.processes.or(plan.interpreters)?;
     if let Some(obstacle) = profile.pickle.obstacle() {
         return Some(obstacle);
