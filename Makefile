@@ -15,7 +15,7 @@ PEERS := $(VENV)/.peers
 # The inputs of the native build. Python sources are used in place and need no build.
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 
-# Kill points are compiled into the tests and lints, never into what is built for users.
+# Kill points are compiled in for the crash tests and the lints, never into what users run.
 FAULTS := --features treadle-shm/fault
 
 # PyO3 compiles against the environment's interpreter, in every cargo command alike, so that
@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test test-rust test-python test-all loom bench lint format wheel audit lock clean FORCE
+.PHONY: help build demo test test-rust test-python test-all chaos loom bench lint format wheel audit lock clean FORCE
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,13 +39,16 @@ demo: $(BUILT) ## compare a thumbnail function and a fetch function: two decisio
 test: lint test-rust test-python ## what CI runs: format, lints, Rust tests, Python tests
 
 test-rust: $(INSTALLED) ## the Rust tests
-	cargo test --workspace $(FAULTS) --locked --quiet
+	cargo test --workspace --locked --quiet
 
 test-python: $(BUILT) ## the Python tests; PYTEST='-k name' to choose
 	$(BIN)/python -m pytest $(PYTEST)
 
 test-all: $(BUILT) ## the Python tests on every other interpreter (3.10 to 3.14) found here
 	bash .ci/interpreters $(BIN)/python $(PYTEST)
+
+chaos: ## real workers killed at every named step of the protocol (minutes)
+	cargo test --package treadle-shm $(FAULTS) --locked --test kills
 
 loom: ## the shared-memory protocols under every interleaving (loom; minutes)
 	CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" \

@@ -21,7 +21,9 @@ from treadle import errors
 def _main_can_be_imported() -> bool:
     """Whether a worker can import this program's main module (not so in a REPL, a notebook, ``-c``)."""
     main = sys.modules.get("__main__")
-    return main is not None and (getattr(main, "__spec__", None) is not None or getattr(main, "__file__", None) is not None)
+    return main is not None and (
+        getattr(main, "__spec__", None) is not None or getattr(main, "__file__", None) is not None
+    )
 
 
 def by_reference(function: Callable[..., Any]) -> tuple[bytes, str] | None:
@@ -46,7 +48,9 @@ def load_function(pickled: bytes) -> Callable[..., Any]:
     return function
 
 
-def dump_call_otherwise(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], error: BaseException) -> bytes:
+def dump_call_otherwise(
+    function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], error: BaseException
+) -> bytes:
     """A call that pickle refused, by value if cloudpickle is installed; else raises the error that explains."""
     return _dump_otherwise((function, arguments, keywords), error, function, arguments, keywords)
 
@@ -57,7 +61,11 @@ def dump_chunk_otherwise(function: Any, items: list[Any], error: BaseException) 
 
 
 def _dump_otherwise(
-    whole: Any, error: BaseException, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    whole: Any,
+    error: BaseException,
+    function: Any,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
 ) -> bytes:
     reduced = _dump_with_multiprocessing(whole)
     if reduced is not None:
@@ -89,7 +97,7 @@ def _dump_with_multiprocessing(whole: Any) -> bytes | None:
 
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, 5)
-    pickler.dispatch_table = {**copyreg.dispatch_table, **reduction.ForkingPickler._extra_reducers}  # type: ignore[attr-defined]
+    pickler.dispatch_table = {**copyreg.dispatch_table, **reduction.ForkingPickler._extra_reducers}
     try:
         pickler.dump(whole)
     except Exception:
@@ -139,8 +147,14 @@ def partial_results(timed: list[Any]) -> PartialChunk:
         try:
             pickle.dumps(result, 5)
         except Exception as error:
-            return PartialChunk(seconds, results[:place], dump_exception(unpicklable_result(result, error)))
-    return PartialChunk(seconds, [], dump_exception(errors.PayloadError("the results of a chunk cannot be pickled together")))
+            return PartialChunk(
+                seconds, results[:place], dump_exception(unpicklable_result(result, error))
+            )
+    return PartialChunk(
+        seconds,
+        [],
+        dump_exception(errors.PayloadError("the results of a chunk cannot be pickled together")),
+    )
 
 
 def unpicklable_result(result: Any, error: BaseException) -> BaseException:
@@ -224,7 +238,9 @@ def worker_died(worker: int, pid: int, ending: str, deaths: int) -> BaseExceptio
 
 def timed_out(seconds: float, pid: int) -> BaseException:
     """A process worker was killed because its task was over its time."""
-    return errors.TaskTimeout(f"the task ran longer than its timeout of {seconds:g} s; its worker (pid {pid}) was replaced")
+    return errors.TaskTimeout(
+        f"the task ran longer than its timeout of {seconds:g} s; its worker (pid {pid}) was replaced"
+    )
 
 
 def thread_timed_out(seconds: float, thread: int) -> BaseException:
@@ -237,7 +253,9 @@ def thread_timed_out(seconds: float, thread: int) -> BaseException:
 
 def interrupted() -> BaseException:
     """A process worker was killed for ``interrupt``."""
-    return errors.TaskInterrupted("the task was interrupted; it did not stop by itself, so its worker was replaced")
+    return errors.TaskInterrupted(
+        "the task was interrupted; it did not stop by itself, so its worker was replaced"
+    )
 
 
 def pool_broken(reason: str) -> BaseException:
@@ -266,7 +284,9 @@ def not_started(message: str) -> BaseException:
 
 def unreadable_reply(what: str) -> BaseException:
     """A worker wrote bytes that are no reply."""
-    return errors.PayloadError(f"the worker's reply could not be read: {what}\n\nhint: native code in the worker may have damaged its memory")
+    return errors.PayloadError(
+        f"the worker's reply could not be read: {what}\n\nhint: native code in the worker may have damaged its memory"
+    )
 
 
 def run_callback(future: Any, callback: Callable[[Any], Any]) -> None:

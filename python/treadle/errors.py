@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import pickle
+import sys
 
 __all__ = [
     "MeasureError",
@@ -36,6 +37,10 @@ __all__ = [
     "TreadleError",
     "WorkerDied",
 ]
+
+
+# concurrent.futures has its own TimeoutError up to Python 3.10; from 3.11 it is the built-in one.
+_BUILT_IN_TIMEOUT = () if sys.version_info >= (3, 11) else (TimeoutError,)
 
 
 class TreadleError(Exception):
@@ -77,16 +82,11 @@ class WorkerDied(TreadleError, concurrent.futures.BrokenExecutor):
         return text
 
 
-# concurrent.futures has its own TimeoutError up to Python 3.10; from 3.11 it is the built-in one.
-if concurrent.futures.TimeoutError is TimeoutError:
+class TaskTimeout(TreadleError, concurrent.futures.TimeoutError, *_BUILT_IN_TIMEOUT):  # type: ignore[misc]
+    """The task ran longer than its ``timeout``.
 
-    class TaskTimeout(TreadleError, TimeoutError):
-        """The task ran longer than its ``timeout``. A process worker was replaced; a thread cannot be stopped and runs on."""
-
-else:
-
-    class TaskTimeout(TreadleError, concurrent.futures.TimeoutError, TimeoutError):  # type: ignore[no-redef,misc]
-        """The task ran longer than its ``timeout``. A process worker was replaced; a thread cannot be stopped and runs on."""
+    A process worker was replaced; a thread cannot be stopped and runs on.
+    """
 
 
 class TaskInterrupted(TreadleError, concurrent.futures.CancelledError):

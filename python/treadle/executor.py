@@ -94,7 +94,15 @@ class _Calls:
         chunksize = _count("chunksize", chunksize)
         buffersize = _count("buffersize", buffersize)
         return mapping.run(
-            self._strategy, fn, iterables, self._options, timeout, chunksize, buffersize, ordered, progress
+            self._strategy,
+            fn,
+            iterables,
+            self._options,
+            timeout,
+            chunksize,
+            buffersize,
+            ordered,
+            progress,
         )
 
     async def asubmit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
@@ -102,7 +110,7 @@ class _Calls:
         import asyncio
 
         future = self.submit(fn, *args, **kwargs)
-        waiting = asyncio.wrap_future(future)
+        waiting: asyncio.Future[Result] = asyncio.wrap_future(future)
         try:
             result: Result = await waiting
         except asyncio.CancelledError:
@@ -126,7 +134,7 @@ class _Calls:
         from collections import deque
 
         window = _count("buffersize", buffersize) or max(64, 4 * self._strategy.concurrency)
-        items = zip(*iterables)
+        items = zip(*iterables, strict=False)
         running: deque[asyncio.Task[Result]] = deque()
         try:
             more = True
@@ -183,10 +191,10 @@ class Executor(_Calls, concurrent.futures.Executor):
 
         Executor(threads=50)
         Executor(processes=8)
-        Executor(coroutines=1000)          # async functions, on a loop of its own
-        Executor(Plan(processes=8))        # the plan as data
-        Executor.decided("thumbnails")     # the plan recorded in treadle.toml
-        Executor()                         # threads, sized as the standard library sizes them
+        Executor(coroutines=1000)  # async functions, on a loop of its own
+        Executor(Plan(processes=8))  # the plan as data
+        Executor.decided("thumbnails")  # the plan recorded in treadle.toml
+        Executor()  # threads, sized as the standard library sizes them
 
     Args:
         plan: the plan; or give its sizes by keyword.
@@ -250,7 +258,9 @@ class Executor(_Calls, concurrent.futures.Executor):
                 "hint: give sizes by keyword, as Executor(processes=8), or a name to Executor.decided"
             )
         elif given:
-            raise PlanError(f"give a Plan or sizes by keyword, not both (also given: {', '.join(given)})")
+            raise PlanError(
+                f"give a Plan or sizes by keyword, not both (also given: {', '.join(given)})"
+            )
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         settings = Settings(
@@ -263,12 +273,16 @@ class Executor(_Calls, concurrent.futures.Executor):
             max_pending=_count("max_pending", max_pending),
             native_threads=_count("native_threads", native_threads),
         )
-        self._options = TaskOptions(timeout=_seconds("timeout", timeout), retries=_count("retries", retries, 0) or 0)
+        self._options = TaskOptions(
+            timeout=_seconds("timeout", timeout), retries=_count("retries", retries, 0) or 0
+        )
         self._plan = plan
         self._strategy = strategies.make(plan, settings)
 
     @classmethod
-    def decided(cls, name: str, directory: str | os.PathLike[str] | None = None, **options: Any) -> Executor:
+    def decided(
+        cls, name: str, directory: str | os.PathLike[str] | None = None, **options: Any
+    ) -> Executor:
         """An executor with the plan recorded under ``name`` in the nearest ``treadle.toml``.
 
         Args:

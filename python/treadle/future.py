@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from treadle import _core
 
@@ -12,10 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Future"]
 
-Result = TypeVar("Result")
 
-
-class Future(_core.FutureBase, concurrent.futures.Future):  # type: ignore[misc]
+class Future(_core.FutureBase, concurrent.futures.Future[Any]):
     """The result of a submitted call, now or later.
 
     ``concurrent.futures.wait``, ``as_completed`` and ``asyncio.wrap_future`` work on it. Beyond the standard library's future
@@ -50,12 +48,13 @@ class Future(_core.FutureBase, concurrent.futures.Future):  # type: ignore[misc]
         state = self._state.lower()
         if state == "finished":
             failure = self._exception
-            outcome = f"raised {type(failure).__name__}" if failure is not None else f"returned {type(self._result).__name__}"
+            outcome = (
+                f"raised {type(failure).__name__}"
+                if failure is not None
+                else f"returned {type(self._result).__name__}"
+            )
             return f"<{type(self).__name__} at {id(self):#x} state=finished {outcome}>"
         return f"<{type(self).__name__} at {id(self):#x} state={state}>"
-
-    def __class_getitem__(cls, item: Any) -> Any:
-        return super().__class_getitem__(item)
 
 
 _core.register_future(Future)

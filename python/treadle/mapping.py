@@ -48,11 +48,13 @@ def run(
     deadline = None if timeout is None else time.monotonic() + timeout
     expected = min((length_hint(iterable, -1) for iterable in iterables), default=0)
     single = len(iterables) == 1
-    items: Iterator[Any] = iter(iterables[0]) if single else zip(*iterables)
+    items: Iterator[Any] = iter(iterables[0]) if single else zip(*iterables, strict=False)
     if chunksize is None:
         chunksize = strategy.plan.chunk
     if strategy.has_chunks and chunksize != 1:
-        window: _Window = _Chunks(strategy, function, items, single, options, chunksize, buffersize, expected)
+        window: _Window = _Chunks(
+            strategy, function, items, single, options, chunksize, buffersize, expected
+        )
     else:
         window = _Singles(strategy, function, items, single, options, buffersize)
     window.fill()
@@ -60,7 +62,9 @@ def run(
     if progress:
         from treadle import progress as shown
 
-        results = shown.watch(results, expected if expected >= 0 else None, getattr(function, "__name__", "map"))
+        results = shown.watch(
+            results, expected if expected >= 0 else None, getattr(function, "__name__", "map")
+        )
     return results
 
 
@@ -75,7 +79,9 @@ class _Window:
         """Submits as many calls as the window takes."""
         raise NotImplementedError
 
-    def unpack(self, future: Future, timeout: float | None) -> tuple[list[Any], BaseException | None]:
+    def unpack(
+        self, future: Future, timeout: float | None
+    ) -> tuple[list[Any], BaseException | None]:
         """The results of a future, and the exception that follows them, if any."""
         raise NotImplementedError
 
@@ -96,9 +102,17 @@ class _Singles(_Window):
         buffersize: int | None,
     ) -> None:
         super().__init__()
-        self._strategy, self._function, self._items, self._single, self._options = strategy, function, items, single, options
+        self._strategy, self._function, self._items, self._single, self._options = (
+            strategy,
+            function,
+            items,
+            single,
+            options,
+        )
         # A serial plan runs the call in submit: nothing is to be gained by running ahead of the reader.
-        default = 1 if strategy.plan.strategy == "serial" else max(256, AHEAD * strategy.concurrency)
+        default = (
+            1 if strategy.plan.strategy == "serial" else max(256, AHEAD * strategy.concurrency)
+        )
         self._size = buffersize or default
 
     def fill(self) -> None:
@@ -110,7 +124,9 @@ class _Singles(_Window):
                 return
             self._add(submit(function, (item,) if self._single else item, {}, options))
 
-    def unpack(self, future: Future, timeout: float | None) -> tuple[list[Any], BaseException | None]:
+    def unpack(
+        self, future: Future, timeout: float | None
+    ) -> tuple[list[Any], BaseException | None]:
         return [future.result(timeout)], None
 
 
@@ -127,7 +143,13 @@ class _Chunks(_Window):
         expected: int,
     ) -> None:
         super().__init__()
-        self._strategy, self._function, self._items, self._single, self._options = strategy, function, items, single, options
+        self._strategy, self._function, self._items, self._single, self._options = (
+            strategy,
+            function,
+            items,
+            single,
+            options,
+        )
         self._fixed = chunksize
         self._size = chunksize or 1
         self._most_items = buffersize
@@ -162,7 +184,9 @@ class _Chunks(_Window):
             self._lengths[future] = len(chunk)
             self._add(future)
 
-    def unpack(self, future: Future, timeout: float | None) -> tuple[list[Any], BaseException | None]:
+    def unpack(
+        self, future: Future, timeout: float | None
+    ) -> tuple[list[Any], BaseException | None]:
         length = self._lengths.get(future, 1)
         try:
             told = future.result(timeout)
@@ -210,7 +234,7 @@ def _as_they_come(window: _Window, deadline: float | None) -> Iterator[Any]:
     import concurrent.futures
     import queue
 
-    ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for future in window.futures:
         future.add_done_callback(ended.put)
     window.on_submit = lambda future: future.add_done_callback(ended.put)

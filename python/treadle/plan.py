@@ -87,12 +87,18 @@ class Plan:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(mapping) - known)
         if unknown:
-            raise PlanError(f"a plan has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+            raise PlanError(
+                f"a plan has no {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+            )
         return cls(**mapping)
 
     def to_mapping(self) -> dict[str, int | str]:
         """The plan as a table without what is not set."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) is not None}
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) is not None
+        }
 
     def __str__(self) -> str:
         inside = ", ".join(f"{name}={value!r}" for name, value in self.to_mapping().items())

@@ -12,7 +12,9 @@ TERMINAL_SECONDS = 0.1
 LOG_SECONDS = 10.0
 
 
-def watch(results: Iterator[Any], expected: int | None, label: str, stream: TextIO | None = None) -> Iterator[Any]:
+def watch(
+    results: Iterator[Any], expected: int | None, label: str, stream: TextIO | None = None
+) -> Iterator[Any]:
     """Yields the results and shows how far they are."""
     stream = stream or sys.stderr
     terminal = stream.isatty()
@@ -46,5 +48,9 @@ def line(label: str, done: int, expected: int | None, seconds: float) -> str:
     if expected is None or expected < done:
         return f"{label}: {done}, {rate:.3g}/s, {seconds:.1f} s"
     percent = 100 * done // expected if expected else 100
-    left = f", {(expected - done) / rate:.1f} s left" if rate > 0 and done < expected else f", {seconds:.1f} s"
+    left = (
+        f", {(expected - done) / rate:.1f} s left"
+        if rate > 0 and done < expected
+        else f", {seconds:.1f} s"
+    )
     return f"{label}: {done} of {expected} ({percent} %), {rate:.3g}/s{left}"

@@ -3,31 +3,26 @@
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 
-use treadle_core::choice::compare::{Confidence, Outcome, Silent};
+use treadle_core::choice::compare::Silent;
+use treadle_core::choice::comparison::{Confidence, Outcome};
 use treadle_core::choice::laboratory::Surroundings;
 use treadle_core::choice::plan::Plan;
 use treadle_core::choice::record::{FILE, save};
 use treadle_core::choice::{
-    ChoiceError, Comparison, Observer, Progress, Request, compare, load_decision,
+    ChoiceError, Comparison, Observer, Progress, Request, compare, compare_json, load_decision,
 };
 
 fn request(script: &str) -> Request {
     Request {
-        target: Some(script.to_owned()),
-        items: Some("range:1000".to_owned()),
-        pickled: None,
-        star: false,
-        limit: 10_000,
         budget_s: 20.0,
         plans: Some("threads=2;processes=2".to_owned()),
-        targets: None,
-        profile_only: false,
         ignore_noise: true,
         seed: Some(1),
-        laboratory: vec![
+        laboratory: Some(vec![
             std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned()),
             concat!(env!("CARGO_MANIFEST_DIR"), "/tests/laboratory.py").to_owned(),
-        ],
+        ]),
+        ..Request::new(script, "range:1000")
     }
 }
 
@@ -284,7 +279,8 @@ fn failures_of_the_function_and_of_the_request() {
         assert!(error.hint().is_some());
     }
     let mut nowhere = request("cpu");
-    nowhere.laboratory[0] = "/nonexistent/python".to_owned();
+    nowhere.laboratory = None;
+    nowhere.python = Some("/nonexistent/python".to_owned());
     assert_eq!(run(&nowhere).unwrap_err().exit_code(), 2);
     let mut nothing = request("cpu");
     nothing.budget_s = 0.0;
@@ -308,6 +304,28 @@ fn targets_decide_and_misses_are_told() {
         "{decision:?}"
     );
     assert!(decision.reason.starts_with("No plan meets the targets"));
+}
+
+#[test]
+fn json_in_json_out_heeding_the_environment() {
+    let surroundings = Surroundings {
+        clock: &treadle_probe::clock::monotonic,
+        interrupted: &calm,
+    };
+    let text = serde_json::to_string(&Request {
+        ignore_noise: false,
+        ..request("cpu")
+    })
+    .unwrap();
+    let ignore = |name: &str| (name == "TREADLE_NOISE").then(|| "ignore".to_owned());
+    let answer = compare_json(&text, &ignore, &mut Silent, surroundings).unwrap();
+    let answer: Comparison = serde_json::from_str(&answer).unwrap();
+    assert!(answer.machine.noise_ignored && answer.decision.plan.is_some());
+    for (wrong, noise) in [("{\"speed\": 1}", "ignore"), (text.as_str(), "maybe")] {
+        let environment = |_: &str| Some(noise.to_owned());
+        let error = compare_json(wrong, &environment, &mut Silent, surroundings).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
 }
 
 #[test]

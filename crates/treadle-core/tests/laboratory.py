@@ -45,7 +45,8 @@ def profile(script: str) -> dict[str, Any]:
         signal.pause()
     if script.startswith("family="):
         # A descendant that leaves the process group, so that killing the group does not reach it.
-        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True)
+        pause = "import signal; signal.pause()"
+        child = subprocess.Popen([sys.executable, "-c", pause], start_new_session=True)
         name = script.removeprefix("family=")
         with open(name + ".new", "w") as file:
             file.write(f"{os.getpid()} {child.pid}")
@@ -71,7 +72,9 @@ def profile(script: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def block(script: str, plan: dict[str, int], request: dict[str, Any], number: int) -> dict[str, Any]:
+def block(
+    script: str, plan: dict[str, int], request: dict[str, Any], number: int
+) -> dict[str, Any]:
     """The reply to ``block``: as many tasks as the script's speed gives in the time that was asked."""
     if script == "lost" and "processes" in plan:
         os._exit(9)

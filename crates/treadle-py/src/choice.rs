@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
 use rustix::termios::tcgetwinsize;
-use serde_json::Value;
 use treadle_core::choice::compare::Silent;
 use treadle_core::choice::laboratory::Surroundings;
 use treadle_core::choice::{self, ChoiceError, Request};
@@ -35,7 +34,11 @@ impl Signals {
 fn error_of(py: Python<'_>, error: &ChoiceError, signals: Signals) -> PyErr {
     let kind = match error {
         ChoiceError::Interrupted => {
-            return signals.0.into_inner().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
+            return signals
+                .0
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner)
+                .unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
         }
         ChoiceError::Usage { .. } => "usage",
         ChoiceError::Function { .. } => "function",
@@ -50,7 +53,9 @@ fn error_of(py: Python<'_>, error: &ChoiceError, signals: Signals) -> PyErr {
 
 /// The interpreter in which this package is installed.
 fn python(py: Python<'_>) -> PyResult<String> {
-    PyModule::import(py, "sys")?.getattr("executable")?.extract()
+    PyModule::import(py, "sys")?
+        .getattr("executable")?
+        .extract()
 }
 
 /// Runs the command `treadle` with these words, the program's name first; returns its exit code.
@@ -62,7 +67,10 @@ pub(crate) fn command(py: Python<'_>, words: Vec<String>) -> PyResult<i32> {
         let signals = Signals::default();
         let interrupted = || signals.interrupted();
         let environment = |name: &str| std::env::var(name).ok();
-        let terminal = stdout().is_terminal().then(|| tcgetwinsize(stdout()).ok()).flatten();
+        let terminal = stdout()
+            .is_terminal()
+            .then(|| tcgetwinsize(stdout()).ok())
+            .flatten();
         let mut world = World {
             stdout: &mut stdout(),
             stderr: &mut stderr(),
@@ -82,18 +90,17 @@ pub(crate) fn command(py: Python<'_>, words: Vec<String>) -> PyResult<i32> {
 #[pyfunction]
 pub(crate) fn compare(py: Python<'_>, request: &str) -> PyResult<String> {
     let bad = |error: serde_json::Error| PyValueError::new_err(format!("no request: {error}"));
-    let mut fields: Value = serde_json::from_str(request).map_err(bad)?;
-    let default = python(py)?;
-    if let Some(fields) = fields.as_object_mut() {
-        let interpreter = fields.remove("python").and_then(|python| python.as_str().map(str::to_owned));
-        fields.insert("laboratory".into(), Request::laboratory_of(&interpreter.unwrap_or(default)).into());
+    let mut request: Request = serde_json::from_str(request).map_err(bad)?;
+    if request.python.is_none() {
+        request.python = Some(python(py)?);
     }
-    let request: Request = serde_json::from_value(fields).map_err(bad)?;
     let signals = Signals::default();
     let outcome = py.detach(|| {
         let interrupted = || signals.interrupted();
-        let surroundings =
-            Surroundings { clock: &treadle_probe::clock::monotonic, interrupted: &interrupted };
+        let surroundings = Surroundings {
+            clock: &treadle_probe::clock::monotonic,
+            interrupted: &interrupted,
+        };
         choice::compare(&request, &mut Silent, surroundings)
     });
     let comparison = outcome.map_err(|error| error_of(py, &error, signals))?;
@@ -104,10 +111,14 @@ pub(crate) fn compare(py: Python<'_>, request: &str) -> PyResult<String> {
 #[pyfunction]
 pub(crate) fn load_decision(py: Python<'_>, directory: &str, name: &str) -> PyResult<String> {
     match choice::load_decision(Path::new(directory), name) {
-        Ok(plan) => serde_json::to_string(&plan).map_err(|error| PyValueError::new_err(error.to_string())),
+        Ok(plan) => {
+            serde_json::to_string(&plan).map_err(|error| PyValueError::new_err(error.to_string()))
+        }
         Err(error) => {
             let text = error.to_string();
-            match pickling::payload(py, "record_failed").and_then(|make| make.call1((text, error.hint()))) {
+            match pickling::payload(py, "record_failed")
+                .and_then(|make| make.call1((text, error.hint())))
+            {
                 Ok(exception) => Err(PyErr::from_value(exception)),
                 Err(error) => Err(error),
             }

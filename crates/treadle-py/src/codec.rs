@@ -30,7 +30,9 @@ fn write_nested(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: u8) -> bool 
     if value.is_none() {
         out.push(NONE);
     } else if value.is_exact_instance_of::<PyInt>() {
-        let Ok(number) = value.extract::<i64>() else { return false };
+        let Ok(number) = value.extract::<i64>() else {
+            return false;
+        };
         out.push(INT);
         out.extend_from_slice(&number.to_le_bytes());
     } else if let Ok(number) = value.cast_exact::<PyFloat>() {
@@ -38,7 +40,9 @@ fn write_nested(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: u8) -> bool 
         out.extend_from_slice(&number.value().to_le_bytes());
     } else if let Ok(text) = value.cast_exact::<PyString>() {
         // A lone surrogate has no UTF-8; pickle carries it.
-        let Ok(text) = text.to_str() else { return false };
+        let Ok(text) = text.to_str() else {
+            return false;
+        };
         return write_long(out, TEXT, text.as_bytes());
     } else if let Ok(flag) = value.cast_exact::<PyBool>() {
         out.push(if flag.is_true() { TRUE } else { FALSE });
@@ -53,7 +57,9 @@ fn write_nested(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: u8) -> bool 
 }
 
 fn write_long(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) -> bool {
-    let Ok(length) = u32::try_from(bytes.len()) else { return false };
+    let Ok(length) = u32::try_from(bytes.len()) else {
+        return false;
+    };
     out.push(tag);
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(bytes);
@@ -61,10 +67,14 @@ fn write_long(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) -> bool {
 }
 
 fn write_tuple(out: &mut Vec<u8>, tuple: &Bound<'_, PyTuple>, depth: u8) -> bool {
-    let Ok(length) = u32::try_from(tuple.len()) else { return false };
+    let Ok(length) = u32::try_from(tuple.len()) else {
+        return false;
+    };
     out.push(TUPLE);
     out.extend_from_slice(&length.to_le_bytes());
-    tuple.iter_borrowed().all(|item| write_nested(out, &item, depth))
+    tuple
+        .iter_borrowed()
+        .all(|item| write_nested(out, &item, depth))
 }
 
 fn damaged() -> PyErr {
@@ -114,7 +124,9 @@ fn read_nested<'py>(py: Python<'py>, bytes: &mut &[u8], depth: u8) -> PyResult<B
             if length > bytes.len() {
                 return Err(damaged());
             }
-            let items = (0..length).map(|_| read_nested(py, bytes, depth + 1)).collect::<PyResult<Vec<_>>>()?;
+            let items = (0..length)
+                .map(|_| read_nested(py, bytes, depth + 1))
+                .collect::<PyResult<Vec<_>>>()?;
             PyTuple::new(py, items)?.into_any()
         }
         _ => return Err(damaged()),
@@ -137,11 +149,14 @@ pub(crate) fn read_all<'py>(py: Python<'py>, mut bytes: &[u8]) -> PyResult<Vec<B
 #[pyfunction]
 pub(crate) fn encode_scalars<'py>(values: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyBytes>> {
     let mut out = Vec::new();
-    values.iter_borrowed().all(|value| write(&mut out, &value)).then(|| PyBytes::new(values.py(), &out))
+    values
+        .iter_borrowed()
+        .all(|value| write(&mut out, &value))
+        .then(|| PyBytes::new(values.py(), &out))
 }
 
 /// The values that [`encode_scalars`] wrote.
 #[pyfunction]
-pub(crate) fn decode_scalars<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyList>> {
-    PyList::new(py, read_all(py, bytes)?)
+pub(crate) fn decode_scalars<'py>(py: Python<'py>, encoded: &[u8]) -> PyResult<Bound<'py, PyList>> {
+    PyList::new(py, read_all(py, encoded)?)
 }

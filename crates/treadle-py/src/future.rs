@@ -43,7 +43,12 @@ pub(crate) struct Local {
 /// Where a future's outcome comes from.
 pub(crate) enum Source {
     Local(Local),
-    Process { pool: Arc<ProcessPool>, id: TaskId, cell: Arc<Cell<Outcome>>, observers: Arc<Observers> },
+    Process {
+        pool: Arc<ProcessPool>,
+        id: TaskId,
+        cell: Arc<Cell<Outcome>>,
+        observers: Arc<Observers>,
+    },
 }
 
 /// The observed futures of one process pool, kept until their end is announced.
@@ -74,20 +79,29 @@ static FUTURE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 /// Tells this module which class its futures have.
 #[pyfunction]
 pub(crate) fn register_future(py: Python<'_>, class: Bound<'_, PyType>) -> PyResult<()> {
-    FUTURE.set(py, class.unbind()).map_err(|_| PyRuntimeError::new_err("the future's class is set already"))
+    FUTURE
+        .set(py, class.unbind())
+        .map_err(|_| PyRuntimeError::new_err("the future's class is set already"))
 }
 
 /// Makes a `treadle.Future` without running `concurrent.futures.Future.__init__`, which costs ten times as much as the rest.
 #[allow(unsafe_code)]
 pub(crate) fn new_future(py: Python<'_>, source: Source) -> PyResult<Bound<'_, FutureBase>> {
     static EMPTY: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
-    let class = FUTURE.get(py).ok_or_else(|| PyRuntimeError::new_err("treadle is not imported completely"))?.bind(py);
-    let empty = EMPTY.get_or_init(py, || PyTuple::empty(py).unbind()).bind(py);
+    let class = FUTURE
+        .get(py)
+        .ok_or_else(|| PyRuntimeError::new_err("treadle is not imported completely"))?
+        .bind(py);
+    let empty = EMPTY
+        .get_or_init(py, || PyTuple::empty(py).unbind())
+        .bind(py);
     // SAFETY: the class derives from FutureBase (it was made by the package from it) and its `tp_new` is FutureBase's, inherited; it is
     // called with the class and an empty tuple, as `type.__call__` does.
     let object = unsafe {
         let class = class.as_type_ptr();
-        let new = (*class).tp_new.ok_or_else(|| PyTypeError::new_err("the future's class cannot be instantiated"))?;
+        let new = (*class)
+            .tp_new
+            .ok_or_else(|| PyTypeError::new_err("the future's class cannot be instantiated"))?;
         Bound::from_owned_ptr_or_err(py, new(class, empty.as_ptr(), std::ptr::null_mut()))?
     };
     let future = object.cast_into::<FutureBase>()?;
@@ -137,7 +151,12 @@ impl FutureBase {
         let this = slf.get();
         let phase = match this.source() {
             Source::Local(local) => local.cell.mark_observed(),
-            Source::Process { pool, id, cell, observers } => {
+            Source::Process {
+                pool,
+                id,
+                cell,
+                observers,
+            } => {
                 // Entered first: the end may be announced as soon as the mark is set.
                 lock(observers).insert(*id, slf.clone().unbind());
                 let phase = pool.observe(cell);
@@ -159,15 +178,28 @@ impl FutureBase {
         if let Some(condition) = &this.face().condition {
             return Ok(condition.bind(py).clone());
         }
-        let class = CONDITION
-            .get_or_try_init(py, || Ok::<_, PyErr>(PyModule::import(py, "threading")?.getattr("Condition")?.unbind()))?;
+        let class = CONDITION.get_or_try_init(py, || {
+            Ok::<_, PyErr>(
+                PyModule::import(py, "threading")?
+                    .getattr("Condition")?
+                    .unbind(),
+            )
+        })?;
         let made = class.bind(py).call0()?;
-        let condition = this.face().condition.get_or_insert_with(|| made.unbind()).bind(py).clone();
+        let condition = this
+            .face()
+            .condition
+            .get_or_insert_with(|| made.unbind())
+            .bind(py)
+            .clone();
         FutureBase::observe(slf);
         Ok(condition)
     }
 
-    fn list<'py>(slf: &Bound<'py, Self>, which: impl Fn(&mut Face) -> &mut Option<Py<PyList>>) -> PyResult<Bound<'py, PyList>> {
+    fn list<'py>(
+        slf: &Bound<'py, Self>,
+        which: impl Fn(&mut Face) -> &mut Option<Py<PyList>>,
+    ) -> PyResult<Bound<'py, PyList>> {
         let (this, py) = (slf.get(), slf.py());
         FutureBase::condition(slf)?;
         if let Some(list) = which(&mut this.face()) {
@@ -214,7 +246,12 @@ impl FutureBase {
         if slf.get().called_back.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let callbacks = slf.get().face().callbacks.as_ref().map(|list| list.clone_ref(py));
+        let callbacks = slf
+            .get()
+            .face()
+            .callbacks
+            .as_ref()
+            .map(|list| list.clone_ref(py));
         if callbacks.is_some() {
             // The standard library's own loop, with its own report of a callback that raises.
             slf.call_method0(intern!(py, "_invoke_callbacks"))?;
@@ -225,7 +262,9 @@ impl FutureBase {
     /// Stores the outcome of a task of this process and tells whoever waits.
     pub(crate) fn finish_local(slf: &Bound<'_, Self>, outcome: LocalOutcome) -> PyResult<()> {
         let this = slf.get();
-        let Some(local) = this.local() else { return Ok(()) };
+        let Some(local) = this.local() else {
+            return Ok(());
+        };
         if local.cell.settled() {
             return Ok(());
         }
@@ -268,8 +307,12 @@ impl FutureBase {
         if let Some(outcome) = &self.face().outcome {
             return Ok(Some(copy(outcome)));
         }
-        let Source::Process { cell, .. } = self.source() else { return Ok(None) };
-        let Some(raw) = cell.outcome() else { return Ok(None) };
+        let Source::Process { cell, .. } = self.source() else {
+            return Ok(None);
+        };
+        let Some(raw) = cell.outcome() else {
+            return Ok(None);
+        };
         let decoded = match raw {
             Outcome::Reply(reply) => match decode(py, reply) {
                 Ok(decoded) => decoded,
@@ -295,7 +338,9 @@ impl FutureBase {
                 return Ok(true);
             }
             let waited = match this.source() {
-                Source::Process { pool, id, cell, .. } => py.detach(|| pool.wait(*id, cell, deadline)),
+                Source::Process { pool, id, cell, .. } => {
+                    py.detach(|| pool.wait(*id, cell, deadline))
+                }
                 Source::Local(local) => py.detach(|| wait_local(local, deadline)),
             };
             match waited {
@@ -314,9 +359,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The moment a time-out in seconds ends.
 pub(crate) fn deadline_after(timeout: Option<f64>) -> PyResult<Option<Instant>> {
-    let Some(seconds) = timeout else { return Ok(None) };
+    let Some(seconds) = timeout else {
+        return Ok(None);
+    };
     if seconds.is_nan() {
-        return Err(PyValueError::new_err("a time-out must be a number of seconds, not NaN"));
+        return Err(PyValueError::new_err(
+            "a time-out must be a number of seconds, not NaN",
+        ));
     }
     let duration = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
     Ok(Instant::now().checked_add(duration))
@@ -345,28 +394,52 @@ fn decode(py: Python<'_>, reply: &Reply) -> PyResult<LocalOutcome> {
     let mut body = reply.body.as_slice();
     Ok(match reply.kind {
         wire::VALUE_SCALAR => Ok(codec::read(py, &mut body)?.unbind()),
-        wire::VALUES_SCALAR => Ok(PyList::new(py, codec::read_all(py, body)?)?.into_any().unbind()),
+        wire::VALUES_SCALAR => Ok(PyList::new(py, codec::read_all(py, body)?)?
+            .into_any()
+            .unbind()),
         wire::VALUE_PICKLED => Ok(pickling::load(py, body, leases(py, reply)?)?.unbind()),
-        wire::RAISED => Err(pickling::payload(py, "load_exception")?.call1((body, leases(py, reply)?))?.unbind()),
-        _ => return Err(PyValueError::new_err("a worker sent a reply of no known kind")),
+        wire::RAISED => Err(pickling::payload(py, "load_exception")?
+            .call1((body, leases(py, reply)?))?
+            .unbind()),
+        _ => {
+            return Err(PyValueError::new_err(
+                "a worker sent a reply of no known kind",
+            ));
+        }
     })
 }
 
 fn leases<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    reply.buffers.iter().map(|buffer| Ok(Bound::new(py, Lease::of_reply(buffer.clone()))?.into_any())).collect()
+    reply
+        .buffers
+        .iter()
+        .map(|buffer| Ok(Bound::new(py, Lease::of_reply(buffer.clone()))?.into_any()))
+        .collect()
 }
 
 fn unreadable(py: Python<'_>, error: &PyErr) -> PyResult<Py<PyAny>> {
-    Ok(pickling::payload(py, "unreadable_result")?.call1((error.value(py),))?.unbind())
+    Ok(pickling::payload(py, "unreadable_result")?
+        .call1((error.value(py),))?
+        .unbind())
 }
 
 /// The exception that tells a failure.
 fn explain(py: Python<'_>, failure: &Failure) -> PyResult<Py<PyAny>> {
     let exception = match failure {
-        Failure::WorkerDied { worker, pid, ending, deaths } => {
-            pickling::payload(py, "worker_died")?.call1((*worker, *pid, ending.to_string(), *deaths))?
+        Failure::WorkerDied {
+            worker,
+            pid,
+            ending,
+            deaths,
+        } => pickling::payload(py, "worker_died")?.call1((
+            *worker,
+            *pid,
+            ending.to_string(),
+            *deaths,
+        ))?,
+        Failure::TimedOut { seconds, pid } => {
+            pickling::payload(py, "timed_out")?.call1((*seconds, *pid))?
         }
-        Failure::TimedOut { seconds, pid } => pickling::payload(py, "timed_out")?.call1((*seconds, *pid))?,
         Failure::Interrupted => pickling::payload(py, "interrupted")?.call0()?,
         Failure::PoolBroken(reason) => pickling::payload(py, "pool_broken")?.call1((&**reason,))?,
         Failure::Unreadable(what) => pickling::payload(py, "unreadable_reply")?.call1((*what,))?,
@@ -462,7 +535,12 @@ impl FutureBase {
                 Some(marks) => FutureBase::after_local(slf, local, marks)?,
                 None => return Ok(this.cancelled()),
             },
-            Source::Process { pool, id, cell, observers } => {
+            Source::Process {
+                pool,
+                id,
+                cell,
+                observers,
+            } => {
                 if !slf.py().detach(|| pool.is_mine() && pool.cancel(*id)) {
                     return Ok(cell.phase() == Phase::Cancelled);
                 }
@@ -541,7 +619,9 @@ impl FutureBase {
     fn set_state_attribute(slf: &Bound<'_, Self>, value: &str) -> PyResult<()> {
         let this = slf.get();
         let Some(local) = this.local() else {
-            return Err(PyRuntimeError::new_err("the state of a pool's future is set by its pool"));
+            return Err(PyRuntimeError::new_err(
+                "the state of a pool's future is set by its pool",
+            ));
         };
         match value {
             "PENDING" => {}
@@ -557,7 +637,11 @@ impl FutureBase {
                 this.announced.store(true, Ordering::Release);
                 local.parking.wake_all();
             }
-            other => return Err(PyValueError::new_err(format!("no future has the state {other:?}"))),
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "no future has the state {other:?}"
+                )));
+            }
         }
         Ok(())
     }
@@ -617,7 +701,8 @@ impl FutureBase {
 
     /// Asks the worker to stop this running task; kills the worker after `grace` seconds. False when no worker runs it.
     fn _interrupt_in_process(&self, py: Python<'_>, grace: f64) -> PyResult<bool> {
-        let grace = Duration::try_from_secs_f64(grace.max(0.0)).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let grace = Duration::try_from_secs_f64(grace.max(0.0))
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
         match self.source() {
             Source::Process { pool, id, .. } => Ok(py.detach(|| pool.interrupt(*id, grace))),
             Source::Local(_) => Ok(false),
@@ -626,7 +711,9 @@ impl FutureBase {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // Never waits: the collector may run while this thread holds the lock, and then it just looks again later.
-        let Ok(face) = self.face.try_lock() else { return Ok(()) };
+        let Ok(face) = self.face.try_lock() else {
+            return Ok(());
+        };
         if let Some(condition) = &face.condition {
             visit.call(condition)?;
         }
@@ -643,7 +730,10 @@ impl FutureBase {
     }
 
     fn __clear__(&self) {
-        let face = self.face.try_lock().map(|mut face| std::mem::take(&mut *face));
+        let face = self
+            .face
+            .try_lock()
+            .map(|mut face| std::mem::take(&mut *face));
         drop(face);
     }
 }

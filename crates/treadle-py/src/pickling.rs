@@ -22,12 +22,19 @@ impl Sink {
     /// `True` keeps the buffer in the pickle.
     fn __call__(&self, buffer: &Bound<'_, PyAny>) -> bool {
         // A buffer that is not contiguous has no raw bytes; pickle then copies it.
-        let Ok(raw) = buffer.call_method0(intern!(buffer.py(), "raw")) else { return true };
-        let Ok(bytes) = PyBuffer::<u8>::get(&raw) else { return true };
+        let Ok(raw) = buffer.call_method0(intern!(buffer.py(), "raw")) else {
+            return true;
+        };
+        let Ok(bytes) = PyBuffer::<u8>::get(&raw) else {
+            return true;
+        };
         if bytes.len_bytes() < SMALLEST_BUFFER {
             return true;
         }
-        self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(bytes);
+        self.taken
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(bytes);
         false
     }
 }
@@ -41,7 +48,10 @@ pub(crate) struct Pickled<'py> {
 impl Pickled<'_> {
     /// The buffers as bytes, and whether each is read-only.
     pub(crate) fn slices(&self) -> Vec<(&[u8], bool)> {
-        self.buffers.iter().map(|buffer| (bytes_of(buffer), buffer.readonly())).collect()
+        self.buffers
+            .iter()
+            .map(|buffer| (bytes_of(buffer), buffer.readonly()))
+            .collect()
     }
 }
 
@@ -52,8 +62,17 @@ fn bytes_of(buffer: &PyBuffer<u8>) -> &[u8] {
     unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes()) }
 }
 
-fn attribute<'a, 'py>(py: Python<'py>, slot: &'a PyOnceLock<Py<PyAny>>, module: &str, name: &str) -> PyResult<&'a Bound<'py, PyAny>> {
-    Ok(slot.get_or_try_init(py, || Ok::<_, PyErr>(PyModule::import(py, module)?.getattr(name)?.unbind()))?.bind(py))
+fn attribute<'a, 'py>(
+    py: Python<'py>,
+    slot: &'a PyOnceLock<Py<PyAny>>,
+    module: &str,
+    name: &str,
+) -> PyResult<&'a Bound<'py, PyAny>> {
+    Ok(slot
+        .get_or_try_init(py, || {
+            Ok::<_, PyErr>(PyModule::import(py, module)?.getattr(name)?.unbind())
+        })?
+        .bind(py))
 }
 
 /// Pickles an object.
@@ -63,12 +82,25 @@ fn attribute<'a, 'py>(py: Python<'py>, slot: &'a PyOnceLock<Py<PyAny>>, module: 
 pub(crate) fn dump<'py>(object: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
     static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = object.py();
-    let sink = Bound::new(py, Sink { taken: Mutex::default() })?;
+    let sink = Bound::new(
+        py,
+        Sink {
+            taken: Mutex::default(),
+        },
+    )?;
     let dumps = attribute(py, &DUMPS, "pickle", "dumps")?;
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "buffer_callback"), &sink)?;
-    let bytes = dumps.call((object, 5), Some(&keywords))?.cast_into::<PyBytes>()?;
-    let buffers = std::mem::take(&mut *sink.get().taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let bytes = dumps
+        .call((object, 5), Some(&keywords))?
+        .cast_into::<PyBytes>()?;
+    let buffers = std::mem::take(
+        &mut *sink
+            .get()
+            .taken
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner),
+    );
     Ok(Pickled { bytes, buffers })
 }
 
@@ -76,7 +108,11 @@ pub(crate) fn dump<'py>(object: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
 ///
 /// # Errors
 /// Whatever the object's own unpickling raises.
-pub(crate) fn load<'py>(py: Python<'py>, bytes: &[u8], buffers: Vec<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn load<'py>(
+    py: Python<'py>,
+    bytes: &[u8],
+    buffers: Vec<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let loads = attribute(py, &LOADS, "pickle", "loads")?;
     let bytes = PyBytes::new(py, bytes);
@@ -92,7 +128,9 @@ pub(crate) fn load<'py>(py: Python<'py>, bytes: &[u8], buffers: Vec<Bound<'py, P
 pub(crate) fn payload<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     MODULE
-        .get_or_try_init(py, || Ok::<_, PyErr>(PyModule::import(py, "treadle._payload")?.unbind()))?
+        .get_or_try_init(py, || {
+            Ok::<_, PyErr>(PyModule::import(py, "treadle._payload")?.unbind())
+        })?
         .bind(py)
         .getattr(name)
 }

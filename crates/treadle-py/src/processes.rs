@@ -40,7 +40,10 @@ enum Callee {
     Carried,
 }
 
-fn announcer(observers: Arc<Observers>, pool: Arc<OnceLock<Weak<core::ProcessPool>>>) -> core::Announce {
+fn announcer(
+    observers: Arc<Observers>,
+    pool: Arc<OnceLock<Weak<core::ProcessPool>>>,
+) -> core::Announce {
     Box::new(move |ids: &[TaskId]| {
         // While the interpreter is being finalised there is nobody to tell.
         let _ = Python::try_attach(|py| {
@@ -52,9 +55,14 @@ fn announcer(observers: Arc<Observers>, pool: Arc<OnceLock<Weak<core::ProcessPoo
                     error.write_unraisable(py, Some(future.bind(py)));
                 }
             }
-            let notes = pool.get().and_then(Weak::upgrade).map(|pool| pool.take_notes()).unwrap_or_default();
+            let notes = pool
+                .get()
+                .and_then(Weak::upgrade)
+                .map(|pool| pool.take_notes())
+                .unwrap_or_default();
             for (worker, note) in notes {
-                let delivered = pickling::payload(py, "deliver_note").and_then(|deliver| deliver.call1((worker, PyBytes::new(py, note.as_slice()))));
+                let delivered = pickling::payload(py, "deliver_note")
+                    .and_then(|deliver| deliver.call1((worker, PyBytes::new(py, note.as_slice()))));
                 if let Err(error) = delivered {
                     error.write_unraisable(py, None);
                 }
@@ -79,10 +87,11 @@ fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
 impl ProcessPool {
     fn options(timeout: Option<f64>, retries: u32) -> PyResult<TaskOptions> {
         let timeout = match timeout {
-            Some(seconds) => Some(
-                Duration::try_from_secs_f64(seconds)
-                    .map_err(|_| PyValueError::new_err(format!("timeout must be a number of seconds above 0, not {seconds}")))?,
-            ),
+            Some(seconds) => Some(Duration::try_from_secs_f64(seconds).map_err(|_| {
+                PyValueError::new_err(format!(
+                    "timeout must be a number of seconds above 0, not {seconds}"
+                ))
+            })?),
             None => None,
         };
         Ok(TaskOptions { timeout, retries })
@@ -101,16 +110,28 @@ impl ProcessPool {
             return Ok(Callee::Carried);
         }
         let py = function.py();
-        let described: Option<(Bound<'_, PyBytes>, String)> = pickling::payload(py, "by_reference")?.call1((function,))?.extract()?;
-        let Some((pickle, label)) = described else { return Ok(Callee::Carried) };
-        let (id, block) =
-            self.core.add_function(pickle.as_bytes(), &label).map_err(|error| submit_error(py, &error))?;
+        let described: Option<(Bound<'_, PyBytes>, String)> =
+            pickling::payload(py, "by_reference")?
+                .call1((function,))?
+                .extract()?;
+        let Some((pickle, label)) = described else {
+            return Ok(Callee::Carried);
+        };
+        let (id, block) = self
+            .core
+            .add_function(pickle.as_bytes(), &label)
+            .map_err(|error| submit_error(py, &error))?;
         lock(&self.functions).insert(key, (function.clone().unbind(), id, block));
         Ok(Callee::Known(id, block))
     }
 
     fn send<'py>(&self, py: Python<'py>, call: &Call<'_>) -> PyResult<Bound<'py, FutureBase>> {
-        let bytes = call.body.len() + call.buffers.iter().map(|(buffer, _)| buffer.len()).sum::<usize>();
+        let bytes = call.body.len()
+            + call
+                .buffers
+                .iter()
+                .map(|(buffer, _)| buffer.len())
+                .sum::<usize>();
         let entered = if self.may_wait || bytes >= RELEASE_LOCK_FROM {
             loop {
                 match py.detach(|| self.core.submit(call)) {
@@ -122,7 +143,15 @@ impl ProcessPool {
             self.core.submit(call)
         };
         let (id, cell) = entered.map_err(|error| submit_error(py, &error))?;
-        new_future(py, Source::Process { pool: self.core.clone(), id, cell, observers: self.observers.clone() })
+        new_future(
+            py,
+            Source::Process {
+                pool: self.core.clone(),
+                id,
+                cell,
+                observers: self.observers.clone(),
+            },
+        )
     }
 
     /// A future that has failed already, as the standard library's does when a call cannot be pickled.
@@ -151,15 +180,31 @@ impl ProcessPool {
         payload_limit: u64,
         max_pending: Option<usize>,
     ) -> PyResult<ProcessPool> {
-        let launch = Launch { program, arguments, environment, preparation };
-        let settings =
-            Settings { workers, launch, worker_fields, initializer, arena_limit: payload_limit, max_pending };
+        let launch = Launch {
+            program,
+            arguments,
+            environment,
+            preparation,
+        };
+        let settings = Settings {
+            workers,
+            launch,
+            worker_fields,
+            initializer,
+            arena_limit: payload_limit,
+            max_pending,
+        };
         let observers: Arc<Observers> = Arc::default();
         let slot = Arc::new(OnceLock::new());
         let core = core::ProcessPool::new(settings, announcer(observers.clone(), slot.clone()))
             .map_err(|error| submit_error(py, &error))?;
         let _ = slot.set(Arc::downgrade(&core));
-        Ok(ProcessPool { core, observers, functions: Mutex::default(), may_wait: max_pending.is_some() })
+        Ok(ProcessPool {
+            core,
+            observers,
+            functions: Mutex::default(),
+            may_wait: max_pending.is_some(),
+        })
     }
 
     /// Submits `function(*arguments, **keywords)`.
@@ -181,8 +226,17 @@ impl ProcessPool {
         };
         if known.is_some() && keywords.is_none() {
             let mut body = Vec::with_capacity(64);
-            if arguments.iter_borrowed().all(|argument| codec::write(&mut body, &argument)) {
-                let call = Call { kind: wire::CALL_SCALARS, function: known, body: &body, buffers: &[], options };
+            if arguments
+                .iter_borrowed()
+                .all(|argument| codec::write(&mut body, &argument))
+            {
+                let call = Call {
+                    kind: wire::CALL_SCALARS,
+                    function: known,
+                    body: &body,
+                    buffers: &[],
+                    options,
+                };
                 return self.send(py, &call);
             }
         }
@@ -195,24 +249,47 @@ impl ProcessPool {
             }
         };
         let (kind, pickled) = match known {
-            Some(_) => (wire::CALL_PICKLED, pickling::dump((arguments, keywords).into_pyobject(py)?.as_any())),
-            None => (wire::CALL_WHOLE, pickling::dump((function, arguments, keywords).into_pyobject(py)?.as_any())),
+            Some(_) => (
+                wire::CALL_PICKLED,
+                pickling::dump((arguments, keywords).into_pyobject(py)?.as_any()),
+            ),
+            None => (
+                wire::CALL_WHOLE,
+                pickling::dump((function, arguments, keywords).into_pyobject(py)?.as_any()),
+            ),
         };
         let pickled = match pickled {
             Ok(pickled) => pickled,
             Err(error) => {
                 // By value, when an optional library can; else the error that explains.
-                match pickling::payload(py, "dump_call_otherwise")?.call1((function, arguments, keywords, error.value(py))) {
+                match pickling::payload(py, "dump_call_otherwise")?.call1((
+                    function,
+                    arguments,
+                    keywords,
+                    error.value(py),
+                )) {
                     Ok(bytes) => {
                         let bytes = bytes.cast_into::<PyBytes>()?;
-                        let call = Call { kind: wire::CALL_WHOLE, function: None, body: bytes.as_bytes(), buffers: &[], options };
+                        let call = Call {
+                            kind: wire::CALL_WHOLE,
+                            function: None,
+                            body: bytes.as_bytes(),
+                            buffers: &[],
+                            options,
+                        };
                         return self.send(py, &call);
                     }
                     Err(error) => return ProcessPool::failed(py, &error),
                 }
             }
         };
-        let call = Call { kind, function: known, body: pickled.bytes.as_bytes(), buffers: &pickled.slices(), options };
+        let call = Call {
+            kind,
+            function: known,
+            body: pickled.bytes.as_bytes(),
+            buffers: &pickled.slices(),
+            options,
+        };
         self.send(py, &call)
     }
 
@@ -237,28 +314,53 @@ impl ProcessPool {
         if known.is_some() {
             let mut body = Vec::with_capacity(16 * items.len());
             if items.iter().all(|item| codec::write(&mut body, &item)) {
-                let call = Call { kind: wire::CHUNK_SCALARS | flag, function: known, body: &body, buffers: &[], options };
+                let call = Call {
+                    kind: wire::CHUNK_SCALARS | flag,
+                    function: known,
+                    body: &body,
+                    buffers: &[],
+                    options,
+                };
                 return self.send(py, &call);
             }
         }
         let (kind, pickled) = match known {
             Some(_) => (wire::CHUNK_PICKLED | flag, pickling::dump(items.as_any())),
-            None => (wire::CHUNK_WHOLE | flag, pickling::dump((function, items).into_pyobject(py)?.as_any())),
+            None => (
+                wire::CHUNK_WHOLE | flag,
+                pickling::dump((function, items).into_pyobject(py)?.as_any()),
+            ),
         };
         let pickled = match pickled {
             Ok(pickled) => pickled,
             Err(error) => {
-                match pickling::payload(py, "dump_chunk_otherwise")?.call1((function, items, error.value(py))) {
+                match pickling::payload(py, "dump_chunk_otherwise")?.call1((
+                    function,
+                    items,
+                    error.value(py),
+                )) {
                     Ok(bytes) => {
                         let bytes = bytes.cast_into::<PyBytes>()?;
-                        let call = Call { kind: wire::CHUNK_WHOLE | flag, function: None, body: bytes.as_bytes(), buffers: &[], options };
+                        let call = Call {
+                            kind: wire::CHUNK_WHOLE | flag,
+                            function: None,
+                            body: bytes.as_bytes(),
+                            buffers: &[],
+                            options,
+                        };
                         return self.send(py, &call);
                     }
                     Err(error) => return ProcessPool::failed(py, &error),
                 }
             }
         };
-        let call = Call { kind, function: known, body: pickled.bytes.as_bytes(), buffers: &pickled.slices(), options };
+        let call = Call {
+            kind,
+            function: known,
+            body: pickled.bytes.as_bytes(),
+            buffers: &pickled.slices(),
+            options,
+        };
         self.send(py, &call)
     }
 
@@ -323,7 +425,10 @@ impl ProcessPool {
         told.set_item("retried", snapshot.counts.retried)?;
         told.set_item("worker_deaths", snapshot.counts.deaths)?;
         told.set_item("running", snapshot.running)?;
-        told.set_item("queued", snapshot.unfinished.saturating_sub(snapshot.running))?;
+        told.set_item(
+            "queued",
+            snapshot.unfinished.saturating_sub(snapshot.running),
+        )?;
         told.set_item("payload_bytes", snapshot.payload_bytes)?;
         let workers = PyList::empty(py);
         for worker in snapshot.workers {
@@ -342,7 +447,13 @@ impl ProcessPool {
 
     /// `(worker, pid, descriptor)` of each worker's file for stacks; the caller closes the descriptors.
     fn dump_files(&self) -> PyResult<Vec<(u32, i32, i32)>> {
-        let files = self.core.dump_files().map_err(|error| PyOSError::new_err(error.to_string()))?;
-        Ok(files.into_iter().map(|(worker, pid, file)| (worker, pid, file.into_raw_fd())).collect())
+        let files = self
+            .core
+            .dump_files()
+            .map_err(|error| PyOSError::new_err(error.to_string()))?;
+        Ok(files
+            .into_iter()
+            .map(|(worker, pid, file)| (worker, pid, file.into_raw_fd()))
+            .collect())
     }
 }

@@ -56,7 +56,9 @@ impl ThreadPool {
     /// Runs one job on this thread. True when its time-out had struck meanwhile, and another thread works in this one's place.
     fn run(&self, py: Python<'_>, thread: u64, job: Job) -> PyResult<bool> {
         let future = job.future.bind(py);
-        let Some(local) = future.get().local() else { return Ok(false) };
+        let Some(local) = future.get().local() else {
+            return Ok(false);
+        };
         if !local.cell.start() {
             return Ok(false);
         }
@@ -71,7 +73,9 @@ impl ThreadPool {
         let outcome = loop {
             match call(py, &job) {
                 Ok(value) => break Ok(value),
-                Err(error) if retries > 0 && error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
+                Err(error)
+                    if retries > 0 && error.is_instance_of::<pyo3::exceptions::PyException>(py) =>
+                {
                     retries -= 1;
                     lock(&self.counts).retried += 1;
                     let mut running = lock(&self.running);
@@ -95,9 +99,14 @@ impl ThreadPool {
 }
 
 fn call(py: Python<'_>, job: &Job) -> PyResult<Py<PyAny>> {
-    let result = job.function.bind(py).call(job.arguments.bind(py), job.keywords.as_ref().map(|keywords| keywords.bind(py)))?;
+    let result = job.function.bind(py).call(
+        job.arguments.bind(py),
+        job.keywords.as_ref().map(|keywords| keywords.bind(py)),
+    )?;
     if is_coroutine(&result) {
-        return Ok(pickling::payload(py, "run_coroutine")?.call1((result,))?.unbind());
+        return Ok(pickling::payload(py, "run_coroutine")?
+            .call1((result,))?
+            .unbind());
     }
     Ok(result.unbind())
 }
@@ -106,8 +115,13 @@ fn call(py: Python<'_>, job: &Job) -> PyResult<Py<PyAny>> {
 pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
     static COROUTINE: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
     let py = value.py();
-    let class = COROUTINE
-        .get_or_try_init(py, || Ok::<_, PyErr>(PyModule::import(py, "types")?.getattr("CoroutineType")?.unbind()));
+    let class = COROUTINE.get_or_try_init(py, || {
+        Ok::<_, PyErr>(
+            PyModule::import(py, "types")?
+                .getattr("CoroutineType")?
+                .unbind(),
+        )
+    });
     class.is_ok_and(|class| value.get_type().is(class.bind(py)))
 }
 
@@ -115,7 +129,11 @@ pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
 impl ThreadPool {
     #[new]
     fn new() -> ThreadPool {
-        ThreadPool { queue: Queue::default(), running: Mutex::default(), counts: Mutex::default() }
+        ThreadPool {
+            queue: Queue::default(),
+            running: Mutex::default(),
+            counts: Mutex::default(),
+        }
     }
 
     /// Submits `function(*arguments, **keywords)`; returns the future and how many threads sleep. `None` when the pool is closed.
@@ -130,7 +148,14 @@ impl ThreadPool {
         retries: u32,
     ) -> PyResult<Option<(Bound<'py, FutureBase>, usize)>> {
         let future = new_future(py, Source::Local(Local::default()))?;
-        let job = Job { function, arguments, keywords, future: future.clone().unbind(), retries, timeout };
+        let job = Job {
+            function,
+            arguments,
+            keywords,
+            future: future.clone().unbind(),
+            retries,
+            timeout,
+        };
         match self.queue.put(job) {
             Ok(idle) => {
                 lock(&self.counts).submitted += 1;
@@ -142,7 +167,9 @@ impl ThreadPool {
 
     /// Runs jobs until the pool is closed and empty (true), or until a job of this thread was replaced because its time was over (false).
     fn work(&self, py: Python<'_>) -> PyResult<bool> {
-        let thread = PyModule::import(py, "_thread")?.call_method0("get_ident")?.extract()?;
+        let thread = PyModule::import(py, "_thread")?
+            .call_method0("get_ident")?
+            .extract()?;
         loop {
             match self.queue.take_now() {
                 Found::Job(job) => {
@@ -186,8 +213,13 @@ impl ThreadPool {
         let mut next: Option<Duration> = None;
         {
             let now = Instant::now();
-            for running in lock(&self.running).iter_mut().filter(|running| !running.overdue) {
-                let Some(limit) = running.timeout else { continue };
+            for running in lock(&self.running)
+                .iter_mut()
+                .filter(|running| !running.overdue)
+            {
+                let Some(limit) = running.timeout else {
+                    continue;
+                };
                 let ran = now.duration_since(running.since);
                 let limit_duration = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
                 if ran >= limit_duration {
@@ -216,20 +248,32 @@ impl ThreadPool {
             .iter()
             .map(|running| {
                 let seconds = now.duration_since(running.since).as_secs_f64();
-                (running.thread, if running.overdue { -seconds } else { seconds })
+                (
+                    running.thread,
+                    if running.overdue { -seconds } else { seconds },
+                )
             })
             .collect()
     }
 
     /// The thread that runs this future's job.
     fn thread_of(&self, future: &Bound<'_, FutureBase>) -> Option<u64> {
-        lock(&self.running).iter().find(|running| running.future.is(future)).map(|running| running.thread)
+        lock(&self.running)
+            .iter()
+            .find(|running| running.future.is(future))
+            .map(|running| running.thread)
     }
 
     /// `(submitted, done, retried, timed out, waiting)`.
     fn counts(&self) -> (u64, u64, u64, u64, usize) {
         let waiting = self.queue.len();
         let counts = lock(&self.counts);
-        (counts.submitted, counts.done, counts.retried, counts.timed_out, waiting)
+        (
+            counts.submitted,
+            counts.done,
+            counts.retried,
+            counts.timed_out,
+            waiting,
+        )
     }
 }

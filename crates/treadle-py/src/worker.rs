@@ -65,7 +65,10 @@ enum Body<'py> {
 }
 
 fn plain<'py>(kind: u32, bytes: Vec<u8>) -> Answer<'py> {
-    Answer { kind, body: Body::Plain(bytes) }
+    Answer {
+        kind,
+        body: Body::Plain(bytes),
+    }
 }
 
 impl Worker {
@@ -73,23 +76,42 @@ impl Worker {
         lock(&self.session)
     }
 
-    fn function<'py>(&self, py: Python<'py>, known: &mut HashMap<u32, Py<PyAny>>, id: u32, block: BlockRef) -> PyResult<Bound<'py, PyAny>> {
+    fn function<'py>(
+        &self,
+        py: Python<'py>,
+        known: &mut HashMap<u32, Py<PyAny>>,
+        id: u32,
+        block: BlockRef,
+    ) -> PyResult<Bound<'py, PyAny>> {
         if let Some(function) = known.get(&id) {
             return Ok(function.bind(py).clone());
         }
-        let pickle = self.session().read_block(block).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        let function = pickling::payload(py, "load_function")?.call1((PyBytes::new(py, &pickle),))?;
+        let pickle = self
+            .session()
+            .read_block(block)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let function =
+            pickling::payload(py, "load_function")?.call1((PyBytes::new(py, &pickle),))?;
         known.insert(id, function.clone().unbind());
         Ok(function)
     }
 
-    fn prepare<'py>(&self, py: Python<'py>, known: &mut HashMap<u32, Py<PyAny>>, taken: &mut Taken) -> PyResult<Ready<'py>> {
+    fn prepare<'py>(
+        &self,
+        py: Python<'py>,
+        known: &mut HashMap<u32, Py<PyAny>>,
+        taken: &mut Taken,
+    ) -> PyResult<Ready<'py>> {
         let buffers = std::mem::take(&mut taken.buffers);
         let mut views: Vec<Bound<'py, PyAny>> = Vec::with_capacity(buffers.len());
         for (mapped, read_only) in buffers {
             views.push(if taken.copy_buffers {
                 let copy = mapped.copy_to_vec();
-                if read_only { PyBytes::new(py, &copy).into_any() } else { pyo3::types::PyByteArray::new(py, &copy).into_any() }
+                if read_only {
+                    PyBytes::new(py, &copy).into_any()
+                } else {
+                    pyo3::types::PyByteArray::new(py, &copy).into_any()
+                }
             } else {
                 Bound::new(py, Lease::of_argument(mapped, read_only))?.into_any()
             });
@@ -98,7 +120,11 @@ impl Worker {
             Some((id, block)) => Some(self.function(py, known, id, block)?),
             None => None,
         };
-        let function = || known_function.clone().ok_or_else(|| PyValueError::new_err("a task without its function"));
+        let function = || {
+            known_function
+                .clone()
+                .ok_or_else(|| PyValueError::new_err("a task without its function"))
+        };
         match taken.kind {
             wire::CALL_SCALARS | wire::CHUNK_SCALARS => {
                 let values = codec::read_all(py, self.session().body(taken))?;
@@ -107,25 +133,45 @@ impl Worker {
                 } else {
                     Work::Chunk(values, taken.single_argument)
                 };
-                Ok(Ready { function: function()?, work })
+                Ok(Ready {
+                    function: function()?,
+                    work,
+                })
             }
             kind => {
                 let body = self.session().body(taken).to_vec();
                 let object = pickling::load(py, &body, views)?;
                 match kind {
                     wire::CALL_PICKLED => {
-                        let (arguments, keywords) = object.extract::<(Bound<'py, PyTuple>, Bound<'py, PyDict>)>()?;
-                        Ok(Ready { function: function()?, work: Work::One(arguments, Some(keywords)) })
+                        let (arguments, keywords) =
+                            object.extract::<(Bound<'py, PyTuple>, Bound<'py, PyDict>)>()?;
+                        Ok(Ready {
+                            function: function()?,
+                            work: Work::One(arguments, Some(keywords)),
+                        })
                     }
                     wire::CALL_WHOLE => {
-                        let (function, arguments, keywords) =
-                            object.extract::<(Bound<'py, PyAny>, Bound<'py, PyTuple>, Bound<'py, PyDict>)>()?;
-                        Ok(Ready { function, work: Work::One(arguments, Some(keywords)) })
+                        let (function, arguments, keywords) = object.extract::<(
+                            Bound<'py, PyAny>,
+                            Bound<'py, PyTuple>,
+                            Bound<'py, PyDict>,
+                        )>()?;
+                        Ok(Ready {
+                            function,
+                            work: Work::One(arguments, Some(keywords)),
+                        })
                     }
-                    wire::CHUNK_PICKLED => Ok(Ready { function: function()?, work: chunk_of(&object, taken.single_argument)? }),
+                    wire::CHUNK_PICKLED => Ok(Ready {
+                        function: function()?,
+                        work: chunk_of(&object, taken.single_argument)?,
+                    }),
                     wire::CHUNK_WHOLE => {
-                        let (function, items) = object.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()?;
-                        Ok(Ready { function, work: chunk_of(&items, taken.single_argument)? })
+                        let (function, items) =
+                            object.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()?;
+                        Ok(Ready {
+                            function,
+                            work: chunk_of(&items, taken.single_argument)?,
+                        })
                     }
                     _ => Err(PyValueError::new_err("a task of no known kind")),
                 }
@@ -141,7 +187,10 @@ impl Worker {
                 if codec::write(&mut bytes, &result) {
                     return Ok(plain(wire::VALUE_SCALAR, bytes.split_off(2)));
                 }
-                Ok(Answer { kind: wire::VALUE_PICKLED, body: Body::Pickled(dump_result(&result)?) })
+                Ok(Answer {
+                    kind: wire::VALUE_PICKLED,
+                    body: Body::Pickled(dump_result(&result)?),
+                })
             }
             Work::Chunk(items, single) => self.run_chunk(py, &ready.function, items, single),
         }
@@ -161,7 +210,9 @@ impl Worker {
             let called = if single {
                 function.call1((item,))
             } else {
-                item.cast_into::<PyTuple>().map_err(PyErr::from).and_then(|arguments| function.call1(arguments))
+                item.cast_into::<PyTuple>()
+                    .map_err(PyErr::from)
+                    .and_then(|arguments| function.call1(arguments))
             };
             match called.and_then(finish_coroutine) {
                 Ok(result) => results.push(result),
@@ -173,12 +224,22 @@ impl Worker {
         }
         let seconds = began.elapsed().as_secs_f64();
         if let Some(error) = failure {
-            let partial = pickling::payload(py, "partial_chunk")?.call1((seconds, PyList::new(py, results)?, error.value(py)))?;
-            return Ok(Answer { kind: wire::VALUE_PICKLED, body: Body::Pickled(pickling::dump(&partial)?) });
+            let partial = pickling::payload(py, "partial_chunk")?.call1((
+                seconds,
+                PyList::new(py, results)?,
+                error.value(py),
+            ))?;
+            return Ok(Answer {
+                kind: wire::VALUE_PICKLED,
+                body: Body::Pickled(pickling::dump(&partial)?),
+            });
         }
         let mut bytes = Vec::with_capacity(16 * results.len() + 9);
         codec::write(&mut bytes, pyo3::types::PyFloat::new(py, seconds).as_any());
-        if results.iter().all(|result| codec::write(&mut bytes, result)) {
+        if results
+            .iter()
+            .all(|result| codec::write(&mut bytes, result))
+        {
             return Ok(plain(wire::VALUES_SCALAR, bytes));
         }
         results.insert(0, pyo3::types::PyFloat::new(py, seconds).into_any());
@@ -188,40 +249,61 @@ impl Worker {
             // One result of the chunk does not pickle: the others must not suffer for it.
             Err(_) => pickling::dump(&pickling::payload(py, "partial_results")?.call1((list,))?)?,
         };
-        Ok(Answer { kind: wire::VALUE_PICKLED, body: Body::Pickled(pickled) })
+        Ok(Answer {
+            kind: wire::VALUE_PICKLED,
+            body: Body::Pickled(pickled),
+        })
     }
 
     fn reply(&self, task: u64, answer: &Answer<'_>) -> Result<(), WorkerError> {
         match &answer.body {
             Body::Plain(bytes) => self.session().reply(task, answer.kind, bytes, &[]),
-            Body::Pickled(pickled) => self.session().reply(task, answer.kind, pickled.bytes.as_bytes(), &pickled.slices()),
+            Body::Pickled(pickled) => self.session().reply(
+                task,
+                answer.kind,
+                pickled.bytes.as_bytes(),
+                &pickled.slices(),
+            ),
         }
     }
 
     fn raised<'py>(py: Python<'py>, error: PyErr) -> PyResult<Answer<'py>> {
-        let bytes = pickling::payload(py, "dump_exception")?.call1((error.value(py),))?.cast_into::<PyBytes>()?;
+        let bytes = pickling::payload(py, "dump_exception")?
+            .call1((error.value(py),))?
+            .cast_into::<PyBytes>()?;
         Ok(plain(wire::RAISED, bytes.as_bytes().to_vec()))
     }
 
     fn send_notes(&self, session: &mut WorkerSession) -> bool {
         let notes = std::mem::take(&mut *lock(&self.unsent));
-        notes.iter().all(|note| session.post(wire::NOTE, note).is_ok())
+        notes
+            .iter()
+            .all(|note| session.post(wire::NOTE, note).is_ok())
     }
 
     /// One task from its bytes to its record.
-    fn handle(&self, py: Python<'_>, known: &mut HashMap<u32, Py<PyAny>>, mut taken: Taken) -> PyResult<()> {
+    fn handle(
+        &self,
+        py: Python<'_>,
+        known: &mut HashMap<u32, Py<PyAny>>,
+        mut taken: Taken,
+    ) -> PyResult<()> {
         let task = taken.task;
         let answer = match self.prepare(py, known, &mut taken) {
             Ok(ready) => self.run(py, ready),
-            Err(error) => Err(PyErr::from_value(pickling::payload(py, "unreadable_call")?.call1((error.value(py),))?)),
+            Err(error) => Err(PyErr::from_value(
+                pickling::payload(py, "unreadable_call")?.call1((error.value(py),))?,
+            )),
         };
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => Worker::raised(py, error)?,
         };
         if let Err(error) = self.reply(task, &answer) {
-            let error = PyErr::from_value(pickling::payload(py, "no_memory")?.call1((error.to_string(),))?);
-            self.reply(task, &Worker::raised(py, error)?).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+            let error =
+                PyErr::from_value(pickling::payload(py, "no_memory")?.call1((error.to_string(),))?);
+            self.reply(task, &Worker::raised(py, error)?)
+                .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         }
         Ok(())
     }
@@ -235,13 +317,18 @@ fn chunk_of<'py>(items: &Bound<'py, PyAny>, single: bool) -> PyResult<Work<'py>>
 fn dump_result<'py>(result: &Bound<'py, PyAny>) -> PyResult<pickling::Pickled<'py>> {
     let py = result.py();
     pickling::dump(result).or_else(|error| {
-        let explained = pickling::payload(py, "unpicklable_result")?.call1((result, error.value(py)))?;
+        let explained =
+            pickling::payload(py, "unpicklable_result")?.call1((result, error.value(py)))?;
         Err(PyErr::from_value(explained))
     })
 }
 
 fn finish_coroutine(result: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
-    if is_coroutine(&result) { pickling::payload(result.py(), "run_coroutine")?.call1((result,)) } else { Ok(result) }
+    if is_coroutine(&result) {
+        pickling::payload(result.py(), "run_coroutine")?.call1((result,))
+    } else {
+        Ok(result)
+    }
 }
 
 /// This process's resident bytes.
@@ -270,37 +357,62 @@ impl Worker {
         most_tasks: Option<u64>,
         most_growth: Option<u64>,
     ) -> PyResult<Worker> {
-        if [board, parent_arena, arena].iter().any(|descriptor| *descriptor < 0) {
-            return Err(PyValueError::new_err("a worker needs three open descriptors"));
+        if [board, parent_arena, arena]
+            .iter()
+            .any(|descriptor| *descriptor < 0)
+        {
+            return Err(PyValueError::new_err(
+                "a worker needs three open descriptors",
+            ));
         }
         // SAFETY: the caller hands over three descriptors that it received for this worker and does not use again.
-        let (board, parent_arena, arena) =
-            unsafe { (OwnedFd::from_raw_fd(board), OwnedFd::from_raw_fd(parent_arena), OwnedFd::from_raw_fd(arena)) };
+        let (board, parent_arena, arena) = unsafe {
+            (
+                OwnedFd::from_raw_fd(board),
+                OwnedFd::from_raw_fd(parent_arena),
+                OwnedFd::from_raw_fd(arena),
+            )
+        };
         let session = WorkerSession::open(board, parent_arena, arena, worker, payload_limit)
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-        Ok(Worker { session: Mutex::new(session), unsent: Mutex::default(), most_tasks, most_growth })
+        Ok(Worker {
+            session: Mutex::new(session),
+            unsent: Mutex::default(),
+            most_tasks,
+            most_growth,
+        })
     }
 
     /// The bytes of a block of the parent's arena, named by 64 hexadecimal digits.
     fn read_block<'py>(&self, py: Python<'py>, digits: &str) -> PyResult<Bound<'py, PyBytes>> {
         let mut bytes = [0; 32];
         for (place, byte) in bytes.iter_mut().enumerate() {
-            let pair = digits.get(2 * place..2 * place + 2).ok_or_else(|| PyValueError::new_err("a block's name has 64 digits"))?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| PyValueError::new_err("a block's name is hexadecimal"))?;
+            let pair = digits
+                .get(2 * place..2 * place + 2)
+                .ok_or_else(|| PyValueError::new_err("a block's name has 64 digits"))?;
+            *byte = u8::from_str_radix(pair, 16)
+                .map_err(|_| PyValueError::new_err("a block's name is hexadecimal"))?;
         }
-        let block = self.session().read_block(BlockRef::from_bytes(bytes)).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let block = self
+            .session()
+            .read_block(BlockRef::from_bytes(bytes))
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
         Ok(PyBytes::new(py, &block))
     }
 
     /// Tells the parent that the initializer has run.
     fn ready(&self) -> PyResult<()> {
-        self.session().post(wire::READY, b"").map_err(|error| PyRuntimeError::new_err(error.to_string()))
+        self.session()
+            .post(wire::READY, b"")
+            .map_err(|error| PyRuntimeError::new_err(error.to_string()))
     }
 
     /// Tells the parent that the initializer failed.
     fn initializer_failed(&self, text: &str) -> PyResult<()> {
-        let cut = text.floor_char_boundary(16 * 1024);
-        self.session().post(wire::INITIALIZER_FAILED, &text.as_bytes()[..cut]).map_err(|error| PyRuntimeError::new_err(error.to_string()))
+        let cut = text.len().min(16 * 1024);
+        self.session()
+            .post(wire::INITIALIZER_FAILED, &text.as_bytes()[..cut])
+            .map_err(|error| PyRuntimeError::new_err(error.to_string()))
     }
 
     /// Sends the parent a pickled note (a log record, a warning); false when it is too long.
@@ -333,13 +445,18 @@ impl Worker {
             let taken = {
                 let mut session = self.session();
                 self.send_notes(&mut session);
-                if session.stop_requested() { None } else { session.take() }
+                if session.stop_requested() {
+                    None
+                } else {
+                    session.take()
+                }
             };
             match taken {
                 Some(Ok(taken)) => self.handle(py, &mut known, taken)?,
                 Some(Err((task, error))) => {
                     let error = Worker::raised(py, PyRuntimeError::new_err(error.to_string()))?;
-                    self.reply(task, &error).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+                    self.reply(task, &error)
+                        .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
                 }
                 None => {
                     let waited = py.detach(|| self.session().wait(None));
@@ -360,8 +477,15 @@ impl Worker {
                 }
             });
             if full || fat {
-                let why: &[u8] = if full { b"max_tasks_per_child" } else { b"max_memory_per_child" };
-                return self.session().post(wire::RETIRED, why).map_err(|error| PyRuntimeError::new_err(error.to_string()));
+                let why: &[u8] = if full {
+                    b"max_tasks_per_child"
+                } else {
+                    b"max_memory_per_child"
+                };
+                return self
+                    .session()
+                    .post(wire::RETIRED, why)
+                    .map_err(|error| PyRuntimeError::new_err(error.to_string()));
             }
         }
     }

@@ -239,7 +239,7 @@ pub fn nap(
         door.sleep(seen, timeout)
     };
     let summoned = idle.disarm(worker);
-    fence(Ordering::SeqCst); // [publish-doze] leave the set before the caller's recheck of the queue
+    fence(Ordering::SeqCst); // [publish-doze] leave the set before the recheck: who leaves now looked
     Nap { slept, summoned }
 }
 

@@ -214,12 +214,24 @@ fn a_slot_is_not_filled_again_before_it_was_copied_out() {
     explore(3, || {
         let board = Small::new();
         assert!(board.publish(1) && board.publish(2));
-        let claimer = {
+        let publisher = {
             let board = Arc::clone(&board);
-            thread::spawn(move || (board.claim(0).unwrap().task, board.claim(0).unwrap().task))
+            thread::spawn(move || {
+                let third = board.publish(3);
+                if third {
+                    let current = board.current[0].load(Ordering::Relaxed);
+                    assert_ne!(
+                        current, 0,
+                        "a slot was freed before the journal was written"
+                    );
+                }
+                third
+            })
         };
-        let third = board.publish(3);
-        assert_eq!(claimer.join().unwrap(), (1, 2));
+        let first = board.claim(0).map(|claimed| claimed.task);
+        let second = board.claim(0).map(|claimed| claimed.task);
+        assert_eq!((first, second), (Some(1), Some(2)));
+        let third = publisher.join().unwrap();
         assert_eq!(
             board.claim(0).map(|claimed| claimed.task),
             third.then_some(3)
@@ -294,7 +306,11 @@ fn commits_wake_every_waiter() {
                 thread::spawn(move || {
                     let done = || {
                         let mut finished = finished.lock().unwrap();
-                        finished.extend(board.drain());
+                        let drained = board.drain();
+                        if drained.iter().any(|task| *task != want) {
+                            board.parent.ring(); // the other waits for what we have drained
+                        }
+                        finished.extend(drained);
                         finished.contains(&want)
                     };
                     while !done() {
@@ -304,17 +320,15 @@ fn commits_wake_every_waiter() {
                         }
                         board.parent.disarm(&board.waiting);
                     }
-                    // What we drained for the other: it is asleep and nobody else tells it.
-                    board.parent.ring();
                 })
             })
             .collect();
         let mut writer = RingWriter::new(board.ring());
-        board.commit(&mut writer, 0, 1);
-        board.commit(&mut writer, 0, 2);
-        waiters
-            .into_iter()
-            .for_each(|thread| thread.join().unwrap());
+        // The second commit comes only when the first has woken its waiter.
+        for (waiter, task) in waiters.into_iter().zip([1, 2]) {
+            board.commit(&mut writer, 0, task);
+            waiter.join().unwrap();
+        }
     });
 }
 

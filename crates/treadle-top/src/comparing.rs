@@ -27,34 +27,19 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
     if let Some(name) = &options.save {
         record::check_name(name)?;
     }
-    let noise = (world.environment)("TREADLE_NOISE");
-    let ignore_noise = match noise.as_deref() {
-        None | Some("") => false,
-        Some("ignore") => true,
-        Some(other) => {
-            return Err(ChoiceError::usage(
-                format!("TREADLE_NOISE is `{other}`, which means nothing"),
-                "set it to `ignore` to decide on a noisy machine all the same, or unset it",
-            ));
-        }
-    };
-    let request = Request {
-        target: Some(options.target.clone()),
-        items: Some(options.items.clone()),
-        pickled: None,
+    let mut request = Request {
         star: options.star,
         limit: options.limit,
         budget_s: options.budget,
         plans: options.plans.clone(),
         targets: options.targets.clone(),
         profile_only: options.profile_only,
-        ignore_noise,
         seed: options.seed,
-        laboratory: world
-            .laboratory
-            .clone()
-            .unwrap_or_else(|| Request::laboratory_of(&world.python.to_string_lossy())),
+        python: Some(world.python.to_string_lossy().into_owned()),
+        laboratory: world.laboratory.clone(),
+        ..Request::new(&options.target, &options.items)
     };
+    request.heed(world.environment)?;
     let comparison = {
         let mut line = Line::new(
             &mut *world.stderr,

@@ -1,6 +1,6 @@
 //! The plot: throughput against size in plain characters, predictions as small letters, measurements as capitals.
 
-use treadle_core::choice::compare::Comparison;
+use treadle_core::choice::comparison::Comparison;
 use treadle_core::choice::plan::Strategy;
 use treadle_core::choice::wording::number;
 

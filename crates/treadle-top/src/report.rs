@@ -1,6 +1,6 @@
 //! The report: what was measured, predicted, raced and decided, as text for a terminal.
 
-use treadle_core::choice::compare::{Candidate, Comparison, Confidence, Outcome};
+use treadle_core::choice::comparison::{Candidate, Comparison, Confidence, Outcome};
 use treadle_core::choice::plan::Plan;
 use treadle_core::choice::reason::{machine_line, profile_lines};
 use treadle_core::choice::wording::{bytes, count, number, rate, seconds};

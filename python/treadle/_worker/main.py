@@ -22,7 +22,9 @@ def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
     """
     if not _core.die_with_parent(zygote):
         return 0
-    number, initializer, limit, most_tasks, most_growth, name, level = (field.decode() for field in fields)
+    number, initializer, limit, most_tasks, most_growth, name, level = (
+        field.decode() for field in fields
+    )
     board, parent_arena, arena, dump = descriptors
     worker = _core.Worker(
         board=board,
@@ -35,9 +37,8 @@ def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
     )
     _settle_in(worker, int(number), name, dump, int(level))
     try:
-        if initializer:
-            if not _initialize(worker, initializer):
-                return 0
+        if initializer and not _initialize(worker, initializer):
+            return 0
         worker.ready()
         worker.run_tasks()
     finally:
@@ -54,7 +55,9 @@ def spawned(worker: str, preparation: str) -> None:
     fields, descriptors = told[:end], [int(field) for field in told[end + 1 :]]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
-    prepared = [field.decode(errors="surrogateescape") for field in bytes.fromhex(preparation).split(b"\0")]
+    prepared = [
+        field.decode(errors="surrogateescape") for field in bytes.fromhex(preparation).split(b"\0")
+    ]
     _, _, _, kind, value, *arguments = prepared
     sys.argv[:] = arguments
     code = 70
@@ -105,7 +108,9 @@ def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logg
                 told = dict(record.__dict__)
                 told["msg"], told["args"] = record.getMessage(), None
                 if record.exc_info:
-                    told["exc_text"] = record.exc_text or logging.Formatter().formatException(record.exc_info)
+                    told["exc_text"] = record.exc_text or logging.Formatter().formatException(
+                        record.exc_info
+                    )
                 told["exc_info"] = None
                 told["processName"] = f"{name}-{number}"
                 worker.note(pickle.dumps(told, 5))

@@ -31,7 +31,9 @@ def main() -> None:
     fields = channel.recv(_LONGEST).split(b"\0")
     if fields[0] != b"prepare":
         return
-    start, parent, folder, kind, value, *arguments = (field.decode(errors="surrogateescape") for field in fields[1:])
+    start, parent, folder, kind, value, *arguments = (
+        field.decode(errors="surrogateescape") for field in fields[1:]
+    )
     sys.argv[:] = arguments
     if folder:
         try:
@@ -44,8 +46,14 @@ def main() -> None:
         except BaseException:
             import traceback
 
-            text = "the main module could not be imported for the workers:\n\n" + traceback.format_exc()
-            _send(channel, [b"failed", text.encode(errors="replace").replace(b"\0", b"?")[: _LONGEST - 64]])
+            text = (
+                "the main module could not be imported for the workers:\n\n"
+                + traceback.format_exc()
+            )
+            _send(
+                channel,
+                [b"failed", text.encode(errors="replace").replace(b"\0", b"?")[: _LONGEST - 64]],
+            )
             return
         # What is alive now is shared by all workers: the collector shall not write into it.
         gc.collect()
@@ -62,7 +70,9 @@ def _take_channel() -> _socket.socket:
     return _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, descriptor)
 
 
-def _send(channel: _socket.socket, fields: list[bytes], descriptors: list[int] | None = None) -> None:
+def _send(
+    channel: _socket.socket, fields: list[bytes], descriptors: list[int] | None = None
+) -> None:
     ancillary = []
     if descriptors:
         ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", descriptors).tobytes())]
@@ -132,7 +142,9 @@ def _serve(channel: _socket.socket, parent: int, preparation: list[bytes]) -> No
                     pass
                 _bury(channel)
             elif descriptor == channel.fileno():
-                message, ancillary, _, _ = channel.recvmsg(_LONGEST, _socket.CMSG_SPACE(8 * 4), _socket.MSG_CMSG_CLOEXEC)
+                message, ancillary, _, _ = channel.recvmsg(
+                    _LONGEST, _socket.CMSG_SPACE(8 * 4), _socket.MSG_CMSG_CLOEXEC
+                )
                 if not message:
                     return
                 descriptors = array("i")
@@ -145,7 +157,11 @@ def _serve(channel: _socket.socket, parent: int, preparation: list[bytes]) -> No
 
 
 def _spawn(
-    channel: _socket.socket, fields: list[bytes], descriptors: list[int], preparation: list[bytes], own: set[int]
+    channel: _socket.socket,
+    fields: list[bytes],
+    descriptors: list[int],
+    preparation: list[bytes],
+    own: set[int],
 ) -> None:
     tag, worker = fields[1], fields[2:]
     zygote = os.getpid()
@@ -194,7 +210,15 @@ def _replace(worker: list[bytes], descriptors: list[int], preparation: list[byte
 
     os.execv(
         sys.executable,
-        [sys.executable, *_interpreter_flags(), "-c", boot, told.hex(), b"\0".join(preparation).hex(), *sys.path],
+        [
+            sys.executable,
+            *_interpreter_flags(),
+            "-c",
+            boot,
+            told.hex(),
+            b"\0".join(preparation).hex(),
+            *sys.path,
+        ],
     )
 
 

@@ -87,16 +87,24 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def submit(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], options: TaskOptions
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
     ) -> Future:
         """Schedules one call."""
 
-    def submit_chunk(self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions) -> Future:
+    def submit_chunk(
+        self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions
+    ) -> Future:
         """Schedules the calls ``function(item)`` (``single``) or ``function(*item)`` as one task.
 
         Its result is ``[seconds, result, …]`` or a :class:`treadle._payload.PartialChunk`.
         """
-        raise NotImplementedError(f"the strategy {self.plan.strategy} hands over one call at a time")
+        raise NotImplementedError(
+            f"the strategy {self.plan.strategy} hands over one call at a time"
+        )
 
     @abc.abstractmethod
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
@@ -118,7 +126,9 @@ class Strategy(abc.ABC):
         """Ends the pool and its processes."""
         from treadle.errors import PlanError
 
-        raise PlanError(f"only processes can be ended from outside; this executor's plan is {self.plan}")
+        raise PlanError(
+            f"only processes can be ended from outside; this executor's plan is {self.plan}"
+        )
 
     def stop_now(self) -> None:
         """Cancels what waits and interrupts what runs, because the program was interrupted."""

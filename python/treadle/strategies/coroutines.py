@@ -30,10 +30,16 @@ class Coroutines(Strategy):
     def __init__(self, plan: Plan, settings: Settings) -> None:
         super().__init__(plan, settings)
         self._loop = _Loop(settings, plan.coroutines or 1)
-        self._room = threading.BoundedSemaphore(settings.max_pending) if settings.max_pending else None
+        self._room = (
+            threading.BoundedSemaphore(settings.max_pending) if settings.max_pending else None
+        )
 
     def submit(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], options: TaskOptions
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
     ) -> Future:
         if not is_async(function):
             raise errors.PlanError(
@@ -89,7 +95,8 @@ class Coroutines(Strategy):
 
 def is_async(function: Any) -> bool:
     """Whether calling it gives a coroutine: an async function, also behind ``functools.partial`` or as ``__call__``."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    call = getattr(type(function), "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 class _Job:
@@ -137,7 +144,9 @@ class _Loop:
     def put(self, job: _Job) -> None:
         with self._lock:
             if self._broken is not None:
-                raise errors.PoolBroken(f"the initializer raised {type(self._broken).__name__}: {self._broken}")
+                raise errors.PoolBroken(
+                    f"the initializer raised {type(self._broken).__name__}: {self._broken}"
+                )
             if self._closed:
                 raise errors.PoolShutDown("cannot schedule new futures after shutdown")
             if self.thread is None:
@@ -173,7 +182,9 @@ class _Loop:
             await self._over.wait()
             return
         with self._lock:
-            broken = errors.PoolBroken(f"the initializer raised {type(self._broken).__name__}: {self._broken}")
+            broken = errors.PoolBroken(
+                f"the initializer raised {type(self._broken).__name__}: {self._broken}"
+            )
             broken.__cause__ = self._broken
             waiting, self.waiting = self.waiting, deque()
         for job in waiting:
@@ -232,7 +243,9 @@ class _Loop:
         if done:
             return inner.result()
         self.timed_out += 1
-        raise errors.TaskTimeout(f"the task ran longer than its timeout of {limit:g} s and was cancelled")
+        raise errors.TaskTimeout(
+            f"the task ran longer than its timeout of {limit:g} s and was cancelled"
+        )
 
     def interrupt(self, future: Future) -> bool:
         job = self.running.get(future)
@@ -263,10 +276,14 @@ class _Loop:
     def dump(self) -> str:
         out = io.StringIO()
         running = list(self.running.values())
-        out.write(f"coroutines: {len(running)} of {self._limit} running, {len(self.waiting)} calls waiting\n")
+        out.write(
+            f"coroutines: {len(running)} of {self._limit} running, {len(self.waiting)} calls waiting\n"
+        )
         now = time.monotonic()
         for job in running:
-            out.write(f"\n{getattr(job.function, '__qualname__', job.function)}: running for {now - job.since:.3f} s\n")
+            out.write(
+                f"\n{getattr(job.function, '__qualname__', job.function)}: running for {now - job.since:.3f} s\n"
+            )
             if job.task is not None:
                 job.task.print_stack(file=out)
         return out.getvalue()

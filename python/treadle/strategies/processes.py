@@ -78,13 +78,23 @@ class Processes(Strategy):
         )
 
     def submit(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], options: TaskOptions
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
     ) -> Future:
-        future: Future = self._pool.submit(function, arguments, keywords, options.timeout, options.retries)
+        future: Future = self._pool.submit(
+            function, arguments, keywords, options.timeout, options.retries
+        )
         return future
 
-    def submit_chunk(self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions) -> Future:
-        future: Future = self._pool.submit_chunk(function, items, single, options.timeout, options.retries)
+    def submit_chunk(
+        self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions
+    ) -> Future:
+        future: Future = self._pool.submit_chunk(
+            function, items, single, options.timeout, options.retries
+        )
         return future
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
@@ -122,17 +132,28 @@ class Processes(Strategy):
             worker_deaths=now["worker_deaths"],
             payload_bytes=now["payload_bytes"],
             workers=tuple(
-                WorkerStats(one["worker"], one["pid"], one["state"], one["tasks"], one["restarts"], one["running_s"])
+                WorkerStats(
+                    one["worker"],
+                    one["pid"],
+                    one["state"],
+                    one["tasks"],
+                    one["restarts"],
+                    one["running_s"],
+                )
                 for one in now["workers"]
             ),
         )
 
     def dump(self) -> str:
         now = self._pool.snapshot()
-        lines = [f"processes: {now['running']} of {self.plan.processes} busy, {now['queued']} calls waiting\n"]
+        lines = [
+            f"processes: {now['running']} of {self.plan.processes} busy, {now['queued']} calls waiting\n"
+        ]
         files = {worker: (pid, descriptor) for worker, pid, descriptor in self._pool.dump_files()}
         try:
-            stacks = {worker: _stack_of(pid, descriptor) for worker, (pid, descriptor) in files.items()}
+            stacks = {
+                worker: _stack_of(pid, descriptor) for worker, (pid, descriptor) in files.items()
+            }
         finally:
             for _, descriptor in files.values():
                 os.close(descriptor)
@@ -208,7 +229,9 @@ def _root_level() -> int:
 def _native_environment(workers: int, asked: int | None) -> list[tuple[str, str]]:
     """How many threads native libraries may use in each worker. What the user set stays, unless asked for here."""
     each = asked if asked is not None else max(1, int(_core.usable_cores()) // workers)
-    return [(name, str(each)) for name in _NATIVE_THREADS if asked is not None or name not in os.environ]
+    return [
+        (name, str(each)) for name in _NATIVE_THREADS if asked is not None or name not in os.environ
+    ]
 
 
 def _interpreter_flags() -> list[str]:
@@ -236,10 +259,17 @@ def _interpreter_flags() -> list[str]:
     if flags.utf8_mode:
         arguments.extend(("-X", "utf8"))
     arguments.extend(f"-W{option}" for option in sys.warnoptions)
-    for option in ("faulthandler", "importtime", "tracemalloc", "gil", "frozen_modules", "int_max_str_digits"):
-        value = sys._xoptions.get(option)
-        if value is not None:
-            arguments.extend(("-X", option if value is True else f"{option}={value}"))
+    for option in (
+        "faulthandler",
+        "importtime",
+        "tracemalloc",
+        "gil",
+        "frozen_modules",
+        "int_max_str_digits",
+    ):
+        given = sys._xoptions.get(option)
+        if given is not None:
+            arguments.extend(("-X", option if given is True else f"{option}={given}"))
     return arguments
 
 

@@ -25,7 +25,11 @@ class Serial(Strategy):
             settings.initializer(*settings.initargs)
 
     def submit(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], options: TaskOptions
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
     ) -> Future:
         if self._closed:
             raise errors.PoolShutDown("cannot schedule new futures after shutdown")
@@ -63,7 +67,13 @@ class Serial(Strategy):
         _payload.close_loop()
 
     def stats(self) -> Stats:
-        return Stats(self.plan, "caller", submitted=self._submitted, completed=self._submitted, retried=self._retried)
+        return Stats(
+            self.plan,
+            "caller",
+            submitted=self._submitted,
+            completed=self._submitted,
+            retried=self._retried,
+        )
 
     def dump(self) -> str:
         return "serial: calls run in the thread that submits them; there are no workers\n"

@@ -28,18 +28,28 @@ class Threads(Strategy):
         super().__init__(plan, settings)
         self._pool = _core.ThreadPool()
         self._crew = _Crew(self._pool, settings, plan.threads or 1)
-        self._room = threading.BoundedSemaphore(settings.max_pending) if settings.max_pending else None
+        self._room = (
+            threading.BoundedSemaphore(settings.max_pending) if settings.max_pending else None
+        )
 
     def submit(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], options: TaskOptions
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
     ) -> Future:
         if self._room is not None:
             self._room.acquire()
-        entered = self._pool.submit(function, arguments, keywords or None, options.timeout, options.retries)
+        entered = self._pool.submit(
+            function, arguments, keywords or None, options.timeout, options.retries
+        )
         if entered is None:
             if self._room is not None:
                 self._room.release()
-            raise self._crew.broken or errors.PoolShutDown("cannot schedule new futures after shutdown")
+            raise self._crew.broken or errors.PoolShutDown(
+                "cannot schedule new futures after shutdown"
+            )
         future: Future
         future, idle = entered
         future._strategy = self
@@ -82,7 +92,9 @@ class Threads(Strategy):
         for number, thread in enumerate(self._crew.members()):
             seconds = running.get(thread.ident or 0)
             state = "idle" if seconds is None else "busy" if seconds >= 0 else "overdue"
-            workers.append(WorkerStats(number, thread.ident or 0, state, running_s=abs(seconds or 0.0)))
+            workers.append(
+                WorkerStats(number, thread.ident or 0, state, running_s=abs(seconds or 0.0))
+            )
         return Stats(
             self.plan,
             "threads",
@@ -99,7 +111,9 @@ class Threads(Strategy):
     def dump(self) -> str:
         frames = sys._current_frames()
         running = dict(self._pool.running())
-        lines = [f"threads: {len(running)} of {self.plan.threads} busy, {self._pool.counts()[4]} calls waiting\n"]
+        lines = [
+            f"threads: {len(running)} of {self.plan.threads} busy, {self._pool.counts()[4]} calls waiting\n"
+        ]
         for thread in self._crew.members():
             seconds = running.get(thread.ident or 0)
             state = "idle" if seconds is None else f"busy for {abs(seconds):.3f} s"
@@ -168,13 +182,19 @@ class _Crew:
         if replaced:
             # This thread's task was over its time and another thread took its place meanwhile.
             with self._lock:
-                self._threads = [thread for thread in self._threads if thread is not threading.current_thread()]
+                self._threads = [
+                    thread for thread in self._threads if thread is not threading.current_thread()
+                ]
 
     def _break(self, error: BaseException) -> None:
         import logging
 
-        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=error)
-        broken = _thread_pool_broken(f"the initializer raised {type(error).__name__}: {error}; the thread pool is not usable anymore")
+        logging.getLogger("concurrent.futures").critical(
+            "Exception in initializer:", exc_info=error
+        )
+        broken = _thread_pool_broken(
+            f"the initializer raised {type(error).__name__}: {error}; the thread pool is not usable anymore"
+        )
         broken.__cause__ = error
         self.broken = broken
         self._pool.close()
@@ -187,11 +207,15 @@ class _Crew:
             return
         with self._lock:
             if self._clock is None:
-                self._clock = threading.Thread(target=self._keep_deadlines, name=f"{self._settings.name}_clock", daemon=True)
+                self._clock = threading.Thread(
+                    target=self._keep_deadlines, name=f"{self._settings.name}_clock", daemon=True
+                )
                 self._clock.start()
 
     def _keep_deadlines(self) -> None:
-        while not (self.closed.is_set() and not self._pool.running() and not self._pool.counts()[4]):
+        while not (
+            self.closed.is_set() and not self._pool.running() and not self._pool.counts()[4]
+        ):
             overdue, next_s = self._pool.expire()
             for _ in overdue:
                 with self._lock:

@@ -4,25 +4,29 @@
 //! left. Time spent racing stays within the budget but for one block.
 //! *Assumes*: the clock and the wish to stop are passed in.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::comparison::{Comparison, Curve, Items, Machine, SCHEMA};
+use super::contenders;
 use super::decide::{self, Measured, Target};
+use super::driver;
 use super::error::ChoiceError;
-use super::field::{self, Field};
+use super::field::Field;
 use super::laboratory::{Bench, CallError, Laboratory, Launch, Surroundings};
 use super::model::{self, Prediction, Setting};
 use super::noise::{self, Level, Readings};
 use super::plan::{Plan, Strategy};
 use super::profile::{Profile, Sample, TOO_SMALL_S};
 use super::reason;
+use super::request::Request;
 use super::wording;
 
-/// Version of the shape of `Comparison`.
-pub const SCHEMA: u32 = 1;
 /// Share of the budget for the serial sample, and its ceiling in seconds: a few hundred tasks of a millisecond suffice for means.
 const SAMPLE_SHARE: f64 = 0.15;
 const SAMPLE_MOST_S: f64 = 3.0;
+/// The same when the profile is all that is asked for.
+const SAMPLE_ALONE_MOST_S: f64 = 10.0;
 /// Most tasks in the sample: the 99th percentile then rests on ten of them.
 const SAMPLE_MOST_COUNT: u64 = 1000;
 /// Seconds beyond the budget that loading (imports, reading items) may take before it counts as hanging.
@@ -34,65 +38,22 @@ const SPIN_S: f64 = 0.03;
 /// Most threads of the spin probe; beyond, starting them takes longer than the probe.
 const SPIN_MOST_THREADS: usize = 64;
 
-/// What is to be compared.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {
-    /// `module:function` or `file.py:function`; not needed with `pickled`.
-    #[serde(default)]
-    pub target: Option<String>,
-    /// Where the inputs come from; not needed with `pickled`.
-    #[serde(default)]
-    pub items: Option<String>,
-    /// A file with the pickled function and its items.
-    #[serde(default)]
-    pub pickled: Option<String>,
-    /// Whether a tuple is the list of arguments.
-    #[serde(default)]
-    pub star: bool,
-    /// At most so many items are read.
-    #[serde(default = "default_limit")]
-    pub limit: u64,
-    /// Seconds for the whole race.
-    #[serde(default = "default_budget")]
-    pub budget_s: f64,
-    /// Race exactly these (and serial), as in `--plans`.
-    #[serde(default)]
-    pub plans: Option<String>,
-    /// Requirements, as in `--target`.
-    #[serde(default)]
-    pub targets: Option<String>,
-    /// Stop after the bounds.
-    #[serde(default)]
-    pub profile_only: bool,
-    /// Decide however noisy the machine is; the output says so.
-    #[serde(default)]
-    pub ignore_noise: bool,
-    /// Seed of the race; drawn from the clock when absent.
-    #[serde(default)]
-    pub seed: Option<u64>,
-    /// Program and arguments of the measuring process.
-    pub laboratory: Vec<String>,
-}
-
-fn default_limit() -> u64 {
-    10_000
-}
-
-fn default_budget() -> f64 {
-    30.0
-}
-
-impl Request {
-    /// The measuring process of a Python interpreter.
-    pub fn laboratory_of(python: &str) -> Vec<String> {
-        ["-m", "treadle._laboratory"]
-            .iter()
-            .fold(vec![python.to_owned()], |mut command, word| {
-                command.push((*word).to_owned());
-                command
-            })
-    }
+/// Compares as the JSON object `request` asks (the fields of `Request`), heeding the environment; gives the comparison as JSON.
+pub fn compare_json(
+    request: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    observer: &mut dyn Observer,
+    surroundings: Surroundings<'_>,
+) -> Result<String, ChoiceError> {
+    let mistake = |error: serde_json::Error| {
+        ChoiceError::usage(
+            format!("cannot read or write a comparison: {error}"),
+            "this is a mistake in treadle",
+        )
+    };
+    let mut request: Request = serde_json::from_str(request).map_err(mistake)?;
+    request.heed(environment)?;
+    serde_json::to_string(&compare(&request, observer, surroundings)?).map_err(mistake)
 }
 
 /// What is happening, for people who wait.
@@ -135,207 +96,6 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn progress(&mut self, _progress: &Progress) {}
-}
-
-/// The inputs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Items {
-    /// How many were read.
-    pub count: u64,
-    /// Where they come from.
-    pub spec: String,
-    /// Whether there were more than the limit.
-    pub truncated: bool,
-}
-
-/// The machine and the interpreter.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
-    /// Cores that this process may use.
-    pub usable_cores: f64,
-    /// Logical processors in the affinity mask.
-    pub affinity: Option<usize>,
-    /// CPU quota of the control groups, in cores.
-    pub quota: Option<f64>,
-    /// Physical cores among them.
-    pub physical_cores: Option<usize>,
-    /// Version of Python.
-    pub python: String,
-    /// `cpython` and the like.
-    pub implementation: String,
-    /// Whether there is an interpreter lock.
-    pub gil: bool,
-    /// `quiet` or `noisy`.
-    pub noise: String,
-    /// Why it is noisy.
-    pub noise_grounds: Vec<String>,
-    /// The readings behind it.
-    pub readings: Readings,
-    /// Whether the noise gate was overridden.
-    pub noise_ignored: bool,
-    /// Processor model.
-    pub cpu: Option<String>,
-    /// Kernel name and release.
-    pub kernel: Option<String>,
-    /// Memory that was free at the start, in bytes.
-    pub memory_available_bytes: Option<u64>,
-    /// Memory limit of the machine or its control group, in bytes.
-    pub memory_limit_bytes: Option<u64>,
-}
-
-/// What became of a candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// This is the plan.
-    Chosen,
-    /// As fast as the best within five percent.
-    Equivalent,
-    /// Slower, or it misses a target.
-    Slower,
-    /// Only predicted.
-    NotRaced,
-    /// It cannot run this function here.
-    Infeasible,
-}
-
-/// One plan with what was predicted and what was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// The plan; `{}` is serial.
-    pub plan: Plan,
-    /// Upper bound of steady tasks per second.
-    pub predicted_per_s: f64,
-    /// The bound with as much CPU time under the interpreter lock as the pilot allows.
-    pub predicted_low_per_s: f64,
-    /// Steady tasks per second in the race.
-    pub measured_per_s: Option<f64>,
-    /// Its 95 % interval.
-    pub interval_per_s: Option<[f64; 2]>,
-    /// Tasks per second over the whole batch, start-up included.
-    pub batch_per_s: Option<f64>,
-    /// Throughput relative to serial, start-up included, with its 95 % interval.
-    pub speedup: Option<[f64; 3]>,
-    /// Median seconds of a task in its worker.
-    pub p50_s: Option<f64>,
-    /// 99th percentile of the same.
-    pub p99_s: Option<f64>,
-    /// Cores in use.
-    pub cpu_cores: Option<f64>,
-    /// Peak bytes of all processes together.
-    pub peak_memory_bytes: Option<f64>,
-    /// `pss` or `rss`.
-    pub memory_kind: Option<String>,
-    /// Seconds until every worker had imported the function.
-    pub start_s: Option<f64>,
-    /// Tasks that failed in counted blocks.
-    pub errors: u64,
-    /// Tasks in counted blocks.
-    pub tasks: u64,
-    /// Counted blocks.
-    pub blocks: usize,
-    /// What binds the prediction.
-    pub limit: String,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// Why, in words.
-    pub reason: String,
-}
-
-/// Predicted throughput against size for one strategy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Curve {
-    /// `threads`, `processes`, `coroutines`.
-    pub strategy: String,
-    /// Size and predicted tasks per second.
-    pub points: Vec<(u32, f64)>,
-}
-
-/// How sure the decision is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Confidence {
-    /// A quiet machine and a clear race.
-    High,
-    /// Something to be careful about; the reason says what.
-    Low,
-    /// Nothing was decided.
-    None,
-}
-
-/// What was decided.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Decision {
-    /// The plan; null when nothing was decided.
-    pub plan: Option<Plan>,
-    /// Why, in a paragraph.
-    pub reason: String,
-    /// How sure.
-    pub confidence: Confidence,
-    /// Targets that the plan misses, in words; empty when it meets all.
-    pub missed_targets: Vec<String>,
-    /// The line of code that runs it.
-    pub code: Option<String>,
-}
-
-/// How the race went.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RaceAccount {
-    /// Seconds that it took, pools started included.
-    pub elapsed_s: f64,
-    /// Seconds that it was given.
-    pub budget_s: f64,
-    /// `leader-clear`, `equivalent`, `budget-spent`, `nobody-left`.
-    pub finish: String,
-    /// The seed that reproduces its order.
-    pub seed: u64,
-    /// Whether the first block of each candidate was discarded.
-    pub warmed_up: bool,
-}
-
-/// Everything that was learnt: the object that `--json` writes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Comparison {
-    /// Version of this shape.
-    pub schema: u32,
-    /// `module:function`.
-    pub target: String,
-    /// The file that the function is in.
-    pub target_file: Option<String>,
-    /// Digest of its source.
-    pub source_hash: Option<String>,
-    /// Whether it is an async function.
-    pub asynchronous: bool,
-    /// The inputs.
-    pub items: Items,
-    /// The machine.
-    pub machine: Machine,
-    /// What one task costs.
-    pub profile: Profile,
-    /// Serial first, then by what was measured or predicted.
-    pub candidates: Vec<Candidate>,
-    /// Predicted throughput against size.
-    pub curves: Vec<Curve>,
-    /// The race; null when there was none.
-    pub race: Option<RaceAccount>,
-    /// The requirements.
-    pub targets: Vec<String>,
-    /// What was decided.
-    pub decision: Decision,
-}
-
-impl Comparison {
-    /// 0 decided (or only profiled, as asked), 3 too noisy.
-    pub fn exit_code(&self) -> i32 {
-        if self.decision.plan.is_none()
-            && self.machine.noise == "noisy"
-            && !self.machine.noise_ignored
-        {
-            3
-        } else {
-            0
-        }
-    }
 }
 
 /// What loading told.
@@ -385,7 +145,7 @@ pub fn compare(
         )
     })?;
     let launch = Launch {
-        command: request.laboratory.clone(),
+        command: request.command(),
         folder: bench.folder().to_path_buf(),
     };
 
@@ -425,7 +185,7 @@ pub fn compare(
         None => {
             let curves: Vec<Vec<Prediction>> =
                 curves.iter().map(|(_, curve)| curve.clone()).collect();
-            model::contenders(&curves, &profile, &setting)
+            contenders::contenders(&curves, &profile, &setting)
         }
     };
 
@@ -435,7 +195,7 @@ pub fn compare(
         let seed = request
             .seed
             .unwrap_or_else(|| (surroundings.clock)().to_bits());
-        account = Some(field::race(
+        account = Some(driver::race(
             &mut field,
             request,
             &launch,
@@ -661,7 +421,11 @@ fn profile(
     request: &Request,
     surroundings: Surroundings<'_>,
 ) -> Result<Sample, ChoiceError> {
-    let seconds = (request.budget_s * SAMPLE_SHARE).min(SAMPLE_MOST_S);
+    let seconds = if request.profile_only {
+        request.budget_s.min(SAMPLE_ALONE_MOST_S)
+    } else {
+        (request.budget_s * SAMPLE_SHARE).min(SAMPLE_MOST_S)
+    };
     let asked = json!({"do": "profile", "max_seconds": seconds, "max_count": SAMPLE_MOST_COUNT});
     let timeout = request.budget_s + PROFILE_GRACE_S.min(request.budget_s);
     let sample = match laboratory.call(&asked, timeout, surroundings, &mut |_| {}) {

@@ -228,12 +228,16 @@ impl Laboratory {
         }
     }
 
-    /// Asks the process to leave and waits for it, so that its pools give back what they hold.
-    pub fn leave(mut self, surroundings: Surroundings<'_>) {
-        if let Some(stdin) = self.stdin.as_mut() {
+    /// Asks the process to leave, without waiting, so that several can leave at the same time.
+    pub fn dismiss(&mut self) {
+        if let Some(mut stdin) = self.stdin.take() {
             let _ = stdin.write_all(b"{\"do\":\"quit\"}\n");
         }
-        self.stdin = None;
+    }
+
+    /// Asks the process to leave and waits a little for it, so that its pools give back what they hold.
+    pub fn leave(mut self, surroundings: Surroundings<'_>) {
+        self.dismiss();
         self.end(LEAVE_S, surroundings);
     }
 
@@ -416,15 +420,42 @@ fn unique() -> String {
     format!("{}-{nanoseconds:x}", std::process::id())
 }
 
+/// How the folders for position files begin.
+const BENCH: &str = "treadle-compare-";
+/// A comparison lasts minutes: a folder that old belongs to a program that was killed.
+const STALE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+fn remove_stale(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with(BENCH));
+        let old = || {
+            entry
+                .metadata()
+                .and_then(|data| data.modified())
+                .ok()?
+                .elapsed()
+                .ok()
+        };
+        if ours && old().is_some_and(|age| age > STALE) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// A folder for position files that is removed when it is dropped.
 #[derive(Debug)]
 pub struct Bench(PathBuf);
 
 impl Bench {
-    /// Makes a private folder in the system's temporary folder.
+    /// Makes a private folder in the system's temporary folder, and removes those of programs that were killed long ago.
     pub fn new() -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
-        let folder = std::env::temp_dir().join(format!("treadle-compare-{}", unique()));
+        let parent = std::env::temp_dir();
+        remove_stale(&parent);
+        let folder = parent.join(format!("{BENCH}{}", unique()));
         std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
         Ok(Self(folder))
     }

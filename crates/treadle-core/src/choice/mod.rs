@@ -6,7 +6,9 @@
 //! laboratory   a process of its own in which the function is loaded and measured
 //! profile      what one task costs, measured serially, and the class of the work
 //! model        the throughput that no plan of a strategy and size can exceed, and what binds it
+//! contenders   which plans are worth racing
 //! race         the best few, measured in interleaved blocks until the answer is clear
+//! driver       runs the race on a field of candidates, a laboratory each
 //! noise        was the machine quiet enough to tell?
 //! decide       the simplest plan within five percent of the best that meets the targets
 //! record       the decision in `treadle.toml` and `docs/decisions/`
@@ -16,7 +18,10 @@
 //! *Assumes*: the function may be run several times on the same inputs.
 
 pub mod compare;
+pub mod comparison;
+pub mod contenders;
 pub mod decide;
+mod driver;
 pub mod error;
 mod field;
 pub mod laboratory;
@@ -27,10 +32,13 @@ pub mod profile;
 pub mod race;
 pub mod reason;
 pub mod record;
+pub mod request;
 pub mod statistics;
 pub mod wording;
 
-pub use compare::{Comparison, Observer, Progress, Request, compare};
+pub use compare::{Observer, Progress, compare, compare_json};
+pub use comparison::Comparison;
 pub use error::ChoiceError;
 pub use plan::{Plan, Strategy};
 pub use record::load_decision;
+pub use request::Request;

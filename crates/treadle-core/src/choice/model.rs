@@ -284,70 +284,14 @@ pub fn curve(strategy: Strategy, profile: &Profile, setting: &Setting) -> Vec<Pr
         .collect()
 }
 
-/// Most candidates in a race, serial among them: each more takes its share of the budget (diagnosis notes 3.4).
-pub const MOST_CANDIDATES: usize = 5;
-/// A smaller size is preferred when it promises this share of the best of its strategy (the decision's five percent).
-const KNEE_SHARE: f64 = 0.95;
-/// A strategy that even at its optimistic end promises less than this share of the best pessimistic end is not raced.
-const HOPE_SHARE: f64 = 0.7;
-
-/// The plans worth racing: serial first, then the knee of each promising strategy, then other sizes of the best one.
-pub fn contenders(
-    curves: &[Vec<Prediction>],
-    profile: &Profile,
-    setting: &Setting,
-) -> Vec<Prediction> {
-    let serial = predict(Plan::SERIAL, profile, setting);
-    let mut knees: Vec<(&Prediction, &Vec<Prediction>)> = curves
-        .iter()
-        .filter_map(|curve| {
-            let feasible = || {
-                curve
-                    .iter()
-                    .filter(|one| one.infeasible.is_none() && one.plan.workers() > 1)
-            };
-            let best = feasible().map(|one| one.batch_per_s).fold(0.0, f64::max);
-            let knee = feasible().find(|one| one.batch_per_s >= KNEE_SHARE * best)?;
-            Some((knee, curve))
-        })
-        .collect();
-    knees.sort_by(|one, other| other.0.batch_per_s.total_cmp(&one.0.batch_per_s));
-    let certain = knees
-        .iter()
-        .map(|(knee, _)| knee.low_per_s / knee.per_s * knee.batch_per_s)
-        .fold(serial.batch_per_s, f64::max);
-    let mut chosen = vec![serial];
-    for (place, (knee, _)) in knees.iter().enumerate() {
-        // The best one is raced even when serial looks better: a bound is not a proof.
-        if place == 0 || knee.batch_per_s >= HOPE_SHARE * certain {
-            chosen.push((*knee).clone());
-        }
-    }
-    // Where waiting decides, the outside may bear fewer at once than we can ask for: try a quarter and a sixteenth.
-    if let Some((knee, curve)) = knees.first() {
-        for divisor in [4, 16] {
-            let wanted = knee.plan.workers() / divisor;
-            let smaller = curve.iter().rev().find(|one| {
-                one.infeasible.is_none() && one.plan.workers() > 1 && one.plan.workers() <= wanted
-            });
-            if let Some(smaller) = smaller
-                && !chosen.iter().any(|one| one.plan == smaller.plan)
-            {
-                chosen.push(smaller.clone());
-            }
-        }
-    }
-    chosen.truncate(MOST_CANDIDATES);
-    chosen
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::profile::tests::sample;
     use super::super::profile::{PickleFault, Pilot, Profile};
     use super::*;
 
-    fn setting(cores: f64) -> Setting {
+    /// A quiet machine with this many cores.
+    pub(crate) fn setting(cores: f64) -> Setting {
         Setting {
             cores,
             gil: true,
@@ -365,7 +309,8 @@ mod tests {
         );
     }
 
-    fn piloted(wall: f64, cpu: f64, low: f64, high: f64) -> Profile {
+    /// A profile whose pilot had this interval.
+    pub(crate) fn piloted(wall: f64, cpu: f64, low: f64, high: f64) -> Profile {
         let mut sample = sample(wall, cpu);
         sample.pilot = Some(Pilot {
             threads: 2,
@@ -456,28 +401,6 @@ mod tests {
     }
 
     #[test]
-    fn async_functions_run_as_coroutines_only() {
-        let profile = Profile::from_sample(&sample(0.1, 0.0002));
-        let mut setting = setting(2.0);
-        setting.asynchronous = true;
-        let curves = [Strategy::Coroutines, Strategy::Threads, Strategy::Processes]
-            .map(|one| curve(one, &profile, &setting));
-        let labels: Vec<String> = contenders(&curves, &profile, &setting)
-            .iter()
-            .map(|one| one.plan.label())
-            .collect();
-        assert_eq!(
-            labels,
-            [
-                "serial",
-                "coroutines=512",
-                "coroutines=128",
-                "coroutines=32"
-            ]
-        );
-    }
-
-    #[test]
     fn a_pilot_on_a_noisy_machine_does_not_speak_against_threads() {
         let profile = piloted(0.01, 0.01, 0.55, 1.02);
         let mut setting = setting(2.0);
@@ -485,35 +408,5 @@ mod tests {
         setting.pilot_trusted = false;
         assert!(quiet > 0.0);
         assert_eq!(lock_demand(&profile, &setting).0, 0.0);
-    }
-
-    #[test]
-    fn contenders_are_few_and_hold_serial() {
-        let profile = piloted(0.01, 0.01, 0.95, 1.02);
-        let setting = setting(2.0);
-        let curves =
-            [Strategy::Threads, Strategy::Processes].map(|one| curve(one, &profile, &setting));
-        let labels: Vec<String> = contenders(&curves, &profile, &setting)
-            .iter()
-            .map(|one| one.plan.label())
-            .collect();
-        assert_eq!(labels[..2], ["serial", "processes=2"]);
-        assert!(labels.len() <= MOST_CANDIDATES);
-    }
-
-    #[test]
-    fn waiting_work_races_several_sizes() {
-        let profile = Profile::from_sample(&sample(0.1, 0.0002));
-        let setting = setting(2.0);
-        let curves =
-            [Strategy::Threads, Strategy::Processes].map(|one| curve(one, &profile, &setting));
-        let labels: Vec<String> = contenders(&curves, &profile, &setting)
-            .iter()
-            .map(|one| one.plan.label())
-            .collect();
-        assert_eq!(
-            labels,
-            ["serial", "threads=256", "threads=64", "threads=16"]
-        );
     }
 }

@@ -1,6 +1,6 @@
 //! The reason: the decision's paragraph, from the numbers, for a person who is tired.
 
-use super::compare::{Candidate, Confidence, Decision, Outcome, RaceAccount};
+use super::comparison::{Candidate, Confidence, Decision, Outcome, RaceAccount};
 use super::decide::{Choice, Target};
 use super::model::{Prediction, Setting};
 use super::noise::{Level, Verdict};
@@ -401,7 +401,7 @@ pub fn profile_lines(profile: &Profile) -> Vec<(&'static str, String)> {
 }
 
 /// The machine in a line: cores and where they come from.
-pub fn machine_line(machine: &super::compare::Machine) -> String {
+pub fn machine_line(machine: &super::comparison::Machine) -> String {
     let mut text = format!("{} usable cores", cores(machine.usable_cores));
     if let Some(quota) = machine.quota
         && quota <= machine.usable_cores + 1e-9

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{DocumentMut, InlineTable, Item, Table, Value, value};
 
-use super::compare::{Candidate, Comparison, Confidence, Outcome};
+use super::comparison::{Candidate, Comparison, Confidence, Outcome};
 use super::error::ChoiceError;
 use super::plan::Plan;
 use super::wording;

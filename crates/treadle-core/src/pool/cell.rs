@@ -50,7 +50,10 @@ pub struct Cell<O> {
 
 impl<O> Default for Cell<O> {
     fn default() -> Self {
-        Cell { word: AtomicU32::new(Phase::Pending as u32), outcome: OnceLock::new() }
+        Cell {
+            word: AtomicU32::new(Phase::Pending as u32),
+            outcome: OnceLock::new(),
+        }
     }
 }
 
@@ -64,7 +67,10 @@ fn phase_of(word: u32) -> Phase {
 }
 
 fn marks_of(word: u32) -> Marks {
-    Marks { waited: word & WAITED != 0, observed: word & OBSERVED != 0 }
+    Marks {
+        waited: word & WAITED != 0,
+        observed: word & OBSERVED != 0,
+    }
 }
 
 impl<O> Cell<O> {
@@ -80,7 +86,11 @@ impl<O> Cell<O> {
 
     /// The outcome, once finished.
     pub fn outcome(&self) -> Option<&O> {
-        if self.phase() == Phase::Finished { self.outcome.get() } else { None }
+        if self.phase() == Phase::Finished {
+            self.outcome.get()
+        } else {
+            None
+        }
     }
 
     fn change(&self, to: Phase, allowed: impl Fn(Phase) -> bool) -> Option<Marks> {
@@ -94,7 +104,8 @@ impl<O> Cell<O> {
 
     /// Takes a pending task for running; false when it was taken or cancelled before.
     pub fn start(&self) -> bool {
-        self.change(Phase::Running, |phase| phase == Phase::Pending).is_some()
+        self.change(Phase::Running, |phase| phase == Phase::Pending)
+            .is_some()
     }
 
     /// Puts a running task back, because it is to be tried again.
@@ -112,7 +123,9 @@ impl<O> Cell<O> {
         if self.settled() || self.outcome.set(outcome).is_err() {
             return None;
         }
-        self.change(Phase::Finished, |phase| !matches!(phase, Phase::Finished | Phase::Cancelled))
+        self.change(Phase::Finished, |phase| {
+            !matches!(phase, Phase::Finished | Phase::Cancelled)
+        })
     }
 
     /// Says that a thread is about to sleep until the end; returns the phase after the mark was set.
@@ -141,7 +154,13 @@ mod tests {
         assert!(cell.start());
         assert!(cell.cancel().is_none(), "a running task was cancelled");
         cell.mark_waited();
-        assert_eq!(cell.finish(1), Some(Marks { waited: true, observed: false }));
+        assert_eq!(
+            cell.finish(1),
+            Some(Marks {
+                waited: true,
+                observed: false
+            })
+        );
         assert_eq!(cell.finish(2), None);
         assert_eq!(cell.outcome(), Some(&1));
     }

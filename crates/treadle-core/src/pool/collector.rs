@@ -59,7 +59,12 @@ impl ProcessPool {
                     self.board.wake_for_work();
                     state = lock(&self.state);
                 }
-                (state.backlog.len(), state.life == Life::Ended, state.life == Life::ShuttingDown, state.broken.is_some())
+                (
+                    state.backlog.len(),
+                    state.life == Life::Ended,
+                    state.life == Life::ShuttingDown,
+                    state.broken.is_some(),
+                )
             };
             let observed = self.observed.load(Ordering::SeqCst);
             if over && observed == 0 {
@@ -76,18 +81,30 @@ impl ProcessPool {
             if observed > 0 || (shutting_down && !broken) {
                 self.collector_in_wait.store(true, Ordering::SeqCst);
                 self.sleep(0, Some(Instant::now() + LONGEST_NAP * 50), || {
-                    !lock(&self.endings).is_empty() || std::mem::take(&mut *lock(&self.collector_asked))
+                    !lock(&self.endings).is_empty()
+                        || std::mem::take(&mut *lock(&self.collector_asked))
                 });
                 self.collector_in_wait.store(false, Ordering::SeqCst);
                 continue;
             }
-            nap = if drained > 256 { SHORTEST_NAP } else { (nap * 2).min(LONGEST_NAP) };
+            nap = if drained > 256 {
+                SHORTEST_NAP
+            } else {
+                (nap * 2).min(LONGEST_NAP)
+            };
             let mut asked = lock(&self.collector_asked);
             if backlog > 0 {
-                asked = self.collector_bell.wait_timeout(asked, nap).map(|(guard, _)| guard).unwrap_or_else(|error| error.into_inner().0);
+                asked = self
+                    .collector_bell
+                    .wait_timeout(asked, nap)
+                    .map(|(guard, _)| guard)
+                    .unwrap_or_else(|error| error.into_inner().0);
             } else {
                 while !*asked {
-                    asked = self.collector_bell.wait(asked).unwrap_or_else(PoisonError::into_inner);
+                    asked = self
+                        .collector_bell
+                        .wait(asked)
+                        .unwrap_or_else(PoisonError::into_inner);
                 }
             }
             *asked = false;

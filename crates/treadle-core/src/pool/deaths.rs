@@ -68,7 +68,8 @@ impl ProcessPool {
                 return;
             }
             blocks.append(&mut state.seats[worker as usize].lent);
-            let expected = state.seats[worker as usize].retired || state.seats[worker as usize].asked_to_stop;
+            let expected =
+                state.seats[worker as usize].retired || state.seats[worker as usize].asked_to_stop;
             let condemned = state.kills.iter().find(|kill| kill.tag == tag).copied();
             state.kills.retain(|kill| kill.tag != tag);
             if !expected {
@@ -82,7 +83,16 @@ impl ProcessPool {
             hit.sort_unstable();
             hit.dedup();
             for id in hit {
-                self.bereave(state, id, worker, pid, &ending, condemned, &mut ended, &mut blocks);
+                self.bereave(
+                    state,
+                    id,
+                    worker,
+                    pid,
+                    &ending,
+                    condemned,
+                    &mut ended,
+                    &mut blocks,
+                );
             }
             if state.deaths_in_a_row > most_deaths_in_a_row(self.settings.workers) {
                 let reason = format!(
@@ -92,13 +102,17 @@ impl ProcessPool {
                 );
                 self.break_down_with(state, &reason, &mut ended);
             }
-            refill(state);
-            replace = state.broken.is_none() && (state.life == Life::Open || !state.tasks.is_empty());
+            ended.published = refill(state);
+            replace =
+                state.broken.is_none() && (state.life == Life::Open || !state.tasks.is_empty());
             let seat = &mut state.seats[worker as usize];
             seat.tag = 0;
             seat.pid = 0;
             seat.ready = false;
-            if !replace && state.life == Life::ShuttingDown && state.seats.iter().all(|seat| seat.tag == 0) {
+            if !replace
+                && state.life == Life::ShuttingDown
+                && state.seats.iter().all(|seat| seat.tag == 0)
+            {
                 state.life = Life::Ended;
             }
         }
@@ -127,10 +141,17 @@ impl ProcessPool {
         ended: &mut Ended,
         blocks: &mut Vec<Held>,
     ) {
-        let why = condemned.filter(|kill| kill.task == id).map(|kill| kill.why);
-        let Some(task) = state.tasks.get(id) else { return };
+        let why = condemned
+            .filter(|kill| kill.task == id)
+            .map(|kill| kill.why);
+        let Some(task) = state.tasks.get(id) else {
+            return;
+        };
         task.deaths += 1;
-        let again = task.retries_left > 0 && task.deaths < MOST_DEATHS && why != Some(Why::Interrupted) && state.broken.is_none();
+        let again = task.retries_left > 0
+            && task.deaths < MOST_DEATHS
+            && why != Some(Why::Interrupted)
+            && state.broken.is_none();
         if again {
             task.retries_left -= 1;
             task.position = None;
@@ -138,11 +159,21 @@ impl ProcessPool {
             state.backlog.push_back(id);
             return;
         }
-        let Some(mut task) = state.tasks.remove(id) else { return };
+        let Some(mut task) = state.tasks.remove(id) else {
+            return;
+        };
         let failure = match why {
-            Some(Why::TimedOut) => Failure::TimedOut { seconds: seconds_of(&task), pid },
+            Some(Why::TimedOut) => Failure::TimedOut {
+                seconds: seconds_of(&task),
+                pid,
+            },
             Some(Why::Interrupted) => Failure::Interrupted,
-            None => Failure::WorkerDied { worker, pid, ending: ending.clone(), deaths: task.deaths },
+            None => Failure::WorkerDied {
+                worker,
+                pid,
+                ending: ending.clone(),
+                deaths: task.deaths,
+            },
         };
         state.counts.lost += 1;
         blocks.append(&mut task.blocks);
@@ -170,11 +201,20 @@ impl ProcessPool {
         state.backlog.clear();
         for (id, task) in state.tasks.remove_all() {
             state.counts.lost += 1;
-            self.settle(state, id, &task, Outcome::Failed(Failure::PoolBroken(reason.clone())), ended);
+            self.settle(
+                state,
+                id,
+                &task,
+                Outcome::Failed(Failure::PoolBroken(reason.clone())),
+                ended,
+            );
         }
         for seat in &state.seats {
             if seat.tag != 0 {
-                self.supervisor.order(Order::Signal { tag: seat.tag, signal: KILL });
+                self.supervisor.order(Order::Signal {
+                    tag: seat.tag,
+                    signal: KILL,
+                });
             }
         }
         ended.wake_waiters();
@@ -183,7 +223,12 @@ impl ProcessPool {
     /// Sends every worker a signal: SIGTERM, or SIGKILL when `force`.
     pub fn signal_workers(&self, force: bool) {
         let signal = if force { KILL } else { Signal::TERM };
-        let tags: Vec<u64> = lock(&self.state).seats.iter().map(|seat| seat.tag).filter(|tag| *tag != 0).collect();
+        let tags: Vec<u64> = lock(&self.state)
+            .seats
+            .iter()
+            .map(|seat| seat.tag)
+            .filter(|tag| *tag != 0)
+            .collect();
         for tag in tags {
             self.supervisor.order(Order::Signal { tag, signal });
         }
@@ -199,14 +244,26 @@ impl ProcessPool {
     /// False when no worker runs it.
     pub fn interrupt(&self, id: TaskId, grace: Duration) -> bool {
         let mut state = lock(&self.state);
-        let running = (0..self.settings.workers).find(|worker| self.board.current_task(*worker) == id);
-        let Some(worker) = running.filter(|_| state.tasks.get(id).is_some()) else { return false };
+        let running =
+            (0..self.settings.workers).find(|worker| self.board.current_task(*worker) == id);
+        let Some(worker) = running.filter(|_| state.tasks.get(id).is_some()) else {
+            return false;
+        };
         let tag = state.seats[worker as usize].tag;
         self.board.set_interrupt(worker, id);
         let at = Instant::now() + grace;
-        state.kills.push(Kill { at, tag, task: id, worker, why: Why::Interrupted });
+        state.kills.push(Kill {
+            at,
+            tag,
+            task: id,
+            worker,
+            why: Why::Interrupted,
+        });
         drop(state);
-        self.supervisor.order(Order::Signal { tag, signal: Signal::INT });
+        self.supervisor.order(Order::Signal {
+            tag,
+            signal: Signal::INT,
+        });
         self.supervisor.order(Order::Look);
         true
     }
@@ -222,10 +279,24 @@ impl ProcessPool {
                 for worker in 0..self.settings.workers {
                     let id = self.board.current_task(worker);
                     let ran = now_ns.saturating_sub(self.board.task_started_at(worker));
-                    let Some(timeout) = state.tasks.get(id).and_then(|task| task.options.timeout) else { continue };
-                    if ran >= nanoseconds(timeout) && !state.kills.iter().any(|kill| kill.task == id && kill.why == Why::TimedOut) {
+                    let Some(timeout) = state.tasks.get(id).and_then(|task| task.options.timeout)
+                    else {
+                        continue;
+                    };
+                    if ran >= nanoseconds(timeout)
+                        && !state
+                            .kills
+                            .iter()
+                            .any(|kill| kill.task == id && kill.why == Why::TimedOut)
+                    {
                         let tag = state.seats[worker as usize].tag;
-                        state.kills.push(Kill { at: now, tag, task: id, worker, why: Why::TimedOut });
+                        state.kills.push(Kill {
+                            at: now,
+                            tag,
+                            task: id,
+                            worker,
+                            why: Why::TimedOut,
+                        });
                     }
                 }
             }
@@ -263,7 +334,10 @@ impl ProcessPool {
         }
         let still = self.board.current_task(kill.worker) == kill.task;
         if still {
-            lock(&self.state).kills.push(Kill { at: Instant::now() + Duration::from_secs(3600), ..kill });
+            lock(&self.state).kills.push(Kill {
+                at: Instant::now() + Duration::from_secs(3600),
+                ..kill
+            });
             let _ = rustix::process::kill_process(process, KILL);
         } else {
             let _ = rustix::process::kill_process(process, Signal::CONT);
@@ -273,9 +347,16 @@ impl ProcessPool {
 
 /// Whether the kernel says that a process is stopped, or gone.
 fn is_stopped(pid: i32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
     // The state follows the name, which stands in parentheses and may hold anything.
-    matches!(stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next()), Some('T' | 't' | 'Z' | 'X'))
+    matches!(
+        stat.rsplit(')')
+            .next()
+            .and_then(|rest| rest.trim_start().chars().next()),
+        Some('T' | 't' | 'Z' | 'X')
+    )
 }
 
 fn seconds_of(task: &Task) -> f64 {

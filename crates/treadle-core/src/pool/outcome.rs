@@ -88,9 +88,16 @@ impl Reply {
             let mapped = arena
                 .map(buffer.block)
                 .map_err(|_| WireError("a reference to a buffer outside the worker's arena"))?;
-            buffers.push(Arc::new(Buffer { mapped, read_only: buffer.read_only }));
+            buffers.push(Arc::new(Buffer {
+                mapped,
+                read_only: buffer.read_only,
+            }));
         }
-        Ok(Reply { kind, body: Bytes::copy_of(packet.body), buffers })
+        Ok(Reply {
+            kind,
+            body: Bytes::copy_of(packet.body),
+            buffers,
+        })
     }
 }
 

@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use treadle_shm::{Arena, BlockRef, Board, PeerArena, Publisher, RingReader, SLOT_PAYLOAD, Shape, ShmError, Woken};
+use treadle_shm::{
+    Arena, BlockRef, Board, PeerArena, Publisher, RingReader, SLOT_PAYLOAD, Shape, ShmError, Woken,
+};
 
 use super::cell::{Cell, Marks, Phase};
 use super::deaths::Kill;
@@ -64,7 +66,9 @@ pub enum SubmitError {
     #[error(transparent)]
     Memory(#[from] ShmError),
     /// The payload is larger than the pool's limit.
-    #[error("a payload of {bytes} bytes is larger than the pool's limit of {limit} bytes for payloads in flight")]
+    #[error(
+        "a payload of {bytes} bytes is larger than the pool's limit of {limit} bytes for payloads in flight"
+    )]
     TooLarge {
         /// The payload's size.
         bytes: u64,
@@ -118,7 +122,8 @@ pub(super) struct Seat {
     /// Blocks of the parent's arena that a finished task of this worker still holds.
     pub(super) lent: Vec<Held>,
     pub(super) tasks_done: u64,
-    pub(super) restarts: u64,
+    /// How many workers have been started for this place.
+    pub(super) starts: u64,
     pub(super) dump: Option<OwnedFd>,
 }
 
@@ -231,8 +236,11 @@ impl ProcessPool {
     /// # Errors
     /// When shared memory or the supervisor's thread cannot be had.
     pub fn new(settings: Settings, announce: Announce) -> Result<Arc<ProcessPool>, SubmitError> {
-        let board =
-            Arc::new(Board::create(Shape { slots: SLOTS, workers: settings.workers, ring_bytes: RING_BYTES })?);
+        let board = Arc::new(Board::create(Shape {
+            slots: SLOTS,
+            workers: settings.workers,
+            ring_bytes: RING_BYTES,
+        })?);
         let mut arena = Arena::create(settings.arena_limit)?;
         let initializer = match &settings.initializer {
             Some(bytes) => {
@@ -244,7 +252,9 @@ impl ProcessPool {
         };
         let supervisor = Supervisor::of_this_process().map_err(SubmitError::Supervisor)?;
         let seats = (0..settings.workers).map(|_| Seat::default()).collect();
-        let readers = (0..settings.workers).map(|worker| RingReader::new(board.clone(), worker)).collect();
+        let readers = (0..settings.workers)
+            .map(|worker| RingReader::new(board.clone(), worker))
+            .collect();
         let state = State {
             publisher: Publisher::new(board.clone()),
             tasks: Tasks::default(),
@@ -394,7 +404,10 @@ impl ProcessPool {
         for (bytes, read_only) in call.buffers {
             let held = self.allocate(&[bytes])?;
             blocks.push(held);
-            buffers.push(BufferRef { block: held.block, read_only: *read_only });
+            buffers.push(BufferRef {
+                block: held.block,
+                read_only: *read_only,
+            });
         }
         let mut head = Vec::with_capacity(48 + buffers.len() * 33);
         if let Some((id, block)) = call.function {
@@ -411,7 +424,10 @@ impl ProcessPool {
         }
         let held = self.allocate(&[&head, call.body])?;
         blocks.push(held);
-        Ok((kind | wire::IN_ARENA, Bytes::copy_of(&held.block.to_bytes())))
+        Ok((
+            kind | wire::IN_ARENA,
+            Bytes::copy_of(&held.block.to_bytes()),
+        ))
     }
 
     /// Takes a block of the parent's arena and fills it; waits for room when tasks in flight hold it.
@@ -426,16 +442,25 @@ impl ProcessPool {
                         block.write_at(offset, part);
                         offset += part.len();
                     }
-                    return Ok(Held { block: block.reference(), serial: block.serial() });
+                    return Ok(Held {
+                        block: block.reference(),
+                        serial: block.serial(),
+                    });
                 }
                 Err(ShmError::Full { .. }) => {
                     if length as u64 > self.settings.arena_limit {
-                        return Err(SubmitError::TooLarge { bytes: length as u64, limit: self.settings.arena_limit });
+                        return Err(SubmitError::TooLarge {
+                            bytes: length as u64,
+                            limit: self.settings.arena_limit,
+                        });
                     }
                     let before = self.unfinished.load(Ordering::SeqCst);
                     if before == 0 {
                         // Nothing in flight will give memory back: only views that workers keep hold it.
-                        return Err(SubmitError::TooLarge { bytes: length as u64, limit: self.settings.arena_limit });
+                        return Err(SubmitError::TooLarge {
+                            bytes: length as u64,
+                            limit: self.settings.arena_limit,
+                        });
                     }
                     self.wait_until(|| self.unfinished.load(Ordering::SeqCst) < before)?;
                 }
@@ -467,8 +492,13 @@ impl ProcessPool {
 
     fn spawn_request(&self, worker: u32, tag: u64) -> Result<SpawnRequest, SubmitError> {
         let theirs = Arena::create(self.settings.arena_limit)?;
-        let dump = rustix::fs::memfd_create("treadle-dump", rustix::fs::MemfdFlags::CLOEXEC).map_err(io::Error::from);
-        let copy = |descriptor: std::os::fd::BorrowedFd<'_>| descriptor.try_clone_to_owned().map_err(SubmitError::Supervisor);
+        let dump = rustix::fs::memfd_create("treadle-dump", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(io::Error::from);
+        let copy = |descriptor: std::os::fd::BorrowedFd<'_>| {
+            descriptor
+                .try_clone_to_owned()
+                .map_err(SubmitError::Supervisor)
+        };
         let dump = dump.map_err(SubmitError::Supervisor)?;
         let descriptors = vec![
             copy(self.board.fd())?,
@@ -480,14 +510,31 @@ impl ProcessPool {
         let initializer = {
             let mut state = lock(&self.state);
             let seat = &mut state.seats[worker as usize];
-            let restarts = seat.restarts + u64::from(seat.tasks_done > 0 || seat.restarts > 0);
-            *seat = Seat { tag, arena: Some(Arc::new(arena)), dump: Some(dump), restarts, ..Seat::default() };
+            let starts = seat.starts + 1;
+            *seat = Seat {
+                tag,
+                arena: Some(Arc::new(arena)),
+                dump: Some(dump),
+                starts,
+                ..Seat::default()
+            };
             state.initializer
         };
         let mut fields = vec![worker.to_string().into_bytes()];
-        fields.push(initializer.map(|block| hexadecimal(&block.to_bytes())).unwrap_or_default().into_bytes());
+        fields.push(
+            initializer
+                .map(|block| hexadecimal(&block.to_bytes()))
+                .unwrap_or_default()
+                .into_bytes(),
+        );
         fields.extend(self.settings.worker_fields.iter().cloned());
-        Ok(SpawnRequest { pool: self.this.clone(), worker, launch: self.launch.clone(), fields, descriptors })
+        Ok(SpawnRequest {
+            pool: self.this.clone(),
+            worker,
+            launch: self.launch.clone(),
+            fields,
+            descriptors,
+        })
     }
 
     /// Takes every record out of the rings; returns how many tasks it settled. Another thread that drains already is not waited for.
@@ -516,7 +563,9 @@ impl ProcessPool {
                     }
                     match Reply::read(record.kind, record.bytes, arena.as_deref()) {
                         Ok(reply) => Record::Outcome(Outcome::Reply(reply)),
-                        Err(error) => Record::Outcome(Outcome::Failed(Failure::Unreadable(error.0))),
+                        Err(error) => {
+                            Record::Outcome(Outcome::Failed(Failure::Unreadable(error.0)))
+                        }
                     }
                 };
                 records.push((worker, record.task, parsed));
@@ -538,13 +587,16 @@ impl ProcessPool {
             let state = &mut *guard;
             for (worker, task, record) in records {
                 match record {
-                    Record::Event(kind, body) => self.note_event(state, worker, kind, body, &mut ended),
+                    Record::Event(kind, body) => {
+                        self.note_event(state, worker, kind, body, &mut ended)
+                    }
                     Record::Outcome(outcome) => {
-                        settled += usize::from(self.accept(state, worker, task, outcome, &mut ended));
+                        settled +=
+                            usize::from(self.accept(state, worker, task, outcome, &mut ended));
                     }
                 }
             }
-            refill(state);
+            ended.published = refill(state);
         }
         self.after_settling(ended, &[]);
         settled
@@ -563,7 +615,9 @@ impl ProcessPool {
         let seat = &mut state.seats[worker as usize];
         seat.tasks_done += 1;
         let raised = matches!(&outcome, Outcome::Reply(reply) if reply.kind == wire::RAISED);
-        let Some(task) = state.tasks.get(id) else { return false };
+        let Some(task) = state.tasks.get(id) else {
+            return false;
+        };
         if raised && task.retries_left > 0 && !task.cell.settled() {
             task.retries_left -= 1;
             task.position = None;
@@ -571,7 +625,9 @@ impl ProcessPool {
             state.backlog.push_back(id);
             return false;
         }
-        let Some(task) = state.tasks.remove(id) else { return false };
+        let Some(task) = state.tasks.remove(id) else {
+            return false;
+        };
         state.counts.answered += 1;
         if task.options.retries > 0 {
             // The worker copied what it needed: blocks of a task that may run again are never released by a worker.
@@ -593,7 +649,14 @@ impl ProcessPool {
     }
 
     /// Stores a removed task's outcome and remembers whom to tell.
-    pub(super) fn settle(&self, state: &mut State, id: TaskId, task: &Task, outcome: Outcome, ended: &mut Ended) {
+    pub(super) fn settle(
+        &self,
+        state: &mut State,
+        id: TaskId,
+        task: &Task,
+        outcome: Outcome,
+        ended: &mut Ended,
+    ) {
         if task.options.timeout.is_some() {
             state.timed = state.timed.saturating_sub(1);
             if state.timed == 0 {
@@ -611,9 +674,13 @@ impl ProcessPool {
     pub(super) fn after_settling(&self, ended: Ended, freed: &[Held]) {
         self.give_back(freed);
         if !ended.observed.is_empty() {
-            self.observed.fetch_sub(ended.observed.len(), Ordering::SeqCst);
+            self.observed
+                .fetch_sub(ended.observed.len(), Ordering::SeqCst);
             lock(&self.endings).extend_from_slice(&ended.observed);
             self.wake_collector();
+        }
+        if ended.published {
+            self.board.wake_for_work();
         }
         if ended.notes {
             self.wake_collector();
@@ -626,7 +693,14 @@ impl ProcessPool {
         }
     }
 
-    fn note_event(&self, state: &mut State, worker: u32, kind: u32, body: Bytes, ended: &mut Ended) {
+    fn note_event(
+        &self,
+        state: &mut State,
+        worker: u32,
+        kind: u32,
+        body: Bytes,
+        ended: &mut Ended,
+    ) {
         match kind {
             wire::READY => {
                 state.seats[worker as usize].ready = true;
@@ -651,7 +725,9 @@ impl ProcessPool {
         let blocks = {
             let mut guard = lock(&self.state);
             let state = &mut *guard;
-            let Some(task) = state.tasks.get(id) else { return false };
+            let Some(task) = state.tasks.get(id) else {
+                return false;
+            };
             let taken_back = match task.position {
                 Some(position) => self.board.retract(position, id),
                 None => {
@@ -662,7 +738,9 @@ impl ProcessPool {
             if !taken_back {
                 return false;
             }
-            let Some(task) = state.tasks.remove(id) else { return false };
+            let Some(task) = state.tasks.remove(id) else {
+                return false;
+            };
             if task.options.timeout.is_some() {
                 state.timed = state.timed.saturating_sub(1);
             }
@@ -676,7 +754,7 @@ impl ProcessPool {
                     self.observed.fetch_sub(1, Ordering::SeqCst);
                 }
             }
-            refill(state);
+            ended.published = refill(state);
             task.blocks
         };
         self.after_settling(ended, &blocks);
@@ -686,7 +764,11 @@ impl ProcessPool {
     /// Cancels every task that no worker has taken; returns their ids.
     pub fn cancel_all(&self) -> Vec<TaskId> {
         let waiting: Vec<TaskId> = lock(&self.state).tasks.iter().map(|(id, _)| id).collect();
-        waiting.into_iter().rev().filter(|id| self.cancel(*id)).collect()
+        waiting
+            .into_iter()
+            .rev()
+            .filter(|id| self.cancel(*id))
+            .collect()
     }
 
     /// Whether a worker has taken this task.
@@ -743,7 +825,9 @@ impl ProcessPool {
                 break;
             }
             // Any commit may make it true.
-            if self.sleep(0, Some(Instant::now() + Duration::from_millis(100)), &holds) == Waited::Interrupted {
+            if self.sleep(0, Some(Instant::now() + Duration::from_millis(100)), &holds)
+                == Waited::Interrupted
+            {
                 return Err(SubmitError::Interrupted);
             }
         }
@@ -751,7 +835,12 @@ impl ProcessPool {
     }
 
     /// One sleep at the board's doorbell; [`Waited::Done`] means only that it is worth looking again.
-    pub(super) fn sleep(&self, want: TaskId, deadline: Option<Instant>, holds: impl Fn() -> bool) -> Waited {
+    pub(super) fn sleep(
+        &self,
+        want: TaskId,
+        deadline: Option<Instant>,
+        holds: impl Fn() -> bool,
+    ) -> Waited {
         let timeout = match deadline {
             Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
                 Some(left) if !left.is_zero() => Some(left),
@@ -786,7 +875,11 @@ impl ProcessPool {
         {
             let mut state = lock(&self.state);
             if state.life == Life::Open {
-                state.life = if state.started { Life::ShuttingDown } else { Life::Ended };
+                state.life = if state.started {
+                    Life::ShuttingDown
+                } else {
+                    Life::Ended
+                };
             }
         }
         self.finish_shutdown_if_due();
@@ -860,14 +953,21 @@ impl ProcessPool {
                     pid: seat.pid,
                     state: what,
                     tasks: seat.tasks_done,
-                    restarts: seat.restarts,
-                    running_ns: if task == 0 { 0 } else { now.saturating_sub(started) },
+                    restarts: seat.starts.saturating_sub(1),
+                    running_ns: if task == 0 {
+                        0
+                    } else {
+                        now.saturating_sub(started)
+                    },
                 }
             })
             .collect();
         Snapshot {
             unfinished: state.tasks.len(),
-            running: workers.iter().filter(|worker| worker.state == "busy").count(),
+            running: workers
+                .iter()
+                .filter(|worker| worker.state == "busy")
+                .count(),
             counts: state.counts,
             workers,
             payload_bytes,
@@ -883,7 +983,11 @@ impl ProcessPool {
         (0u32..)
             .zip(&state.seats)
             .filter(|(_, seat)| seat.ready && seat.pid != 0)
-            .filter_map(|(worker, seat)| seat.dump.as_ref().map(|dump| Ok((worker, seat.pid, dump.try_clone()?))))
+            .filter_map(|(worker, seat)| {
+                seat.dump
+                    .as_ref()
+                    .map(|dump| Ok((worker, seat.pid, dump.try_clone()?)))
+            })
             .collect()
     }
 
@@ -904,7 +1008,10 @@ impl ProcessPool {
             let mut soonest = now.checked_add(state.shortest_timeout);
             for worker in 0..self.settings.workers {
                 let task = self.board.current_task(worker);
-                let Some(timeout) = state.tasks.get(task).and_then(|task| task.options.timeout) else { continue };
+                let Some(timeout) = state.tasks.get(task).and_then(|task| task.options.timeout)
+                else {
+                    continue;
+                };
                 let ran = now_ns.saturating_sub(self.board.task_started_at(worker));
                 let left = Duration::from_nanos(nanoseconds(timeout).saturating_sub(ran));
                 soonest = soonest.min(now.checked_add(left)).or(soonest);
@@ -923,9 +1030,17 @@ impl Drop for ProcessPool {
         if !self.is_mine() {
             return;
         }
-        let tags: Vec<u64> = lock(&self.state).seats.iter().map(|seat| seat.tag).filter(|tag| *tag != 0).collect();
+        let tags: Vec<u64> = lock(&self.state)
+            .seats
+            .iter()
+            .map(|seat| seat.tag)
+            .filter(|tag| *tag != 0)
+            .collect();
         for tag in tags {
-            self.supervisor.order(Order::Signal { tag, signal: super::supervisor::KILL });
+            self.supervisor.order(Order::Signal {
+                tag,
+                signal: super::supervisor::KILL,
+            });
         }
     }
 }
@@ -942,6 +1057,8 @@ pub(super) struct Ended {
     waited: bool,
     ready: bool,
     notes: bool,
+    /// Tasks went from the backlog into the queue, where a worker may sleep.
+    pub(super) published: bool,
     observed: Vec<TaskId>,
 }
 
@@ -960,7 +1077,9 @@ impl Ended {
 
 /// Publishes a task; false when the queue is full.
 fn publish(state: &mut State, id: TaskId) -> bool {
-    let Some(task) = state.tasks.get(id) else { return true };
+    let Some(task) = state.tasks.get(id) else {
+        return true;
+    };
     let (kind, payload) = (task.kind, task.payload.clone());
     match state.publisher.publish(id, kind, payload.as_slice()) {
         Some(position) => {

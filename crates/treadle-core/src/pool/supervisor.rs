@@ -45,7 +45,10 @@ pub(super) struct SpawnRequest {
 /// What pools ask of the supervisor.
 pub(super) enum Order {
     Spawn(u64, SpawnRequest),
-    Signal { tag: u64, signal: Signal },
+    Signal {
+        tag: u64,
+        signal: Signal,
+    },
     /// Look at this pool's deadlines from now on.
     Watch(Weak<ProcessPool>),
     /// A deadline may have come closer.
@@ -77,11 +80,18 @@ impl Supervisor {
     /// The supervisor of this process; started at the first call, and again in a forked child.
     pub(super) fn of_this_process() -> io::Result<Supervisor> {
         let mut slot = SUPERVISOR.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(supervisor) = slot.as_ref().filter(|supervisor| supervisor.process == std::process::id()) {
+        if let Some(supervisor) = slot
+            .as_ref()
+            .filter(|supervisor| supervisor.process == std::process::id())
+        {
             return Ok(supervisor.clone());
         }
         let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let supervisor = Supervisor { bell: Arc::new(bell), orders: Arc::default(), process: std::process::id() };
+        let supervisor = Supervisor {
+            bell: Arc::new(bell),
+            orders: Arc::default(),
+            process: std::process::id(),
+        };
         let for_thread = supervisor.clone();
         treadle_shm::spawn_quiet("treadle-watch", move || Watch::new(for_thread).run())?;
         *slot = Some(supervisor.clone());
@@ -108,7 +118,13 @@ struct Watch {
 
 impl Watch {
     fn new(supervisor: Supervisor) -> Watch {
-        Watch { supervisor, zygotes: HashMap::new(), workers: HashMap::new(), statuses: HashMap::new(), pools: Vec::new() }
+        Watch {
+            supervisor,
+            zygotes: HashMap::new(),
+            workers: HashMap::new(),
+            statuses: HashMap::new(),
+            pools: Vec::new(),
+        }
     }
 
     fn run(mut self) {
@@ -129,7 +145,8 @@ impl Watch {
                 .zygotes
                 .iter()
                 .filter(|(id, (_, used))| {
-                    now.duration_since(*used) > IDLE_ZYGOTE && !self.workers.values().any(|worker| worker.zygote == **id)
+                    now.duration_since(*used) > IDLE_ZYGOTE
+                        && !self.workers.values().any(|worker| worker.zygote == **id)
                 })
                 .map(|(id, _)| *id)
                 .collect();
@@ -140,23 +157,49 @@ impl Watch {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = self.pools.iter().filter_map(Weak::upgrade).filter_map(|pool| pool.next_deadline());
-        let burials = self.workers.values().filter_map(|worker| worker.gone_at).map(|gone| gone + STATUS_PATIENCE);
-        let idle = self.zygotes.values().map(|(_, used)| *used + IDLE_ZYGOTE + Duration::from_secs(1));
+        let deadlines = self
+            .pools
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter_map(|pool| pool.next_deadline());
+        let burials = self
+            .workers
+            .values()
+            .filter_map(|worker| worker.gone_at)
+            .map(|gone| gone + STATUS_PATIENCE);
+        let idle = self
+            .zygotes
+            .values()
+            .map(|(_, used)| *used + IDLE_ZYGOTE + Duration::from_secs(1));
         deadlines.chain(burials).chain(idle).min()
     }
 
     fn sleep(&mut self) {
         let timeout = self.next_deadline().map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+            Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: i64::from(left.subsec_nanos()),
+            }
         });
         let mut descriptors = vec![PollFd::new(&*self.supervisor.bell, PollFlags::IN)];
-        descriptors.extend(self.zygotes.values().map(|(zygote, _)| PollFd::from_borrowed_fd(zygote.socket(), PollFlags::IN)));
-        let watched: Vec<u64> =
-            self.workers.iter().filter(|(_, worker)| worker.pidfd.is_some() && worker.gone_at.is_none()).map(|(tag, _)| *tag).collect();
+        descriptors.extend(
+            self.zygotes
+                .values()
+                .map(|(zygote, _)| PollFd::from_borrowed_fd(zygote.socket(), PollFlags::IN)),
+        );
+        let watched: Vec<u64> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.pidfd.is_some() && worker.gone_at.is_none())
+            .map(|(tag, _)| *tag)
+            .collect();
         for tag in &watched {
-            if let Some(pidfd) = self.workers.get(tag).and_then(|worker| worker.pidfd.as_ref()) {
+            if let Some(pidfd) = self
+                .workers
+                .get(tag)
+                .and_then(|worker| worker.pidfd.as_ref())
+            {
                 descriptors.push(PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN));
             }
         }
@@ -209,7 +252,11 @@ impl Watch {
     }
 
     fn spawn(&mut self, tag: u64, request: &SpawnRequest) -> io::Result<()> {
-        let known = self.zygotes.iter().find(|(_, (zygote, _))| zygote.launch == *request.launch).map(|(id, _)| *id);
+        let known = self
+            .zygotes
+            .iter()
+            .find(|(_, (zygote, _))| zygote.launch == *request.launch)
+            .map(|(id, _)| *id);
         let id = match known {
             Some(id) => id,
             None => {
@@ -219,7 +266,9 @@ impl Watch {
                 id
             }
         };
-        let Some((zygote, used)) = self.zygotes.get_mut(&id) else { return Ok(()) };
+        let Some((zygote, used)) = self.zygotes.get_mut(&id) else {
+            return Ok(());
+        };
         *used = Instant::now();
         // Entered first: a zygote that dies now must be seen to take this worker along.
         self.workers.insert(
@@ -237,7 +286,9 @@ impl Watch {
         let descriptors: Vec<_> = request.descriptors.iter().map(AsFd::as_fd).collect();
         match zygote.spawn(tag, &request.fields, &descriptors) {
             // The zygote is gone; its socket says so next.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PIPE.raw_os_error()) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PIPE.raw_os_error()) => {
+                Ok(())
+            }
             Err(error) => {
                 self.workers.remove(&tag);
                 Err(error)
@@ -249,7 +300,11 @@ impl Watch {
     fn read_zygotes(&mut self) {
         let ids: Vec<u32> = self.zygotes.keys().copied().collect();
         for id in ids {
-            while let Some(message) = self.zygotes.get_mut(&id).and_then(|(zygote, _)| zygote.receive()) {
+            while let Some(message) = self
+                .zygotes
+                .get_mut(&id)
+                .and_then(|(zygote, _)| zygote.receive())
+            {
                 match message {
                     Message::Ready => {}
                     Message::Failed(text) => {
@@ -262,7 +317,9 @@ impl Watch {
                     Message::Spawned { tag, pid, pidfd } => {
                         if let Some(worker) = self.workers.get_mut(&tag) {
                             worker.pid = Some(pid);
-                            if let (Some(signal), Some(pidfd)) = (worker.pending_signal.take(), &pidfd) {
+                            if let (Some(signal), Some(pidfd)) =
+                                (worker.pending_signal.take(), &pidfd)
+                            {
                                 let _ = rustix::process::pidfd_send_signal(pidfd, signal);
                             }
                             worker.pidfd = pidfd;
@@ -273,7 +330,11 @@ impl Watch {
                     }
                     Message::Exited { pid, ending } => {
                         // Without a pidfd (too many descriptors) this is how the death is seen.
-                        if let Some(worker) = self.workers.values_mut().find(|worker| worker.pid == Some(pid) && worker.pidfd.is_none()) {
+                        if let Some(worker) = self
+                            .workers
+                            .values_mut()
+                            .find(|worker| worker.pid == Some(pid) && worker.pidfd.is_none())
+                        {
                             worker.gone_at = Some(Instant::now());
                         }
                         self.statuses.insert(pid, ending);
@@ -291,10 +352,16 @@ impl Watch {
     fn zygote_gone(&mut self, id: u32) {
         self.zygotes.remove(&id);
         let now = Instant::now();
-        for worker in self.workers.values_mut().filter(|worker| worker.zygote == id) {
+        for worker in self
+            .workers
+            .values_mut()
+            .filter(|worker| worker.zygote == id)
+        {
             match (worker.pid, &worker.pidfd) {
                 (Some(pid), Some(_)) => {
-                    self.statuses.entry(pid).or_insert(Ending::Signalled(Signal::KILL.as_raw()));
+                    self.statuses
+                        .entry(pid)
+                        .or_insert(Ending::Signalled(Signal::KILL.as_raw()));
                 }
                 _ => worker.gone_at = Some(now - STATUS_PATIENCE),
             }
@@ -307,14 +374,24 @@ impl Watch {
             .workers
             .iter()
             .filter(|(_, worker)| {
-                let Some(gone_at) = worker.gone_at else { return false };
-                worker.pid.is_none_or(|pid| self.statuses.contains_key(&pid)) || now >= gone_at + STATUS_PATIENCE
+                let Some(gone_at) = worker.gone_at else {
+                    return false;
+                };
+                worker
+                    .pid
+                    .is_none_or(|pid| self.statuses.contains_key(&pid))
+                    || now >= gone_at + STATUS_PATIENCE
             })
             .map(|(tag, _)| *tag)
             .collect();
         for tag in dead {
-            let Some(worker) = self.workers.remove(&tag) else { continue };
-            let ending = worker.pid.and_then(|pid| self.statuses.remove(&pid)).unwrap_or(Ending::Unknown);
+            let Some(worker) = self.workers.remove(&tag) else {
+                continue;
+            };
+            let ending = worker
+                .pid
+                .and_then(|pid| self.statuses.remove(&pid))
+                .unwrap_or(Ending::Unknown);
             if let Some(pool) = worker.pool.upgrade() {
                 pool.worker_gone(worker.index, tag, worker.pid.unwrap_or(0), ending);
             }

@@ -91,13 +91,18 @@ impl Tasks {
             return id_of(index, place.generation);
         }
         let index = self.places.len() as u32;
-        self.places.push(Place { generation: 0, task: Some(task) });
+        self.places.push(Place {
+            generation: 0,
+            task: Some(task),
+        });
         id_of(index, 0)
     }
 
     fn place(&mut self, id: TaskId) -> Option<&mut Place> {
         let index = (id as u32).checked_sub(1)?;
-        self.places.get_mut(index as usize).filter(|place| place.generation == (id >> 32) as u32)
+        self.places
+            .get_mut(index as usize)
+            .filter(|place| place.generation == (id >> 32) as u32)
     }
 
     /// The task of this id.
@@ -122,12 +127,16 @@ impl Tasks {
             .filter(|(_, place)| place.task.is_some())
             .map(|(index, place)| id_of(index, place.generation))
             .collect();
-        ids.into_iter().filter_map(|id| self.remove(id).map(|task| (id, task))).collect()
+        ids.into_iter()
+            .filter_map(|id| self.remove(id).map(|task| (id, task)))
+            .collect()
     }
 
     /// The ids and tasks, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (TaskId, &Task)> {
-        (0u32..).zip(&self.places).filter_map(|(index, place)| Some((id_of(index, place.generation), place.task.as_ref()?)))
+        (0u32..).zip(&self.places).filter_map(|(index, place)| {
+            Some((id_of(index, place.generation), place.task.as_ref()?))
+        })
     }
 }
 

@@ -40,7 +40,15 @@ pub enum Found<J> {
 
 impl<J> Default for Queue<J> {
     fn default() -> Self {
-        Queue { inside: Mutex::new(Inside { jobs: VecDeque::new(), idle: 0, waking: false, closed: false }), bell: Condvar::new() }
+        Queue {
+            inside: Mutex::new(Inside {
+                jobs: VecDeque::new(),
+                idle: 0,
+                waking: false,
+                closed: false,
+            }),
+            bell: Condvar::new(),
+        }
     }
 }
 
@@ -82,11 +90,17 @@ impl<J> Queue<J> {
             inside.idle += 1;
             inside = match timeout {
                 Some(timeout) => {
-                    let (guard, outcome) = self.bell.wait_timeout(inside, timeout).unwrap_or_else(PoisonError::into_inner);
+                    let (guard, outcome) = self
+                        .bell
+                        .wait_timeout(inside, timeout)
+                        .unwrap_or_else(PoisonError::into_inner);
                     woken = !outcome.timed_out();
                     guard
                 }
-                None => self.bell.wait(inside).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .bell
+                    .wait(inside)
+                    .unwrap_or_else(PoisonError::into_inner),
             };
             inside.idle -= 1;
             inside.waking = false;
@@ -156,7 +170,10 @@ mod tests {
         }
         queue.close();
         assert!(queue.put(0).is_err());
-        let mut all: Vec<usize> = takers.into_iter().flat_map(|taker| taker.join().unwrap()).collect();
+        let mut all: Vec<usize> = takers
+            .into_iter()
+            .flat_map(|taker| taker.join().unwrap())
+            .collect();
         all.sort_unstable();
         assert_eq!(all, (0..10_000).collect::<Vec<_>>());
     }

@@ -76,7 +76,9 @@ pub struct BufferRef {
 /// # Errors
 /// When the bytes are not exactly one reference.
 pub fn read_reference(bytes: &[u8]) -> Result<BlockRef, WireError> {
-    let exact: [u8; BLOCK] = bytes.try_into().map_err(|_| WireError("a block reference of the wrong length"))?;
+    let exact: [u8; BLOCK] = bytes
+        .try_into()
+        .map_err(|_| WireError("a block reference of the wrong length"))?;
     Ok(BlockRef::from_bytes(exact))
 }
 
@@ -91,14 +93,22 @@ pub fn write_function(out: &mut Vec<u8>, id: u32, block: BlockRef) {
 /// # Errors
 /// When the bytes are too short.
 pub fn read_function(bytes: &[u8]) -> Result<(u32, BlockRef, &[u8]), WireError> {
-    let (id, rest) = bytes.split_first_chunk::<4>().ok_or(WireError("a payload without its function"))?;
-    let (block, rest) = rest.split_first_chunk::<BLOCK>().ok_or(WireError("a payload without its function's block"))?;
+    let (id, rest) = bytes
+        .split_first_chunk::<4>()
+        .ok_or(WireError("a payload without its function"))?;
+    let (block, rest) = rest
+        .split_first_chunk::<BLOCK>()
+        .ok_or(WireError("a payload without its function's block"))?;
     Ok((u32::from_le_bytes(*id), BlockRef::from_bytes(*block), rest))
 }
 
 /// Appends the head of a packet: its buffers. The body follows.
 pub fn write_buffers(out: &mut Vec<u8>, buffers: &[BufferRef]) {
-    out.extend_from_slice(&u16::try_from(buffers.len()).unwrap_or(u16::MAX).to_le_bytes());
+    out.extend_from_slice(
+        &u16::try_from(buffers.len())
+            .unwrap_or(u16::MAX)
+            .to_le_bytes(),
+    );
     for buffer in buffers {
         out.extend_from_slice(&buffer.block.to_bytes());
         out.push(u8::from(buffer.read_only));
@@ -122,7 +132,9 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// When a length in it does not fit the bytes.
     pub fn read(bytes: &'a [u8]) -> Result<Packet<'a>, WireError> {
-        let (count, rest) = bytes.split_first_chunk::<2>().ok_or(WireError("an empty packet"))?;
+        let (count, rest) = bytes
+            .split_first_chunk::<2>()
+            .ok_or(WireError("an empty packet"))?;
         let length = usize::from(u16::from_le_bytes(*count)) * BUFFER;
         if rest.len() < length {
             return Err(WireError("a packet shorter than its buffers"));
@@ -136,7 +148,10 @@ impl<'a> Packet<'a> {
         self.buffers.chunks_exact(BUFFER).map(|chunk| {
             let mut block = [0; BLOCK];
             block.copy_from_slice(&chunk[..BLOCK]);
-            BufferRef { block: BlockRef::from_bytes(block), read_only: chunk[BLOCK] != 0 }
+            BufferRef {
+                block: BlockRef::from_bytes(block),
+                read_only: chunk[BLOCK] != 0,
+            }
         })
     }
 }
@@ -147,22 +162,53 @@ mod tests {
 
     #[test]
     fn a_packet_survives_the_round_trip() {
-        let block = BlockRef { extent_offset: 4096, extent_len: 1 << 20, offset: 64, len: 100 };
+        let block = BlockRef {
+            extent_offset: 4096,
+            extent_len: 1 << 20,
+            offset: 64,
+            len: 100,
+        };
         let mut bytes = Vec::new();
-        write_buffers(&mut bytes, &[BufferRef { block, read_only: true }]);
+        write_buffers(
+            &mut bytes,
+            &[BufferRef {
+                block,
+                read_only: true,
+            }],
+        );
         bytes.extend_from_slice(b"body");
         let packet = Packet::read(&bytes).unwrap();
         assert_eq!(packet.body, b"body");
-        assert_eq!(packet.buffers().collect::<Vec<_>>(), [BufferRef { block, read_only: true }]);
+        assert_eq!(
+            packet.buffers().collect::<Vec<_>>(),
+            [BufferRef {
+                block,
+                read_only: true
+            }]
+        );
     }
 
     #[test]
     fn truncated_bytes_are_refused_at_every_length() {
-        let block = BlockRef { extent_offset: 0, extent_len: 1, offset: 0, len: 1 };
+        let block = BlockRef {
+            extent_offset: 0,
+            extent_len: 1,
+            offset: 0,
+            len: 1,
+        };
         let mut bytes = Vec::new();
-        write_buffers(&mut bytes, &[BufferRef { block, read_only: false }]);
+        write_buffers(
+            &mut bytes,
+            &[BufferRef {
+                block,
+                read_only: false,
+            }],
+        );
         for length in 0..bytes.len() {
-            assert!(Packet::read(&bytes[..length]).is_err(), "{length} bytes were taken for a packet");
+            assert!(
+                Packet::read(&bytes[..length]).is_err(),
+                "{length} bytes were taken for a packet"
+            );
         }
     }
 }

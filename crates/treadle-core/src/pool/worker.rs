@@ -7,7 +7,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use treadle_shm::{Arena, BlockRef, Board, Mapped, PeerArena, SLOT_PAYLOAD, ShmError, Waited, WorkerEnd};
+use treadle_shm::{
+    Arena, BlockRef, Board, Mapped, PeerArena, SLOT_PAYLOAD, ShmError, Waited, WorkerEnd,
+};
 
 use super::wire::{self, BufferRef, Packet, WireError};
 
@@ -58,7 +60,13 @@ impl WorkerSession {
     ///
     /// # Errors
     /// When a descriptor is not what the parent made.
-    pub fn open(board: OwnedFd, parent: OwnedFd, mine: OwnedFd, worker: u32, arena_limit: u64) -> Result<WorkerSession, WorkerError> {
+    pub fn open(
+        board: OwnedFd,
+        parent: OwnedFd,
+        mine: OwnedFd,
+        worker: u32,
+        arena_limit: u64,
+    ) -> Result<WorkerSession, WorkerError> {
         let board = Arc::new(Board::open(board)?);
         Ok(WorkerSession {
             end: WorkerEnd::new(board, worker),
@@ -76,14 +84,26 @@ impl WorkerSession {
     /// The task's id and what is wrong with its bytes.
     pub fn take(&mut self) -> Option<Result<Taken, (u64, WorkerError)>> {
         let claimed = self.end.claim(&mut self.slot)?;
-        Some(self.unpack(claimed.task, claimed.kind, claimed.len).map_err(|error| (claimed.task, error)))
+        Some(
+            self.unpack(claimed.task, claimed.kind, claimed.len)
+                .map_err(|error| (claimed.task, error)),
+        )
     }
 
     fn unpack(&mut self, task: u64, kind: u32, len: usize) -> Result<Taken, WorkerError> {
-        let inline = self.slot.get(..len).ok_or(WireError("a payload longer than its slot"))?;
+        let inline = self
+            .slot
+            .get(..len)
+            .ok_or(WireError("a payload longer than its slot"))?;
         let copy_buffers = kind & wire::COPY_BUFFERS != 0;
         // What may be needed again is looked at only: its owner takes it back itself.
-        let map = |block| if copy_buffers { self.parent.view(block) } else { self.parent.map(block) };
+        let map = |block| {
+            if copy_buffers {
+                self.parent.view(block)
+            } else {
+                self.parent.map(block)
+            }
+        };
         self.payload.clear();
         if kind & wire::IN_ARENA != 0 {
             let whole = map(wire::read_reference(inline)?)?;
@@ -158,7 +178,13 @@ impl WorkerSession {
     ///
     /// # Errors
     /// When the arena has no room; nothing was written then, and the task is still in hand.
-    pub fn reply(&mut self, task: u64, kind: u32, body: &[u8], buffers: &[(&[u8], bool)]) -> Result<(), WorkerError> {
+    pub fn reply(
+        &mut self,
+        task: u64,
+        kind: u32,
+        body: &[u8],
+        buffers: &[(&[u8], bool)],
+    ) -> Result<(), WorkerError> {
         self.write(task, kind, body, buffers, true)
     }
 
@@ -170,7 +196,14 @@ impl WorkerSession {
         self.write(0, kind, body, &[], false)
     }
 
-    fn write(&mut self, task: u64, mut kind: u32, body: &[u8], buffers: &[(&[u8], bool)], ends: bool) -> Result<(), WorkerError> {
+    fn write(
+        &mut self,
+        task: u64,
+        mut kind: u32,
+        body: &[u8],
+        buffers: &[(&[u8], bool)],
+        ends: bool,
+    ) -> Result<(), WorkerError> {
         let mut references = Vec::with_capacity(buffers.len());
         if !buffers.is_empty() || body.len() > LARGEST_IN_RING {
             self.mine.collect();
@@ -179,7 +212,10 @@ impl WorkerSession {
             match self.mine.allocate(bytes.len()) {
                 Ok(mut block) => {
                     block.write_at(0, bytes);
-                    references.push(BufferRef { block: block.reference(), read_only: *read_only });
+                    references.push(BufferRef {
+                        block: block.reference(),
+                        read_only: *read_only,
+                    });
                 }
                 Err(error) => {
                     for reference in references {
@@ -196,7 +232,8 @@ impl WorkerSession {
             wire::write_buffers(&mut head, &references);
         }
         let mut whole = [0; 32];
-        let in_arena = kind < wire::READY && head.len() + body.len() > LARGEST_IN_RING.min(self.end.max_record());
+        let in_arena = kind < wire::READY
+            && head.len() + body.len() > LARGEST_IN_RING.min(self.end.max_record());
         if in_arena {
             match self.mine.allocate(head.len() + body.len()) {
                 Ok(mut block) => {
@@ -214,14 +251,25 @@ impl WorkerSession {
                 }
             }
         }
-        let parts: &[&[u8]] = if in_arena { &[&whole] } else { &[&head, &body[..body.len().min(self.end.max_record() - head.len())]] };
+        let parts: &[&[u8]] = if in_arena {
+            &[&whole]
+        } else {
+            &[
+                &head,
+                &body[..body.len().min(self.end.max_record() - head.len())],
+            ]
+        };
         loop {
-            let written =
-                if ends { self.end.commit(task, kind, parts) } else { self.end.post(task, kind, parts) };
+            let written = if ends {
+                self.end.commit(task, kind, parts)
+            } else {
+                self.end.post(task, kind, parts)
+            };
             if written.is_ok() {
                 break;
             }
-            self.end.wait_for_room(parts.iter().map(|part| part.len()).sum(), None);
+            self.end
+                .wait_for_room(parts.iter().map(|part| part.len()).sum(), None);
         }
         self.head = head;
         Ok(())

@@ -23,8 +23,8 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 use super::outcome::Ending;
@@ -47,8 +47,15 @@ pub struct Launch {
 pub(super) enum Message {
     Ready,
     Failed(String),
-    Spawned { tag: u64, pid: i32, pidfd: Option<OwnedFd> },
-    Exited { pid: i32, ending: Ending },
+    Spawned {
+        tag: u64,
+        pid: i32,
+        pidfd: Option<OwnedFd>,
+    },
+    Exited {
+        pid: i32,
+        ending: Ending,
+    },
     /// The socket is closed: the zygote is gone.
     Gone,
 }
@@ -70,14 +77,23 @@ fn join(fields: &[&[u8]]) -> Vec<u8> {
 
 impl Zygote {
     pub(super) fn start(launch: &Launch) -> io::Result<Zygote> {
-        let (ours, theirs) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         let process = Command::new(&launch.program)
             .args(&launch.arguments)
             .envs(launch.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(theirs))
             .spawn()?;
-        let zygote = Zygote { launch: launch.clone(), socket: ours, process, unread: VecDeque::new() };
+        let zygote = Zygote {
+            launch: launch.clone(),
+            socket: ours,
+            process,
+            unread: VecDeque::new(),
+        };
         let mut fields: Vec<&[u8]> = vec![b"prepare"];
         fields.extend(launch.preparation.iter().map(Vec::as_slice));
         zygote.send(&fields, &[])?;
@@ -97,21 +113,35 @@ impl Zygote {
         if message.len() > LARGEST_MESSAGE {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("a message of {} bytes to the zygote; {LARGEST_MESSAGE} is the most", message.len()),
+                format!(
+                    "a message of {} bytes to the zygote; {LARGEST_MESSAGE} is the most",
+                    message.len()
+                ),
             ));
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors))
+        {
             return Err(io::Error::other("too many descriptors for one message"));
         }
         rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(&self.socket, &[io::IoSlice::new(&message)], &mut ancillary, SendFlags::NOSIGNAL)
+            rustix::net::sendmsg(
+                &self.socket,
+                &[io::IoSlice::new(&message)],
+                &mut ancillary,
+                SendFlags::NOSIGNAL,
+            )
         })?;
         Ok(())
     }
 
-    pub(super) fn spawn(&self, tag: u64, fields: &[Vec<u8>], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(super) fn spawn(
+        &self,
+        tag: u64,
+        fields: &[Vec<u8>],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
         let tag = tag.to_string();
         let mut all: Vec<&[u8]> = vec![b"spawn", tag.as_bytes()];
         all.extend(fields.iter().map(Vec::as_slice));
@@ -165,15 +195,27 @@ impl Drop for Zygote {
 
 fn read_message(bytes: &[u8], pidfd: Option<OwnedFd>) -> Option<Message> {
     let mut fields = bytes.split(|byte| *byte == 0);
-    let mut text = || fields.next().map(|field| String::from_utf8_lossy(field).into_owned());
+    let mut text = || {
+        fields
+            .next()
+            .map(|field| String::from_utf8_lossy(field).into_owned())
+    };
     Some(match text()?.as_str() {
         "ready" => Message::Ready,
         "failed" => Message::Failed(text()?),
-        "spawned" => Message::Spawned { tag: text()?.parse().ok()?, pid: text()?.parse().ok()?, pidfd },
+        "spawned" => Message::Spawned {
+            tag: text()?.parse().ok()?,
+            pid: text()?.parse().ok()?,
+            pidfd,
+        },
         "exited" => {
             let pid = text()?.parse().ok()?;
             let status: i32 = text()?.parse().ok()?;
-            let ending = if status < 0 { Ending::Signalled(-status) } else { Ending::Exited(status) };
+            let ending = if status < 0 {
+                Ending::Signalled(-status)
+            } else {
+                Ending::Exited(status)
+            };
             Message::Exited { pid, ending }
         }
         _ => return None,
@@ -189,9 +231,19 @@ mod tests {
         assert!(matches!(read_message(b"ready", None), Some(Message::Ready)));
         assert!(matches!(
             read_message(b"exited\x0012\x00-9", None),
-            Some(Message::Exited { pid: 12, ending: Ending::Signalled(9) })
+            Some(Message::Exited {
+                pid: 12,
+                ending: Ending::Signalled(9)
+            })
         ));
-        assert!(matches!(read_message(b"spawned\x007\x0012", None), Some(Message::Spawned { tag: 7, pid: 12, pidfd: None })));
+        assert!(matches!(
+            read_message(b"spawned\x007\x0012", None),
+            Some(Message::Spawned {
+                tag: 7,
+                pid: 12,
+                pidfd: None
+            })
+        ));
         assert!(read_message(b"spawned\x00seven", None).is_none());
         assert!(read_message(b"", None).is_none());
     }

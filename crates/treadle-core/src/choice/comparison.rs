@@ -1,0 +1,212 @@
+//! The comparison: everything that was learnt, in the shape that `--json` writes.
+//!
+//! *Guarantees*: a number that was not measured is null; the keys of the public contract stay, others may be added.
+
+use serde::{Deserialize, Serialize};
+
+use super::noise::Readings;
+use super::plan::Plan;
+use super::profile::Profile;
+
+/// Version of the shape of `Comparison`.
+pub const SCHEMA: u32 = 1;
+/// The inputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Items {
+    /// How many were read.
+    pub count: u64,
+    /// Where they come from.
+    pub spec: String,
+    /// Whether there were more than the limit.
+    pub truncated: bool,
+}
+
+/// The machine and the interpreter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Cores that this process may use.
+    pub usable_cores: f64,
+    /// Logical processors in the affinity mask.
+    pub affinity: Option<usize>,
+    /// CPU quota of the control groups, in cores.
+    pub quota: Option<f64>,
+    /// Physical cores among them.
+    pub physical_cores: Option<usize>,
+    /// Version of Python.
+    pub python: String,
+    /// `cpython` and the like.
+    pub implementation: String,
+    /// Whether there is an interpreter lock.
+    pub gil: bool,
+    /// `quiet` or `noisy`.
+    pub noise: String,
+    /// Why it is noisy.
+    pub noise_grounds: Vec<String>,
+    /// The readings behind it.
+    pub readings: Readings,
+    /// Whether the noise gate was overridden.
+    pub noise_ignored: bool,
+    /// Processor model.
+    pub cpu: Option<String>,
+    /// Kernel name and release.
+    pub kernel: Option<String>,
+    /// Memory that was free at the start, in bytes.
+    pub memory_available_bytes: Option<u64>,
+    /// Memory limit of the machine or its control group, in bytes.
+    pub memory_limit_bytes: Option<u64>,
+}
+
+/// What became of a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// This is the plan.
+    Chosen,
+    /// As fast as the best within five percent.
+    Equivalent,
+    /// Slower, or it misses a target.
+    Slower,
+    /// Only predicted.
+    NotRaced,
+    /// It cannot run this function here.
+    Infeasible,
+}
+
+/// One plan with what was predicted and what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The plan; `{}` is serial.
+    pub plan: Plan,
+    /// Upper bound of steady tasks per second.
+    pub predicted_per_s: f64,
+    /// The bound with as much CPU time under the interpreter lock as the pilot allows.
+    pub predicted_low_per_s: f64,
+    /// Steady tasks per second in the race.
+    pub measured_per_s: Option<f64>,
+    /// Its 95 % interval.
+    pub interval_per_s: Option<[f64; 2]>,
+    /// Tasks per second over the whole batch, start-up included.
+    pub batch_per_s: Option<f64>,
+    /// Throughput relative to serial, start-up included, with its 95 % interval.
+    pub speedup: Option<[f64; 3]>,
+    /// Median seconds of a task in its worker.
+    pub p50_s: Option<f64>,
+    /// 99th percentile of the same.
+    pub p99_s: Option<f64>,
+    /// Cores in use.
+    pub cpu_cores: Option<f64>,
+    /// Peak bytes of all processes together.
+    pub peak_memory_bytes: Option<f64>,
+    /// `pss` or `rss`.
+    pub memory_kind: Option<String>,
+    /// Seconds until every worker had imported the function.
+    pub start_s: Option<f64>,
+    /// Tasks that failed in counted blocks.
+    pub errors: u64,
+    /// Tasks in counted blocks.
+    pub tasks: u64,
+    /// Counted blocks.
+    pub blocks: usize,
+    /// What binds the prediction.
+    pub limit: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// Predicted throughput against size for one strategy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// `threads`, `processes`, `coroutines`.
+    pub strategy: String,
+    /// Size and predicted tasks per second.
+    pub points: Vec<(u32, f64)>,
+}
+
+/// How sure the decision is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confidence {
+    /// A quiet machine and a clear race.
+    High,
+    /// Something to be careful about; the reason says what.
+    Low,
+    /// Nothing was decided.
+    None,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The plan; null when nothing was decided.
+    pub plan: Option<Plan>,
+    /// Why, in a paragraph.
+    pub reason: String,
+    /// How sure.
+    pub confidence: Confidence,
+    /// Targets that the plan misses, in words; empty when it meets all.
+    pub missed_targets: Vec<String>,
+    /// The line of code that runs it.
+    pub code: Option<String>,
+}
+
+/// How the race went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RaceAccount {
+    /// Seconds that it took, pools started included.
+    pub elapsed_s: f64,
+    /// Seconds that it was given.
+    pub budget_s: f64,
+    /// `leader-clear`, `equivalent`, `budget-spent`, `nobody-left`.
+    pub finish: String,
+    /// The seed that reproduces its order.
+    pub seed: u64,
+    /// Whether the first block of each candidate was discarded.
+    pub warmed_up: bool,
+}
+
+/// Everything that was learnt: the object that `--json` writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Version of this shape.
+    pub schema: u32,
+    /// `module:function`.
+    pub target: String,
+    /// The file that the function is in.
+    pub target_file: Option<String>,
+    /// Digest of its source.
+    pub source_hash: Option<String>,
+    /// Whether it is an async function.
+    pub asynchronous: bool,
+    /// The inputs.
+    pub items: Items,
+    /// The machine.
+    pub machine: Machine,
+    /// What one task costs.
+    pub profile: Profile,
+    /// Serial first, then by what was measured or predicted.
+    pub candidates: Vec<Candidate>,
+    /// Predicted throughput against size.
+    pub curves: Vec<Curve>,
+    /// The race; null when there was none.
+    pub race: Option<RaceAccount>,
+    /// The requirements.
+    pub targets: Vec<String>,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+impl Comparison {
+    /// 0 decided (or only profiled, as asked), 3 too noisy.
+    pub fn exit_code(&self) -> i32 {
+        if self.decision.plan.is_none()
+            && self.machine.noise == "noisy"
+            && !self.machine.noise_ignored
+        {
+            3
+        } else {
+            0
+        }
+    }
+}
