@@ -36,6 +36,12 @@ def die_once(x):
 def add(left, right):
     return left + right
 
+def echo_type(x):
+    return type(x).__name__
+
+def some_locked():
+    return [threading.Lock() if number in (4, 9) else number for number in range(20)]
+
 def pairs():
     return [(number, 1) for number in range(40)]
 
@@ -237,6 +243,18 @@ def test_short_tasks_go_in_chunks_and_a_loss_is_still_told_by_input(laboratory: 
     assert found["first_error"]["index"] == 777
     found = laboratory.ask("block", first=0, count=200, seconds=60.0)
     assert (found["count"], found["errors"]) == (200, 0)
+
+
+@pytest.mark.parametrize("plan", [{"processes": 2}, {"processes": 2, "chunk": 5}], ids=str)
+def test_an_argument_that_cannot_travel_is_an_error_of_its_own(
+    plan: dict[str, int], laboratory: Any
+) -> None:
+    laboratory.load("jobs_at_hand:echo_type", "jobs_at_hand:some_locked")
+    laboratory.ask("plan", plan=plan)
+    for _ in range(2):
+        found = laboratory.ask("block", first=0, count=20, seconds=60.0)
+        assert (found["count"], found["errors"], found["lost_workers"]) == (20, 2, 0), found
+        assert found["first_error"]["index"] == 4
 
 
 def test_star_spreads_tuples_under_every_plan(laboratory: Any) -> None:

@@ -316,6 +316,10 @@ class Trial:
                     tally.lose(index, exception)
                     count = submitted  # the pool is gone: nothing more can be submitted
                     break
+                except Exception as exception:  # this input cannot travel
+                    tally.add(index, (None, None, failure.describe(exception)))
+                    submitted += 1
+                    continue
                 flying[future] = index
                 oldest.append(future)
                 submitted += 1
