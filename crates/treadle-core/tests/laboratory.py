@@ -81,7 +81,9 @@ def block(
     if script == "rare-exit" and "threads" in plan:
         position(437)
         os._exit(7)
-    if script == "rare-hang" and ("threads" in plan or (request["count"], request["first"]) == (1, 437)):
+    if script == "rare-hang" and (
+        "threads" in plan or (request["count"], request["first"]) == (1, 437)
+    ):
         position(437)
         signal.pause()
     if script == "deadlock" and "threads" in plan:

@@ -10,8 +10,7 @@ import abc
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from treadle.future import Future
 from treadle.plan import Plan
@@ -19,16 +18,14 @@ from treadle.plan import Plan
 __all__ = ["Settings", "Stats", "Strategy", "TaskOptions", "WorkerStats", "make"]
 
 
-@dataclass(frozen=True)
-class TaskOptions:
+class TaskOptions(NamedTuple):
     """What may be asked of one task: seconds it may run, and how often it is run again."""
 
     timeout: float | None = None
     retries: int = 0
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What an executor was asked beside its plan; see :class:`treadle.Executor`."""
 
     initializer: Callable[..., object] | None = None
@@ -41,8 +38,7 @@ class Settings:
     native_threads: int | None = None
 
 
-@dataclass(frozen=True)
-class WorkerStats:
+class WorkerStats(NamedTuple):
     """One worker: its number, process or thread id, state (starting, idle, busy, absent, overdue), finished tasks, restarts of its place, and the
     seconds for which its task has run."""
 
@@ -54,8 +50,7 @@ class WorkerStats:
     running_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class Stats:
+class Stats(NamedTuple):
     """A pool at an instant. Counts are tasks since the pool's start; ``running`` and ``queued`` are now."""
 
     plan: Plan
@@ -70,7 +65,7 @@ class Stats:
     queued: int = 0
     worker_deaths: int = 0
     payload_bytes: int = 0
-    workers: tuple[WorkerStats, ...] = field(default_factory=tuple)
+    workers: tuple[WorkerStats, ...] = ()
 
 
 class Strategy(abc.ABC):
