@@ -33,12 +33,12 @@ def test_the_import_loads_nothing_heavy() -> None:
 
 
 def test_a_worker_loads_no_pool_machinery() -> None:
-    code = (
-        "import sys\n"
-        "import treadle._worker.zygote, treadle._worker.main\n"
-        "print(*sys.modules)"
-    )
+    code = "import sys\nimport treadle._worker.zygote, treadle._worker.main\nprint(*sys.modules)"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert not set(found.stdout.split()) & {"multiprocessing", "concurrent.futures.process", "asyncio"}
+    assert not set(found.stdout.split()) & {
+        "multiprocessing",
+        "concurrent.futures.process",
+        "asyncio",
+    }

@@ -33,6 +33,9 @@ const SLOTS: u32 = 2048;
 /// Bytes of a worker's result ring.
 const RING_BYTES: u32 = 128 * 1024;
 
+/// Numbers every start of a worker, in all pools of this process: the supervisor knows workers by it.
+static NEXT_TAG: AtomicU64 = AtomicU64::new(1);
+
 /// How a pool is built.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -225,7 +228,6 @@ pub struct ProcessPool {
     pub(super) collector_in_wait: AtomicBool,
     pub(super) unfinished: AtomicUsize,
     pub(super) notes: Mutex<Vec<(u32, Bytes)>>,
-    next_tag: AtomicU64,
     process: u32,
     this: Weak<ProcessPool>,
 }
@@ -288,7 +290,6 @@ impl ProcessPool {
             collector_in_wait: AtomicBool::new(false),
             unfinished: AtomicUsize::new(0),
             notes: Mutex::default(),
-            next_tag: AtomicU64::new(1),
             process: std::process::id(),
             this: this.clone(),
         });
@@ -480,7 +481,7 @@ impl ProcessPool {
 
     /// Starts a worker in this place.
     pub(super) fn start_worker(&self, worker: u32) {
-        let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
+        let tag = NEXT_TAG.fetch_add(1, Ordering::Relaxed);
         match self.spawn_request(worker, tag) {
             Ok(request) => self.supervisor.order(Order::Spawn(tag, request)),
             Err(error) => {
