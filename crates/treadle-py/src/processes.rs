@@ -209,7 +209,7 @@ impl ProcessPool {
 
     /// Submits `function(*arguments, **keywords)`.
     #[pyo3(signature = (function, arguments, keywords, timeout, retries))]
-    fn submit<'py>(
+    pub(crate) fn submit<'py>(
         &self,
         py: Python<'py>,
         function: &Bound<'py, PyAny>,

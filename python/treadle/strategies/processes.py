@@ -89,6 +89,9 @@ class Processes(Strategy):
         )
         return future
 
+    def native(self) -> tuple[Any, Callable[[int, bool], object] | None]:
+        return self._pool, None
+
     def submit_chunk(
         self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions
     ) -> Future:

@@ -47,19 +47,18 @@ class Threads(Strategy):
         if entered is None:
             if self._room is not None:
                 self._room.release()
-            raise self._crew.broken or errors.PoolShutDown(
-                "cannot schedule new futures after shutdown"
-            )
+            raise self._crew.why_closed()
         future: Future
         future, idle = entered
-        future._strategy = self
         if self._room is not None:
             future.add_done_callback(self._give_room)
-        if idle == 0:
-            self._crew.grow()
-        if options.timeout is not None:
-            self._crew.watch_deadlines()
+        self._crew.after_submit(idle, options.timeout is not None)
         return future
+
+    def native(self) -> tuple[Any, Callable[[int, bool], object] | None]:
+        if self._room is not None:
+            return self.submit, None
+        return self._pool, self._crew.after_submit
 
     def _give_room(self, _: object) -> None:
         assert self._room is not None
@@ -145,6 +144,19 @@ class _Crew:
     def members(self) -> list[threading.Thread]:
         with self._lock:
             return [thread for thread in self._threads if thread.is_alive()]
+
+    def why_closed(self) -> errors.TreadleError:
+        """The error of a call that came too late."""
+        return self.broken or errors.PoolShutDown("cannot schedule new futures after shutdown")
+
+    def after_submit(self, idle: int, timed: bool) -> None:
+        """What a submitted call may ask for: one more thread, a look at its deadline; -1 means that it came too late."""
+        if idle < 0:
+            raise self.why_closed()
+        if idle == 0:
+            self.grow()
+        if timed:
+            self.watch_deadlines()
 
     def grow(self) -> None:
         """Starts one more thread, unless there are as many as planned."""
