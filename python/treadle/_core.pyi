@@ -44,6 +44,7 @@ class ProcessPool:
         preparation: list[bytes],
         worker_fields: list[bytes],
         initializer: bytes | None,
+        inherited: list[int],
         payload_limit: int,
         max_pending: int | None,
     ) -> ProcessPool: ...

@@ -13,7 +13,9 @@ The plan decides only which strategy stands in the middle; what callers see is t
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -353,7 +355,22 @@ def _process_cpu_count() -> int | None:
     return count()
 
 
-class ThreadPoolExecutor(Executor):
+_pools_of_threads = itertools.count()
+
+
+class _DropIn(Executor):
+    """What programs read of the standard library's executors although it is private there."""
+
+    @property
+    def _max_workers(self) -> int:
+        return self._plan.concurrency
+
+    @property
+    def _broken(self) -> str | bool:
+        return self._strategy.broken() or False
+
+
+class ThreadPoolExecutor(_DropIn):
     """``concurrent.futures.ThreadPoolExecutor`` with treadle's engine; same arguments, same order."""
 
     def __init__(
@@ -368,11 +385,18 @@ class ThreadPoolExecutor(Executor):
             max_workers = min(32, (_process_cpu_count() or 1) + 4)
         if max_workers <= 0:
             raise PlanError("max_workers must be greater than 0")
-        options.setdefault("name", thread_name_prefix)
+        # The standard library's default name, which logs and debuggers show.
+        prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_pools_of_threads)}"
+        options.setdefault("name", prefix)
         super().__init__(threads=max_workers, initializer=initializer, initargs=initargs, **options)
 
+    @property
+    def _threads(self) -> set[threading.Thread]:
+        strategy: Any = self._strategy
+        return set(strategy.threads())
 
-class ProcessPoolExecutor(Executor):
+
+class ProcessPoolExecutor(_DropIn):
     """``concurrent.futures.ProcessPoolExecutor`` with treadle's engine; same arguments, same order."""
 
     def __init__(

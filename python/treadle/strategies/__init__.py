@@ -113,6 +113,10 @@ class Strategy(abc.ABC):
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Takes no more calls; see :meth:`treadle.Executor.shutdown`."""
 
+    def broken(self) -> str:
+        """Why the pool can run nothing any more; empty while it can."""
+        return ""
+
     @abc.abstractmethod
     def stats(self) -> Stats:
         """The meters now."""

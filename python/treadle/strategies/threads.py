@@ -84,6 +84,13 @@ class Threads(Strategy):
         if wait:
             self._crew.join()
 
+    def broken(self) -> str:
+        return str(self._crew.broken or "")
+
+    def threads(self) -> list[threading.Thread]:
+        """The threads that live now."""
+        return self._crew.members()
+
     def stats(self) -> Stats:
         submitted, done, retried, timed_out, waiting = self._pool.counts()
         running = dict(self._pool.running())
@@ -139,7 +146,7 @@ class _Crew:
         self._clock: threading.Thread | None = None
         self._tick = threading.Event()
         self.closed = threading.Event()
-        self.broken: errors.PoolBroken | None = None
+        self.broken: errors.TreadleError | None = None
 
     def members(self) -> list[threading.Thread]:
         with self._lock:
@@ -204,7 +211,8 @@ class _Crew:
         logging.getLogger("concurrent.futures").critical(
             "Exception in initializer:", exc_info=error
         )
-        broken = _thread_pool_broken(
+        kind = errors.as_standard(errors.PoolBroken, "thread", "BrokenThreadPool")
+        broken = kind(
             f"the initializer raised {type(error).__name__}: {error}; the thread pool is not usable anymore"
         )
         broken.__cause__ = error
@@ -246,12 +254,3 @@ class _Crew:
         for thread in self.members():
             if thread is not threading.current_thread() and thread.ident not in overdue:
                 thread.join()
-
-
-def _thread_pool_broken(message: str) -> errors.PoolBroken:
-    from concurrent.futures.thread import BrokenThreadPool
-
-    class ThreadPoolBroken(errors.PoolBroken, BrokenThreadPool):
-        """The initializer of a pool of threads failed."""
-
-    return ThreadPoolBroken(message)

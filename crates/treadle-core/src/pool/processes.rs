@@ -43,7 +43,7 @@ thread_local! {
 }
 
 /// How a pool is built.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Settings {
     /// How many workers.
     pub workers: u32,
@@ -53,6 +53,8 @@ pub struct Settings {
     pub worker_fields: Vec<Vec<u8>>,
     /// The pickled initializer and its arguments.
     pub initializer: Option<Vec<u8>>,
+    /// Descriptors that the initializer's arguments stand for; each worker gets copies of them.
+    pub inherited: Vec<OwnedFd>,
     /// Most bytes of payloads that may lie in the parent's arena; `submit` waits beyond it.
     pub arena_limit: u64,
     /// Most unfinished tasks; `submit` waits beyond it.
@@ -529,12 +531,15 @@ impl ProcessPool {
                 .map_err(SubmitError::Supervisor)
         };
         let dump = dump.map_err(SubmitError::Supervisor)?;
-        let descriptors = vec![
+        let mut descriptors = vec![
             copy(self.board.fd())?,
             copy(lock(&self.arena).fd())?,
             copy(theirs.fd())?,
             copy(dump.as_fd())?,
         ];
+        for inherited in &self.settings.inherited {
+            descriptors.push(copy(inherited.as_fd())?);
+        }
         let arena = PeerArena::open(copy(theirs.fd())?)?;
         let initializer = {
             let mut state = lock(&self.state);
