@@ -60,7 +60,11 @@ struct Face {
     condition: Option<Py<PyAny>>,
     waiters: Option<Py<PyList>>,
     callbacks: Option<Py<PyList>>,
+    /// The callbacks were taken: one that comes now runs at once.
+    called_back: bool,
     outcome: Option<LocalOutcome>,
+    /// Called with the future when it has ended, before the callbacks: how asyncio hears of it without a condition variable.
+    listener: Option<Py<PyAny>>,
 }
 
 /// The native half of a future.
@@ -70,7 +74,6 @@ pub(crate) struct FutureBase {
     face: Mutex<Face>,
     /// The completion was announced to waiters (or there was nobody to announce it to).
     announced: AtomicBool,
-    called_back: AtomicBool,
 }
 
 /// The class `treadle.Future`, told to this module by the package.
@@ -216,7 +219,16 @@ impl FutureBase {
         if this.announced.load(Ordering::Acquire) {
             return Ok(());
         }
-        let condition = FutureBase::condition(slf)?;
+        let condition = this
+            .face()
+            .condition
+            .as_ref()
+            .map(|condition| condition.clone_ref(py));
+        let Some(condition) = condition.map(|condition| condition.into_bound(py)) else {
+            // Only a listener: nobody waits on a condition that was never made.
+            this.announced.store(true, Ordering::Release);
+            return Ok(());
+        };
         condition.call_method0(intern!(py, "acquire"))?;
         let told = (|| {
             if this.announced.swap(true, Ordering::AcqRel) {
@@ -243,18 +255,19 @@ impl FutureBase {
     pub(crate) fn complete(slf: &Bound<'_, Self>) -> PyResult<()> {
         FutureBase::announce(slf)?;
         let py = slf.py();
-        if slf.get().called_back.swap(true, Ordering::AcqRel) {
-            return Ok(());
+        let (listener, callbacks) = {
+            let mut face = slf.get().face();
+            face.called_back = true;
+            (face.listener.take(), face.callbacks.take())
+        };
+        if let Some(listener) = listener {
+            listener.call1(py, (slf,))?;
         }
-        let callbacks = slf
-            .get()
-            .face()
-            .callbacks
-            .as_ref()
-            .map(|list| list.clone_ref(py));
-        if callbacks.is_some() {
-            // The standard library's own loop, with its own report of a callback that raises.
-            slf.call_method0(intern!(py, "_invoke_callbacks"))?;
+        if let Some(callbacks) = callbacks {
+            let run = pickling::payload(py, "run_callback")?;
+            for callback in callbacks.bind(py).iter() {
+                run.call1((slf, callback))?;
+            }
         }
         Ok(())
     }
@@ -277,12 +290,16 @@ impl FutureBase {
 
     fn after_local(slf: &Bound<'_, Self>, local: &Local, marks: Marks) -> PyResult<()> {
         if marks.observed {
-            FutureBase::complete(slf)?;
+            FutureBase::announce(slf)?;
         } else {
             slf.get().announced.store(true, Ordering::Release);
         }
+        // Sleepers first: a callback may take its time.
         if marks.waited {
             local.parking.wake_all();
+        }
+        if marks.observed {
+            FutureBase::complete(slf)?;
         }
         Ok(())
     }
@@ -462,7 +479,6 @@ impl FutureBase {
             source: OnceLock::new(),
             face: Mutex::default(),
             announced: AtomicBool::new(false),
-            called_back: AtomicBool::new(false),
         }
     }
 
@@ -558,18 +574,22 @@ impl FutureBase {
     fn add_done_callback(slf: &Bound<'_, Self>, callback: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let condition = FutureBase::condition(slf)?;
-        condition.call_method0(intern!(py, "acquire"))?;
-        let added = (|| {
-            if this.settled() || this.announced.load(Ordering::Acquire) {
-                return Ok(false);
-            }
-            FutureBase::list(slf, |face| &mut face.callbacks)?.append(&callback)?;
-            Ok::<_, PyErr>(true)
-        })();
-        condition.call_method0(intern!(py, "release"))?;
-        if !added? {
+        let fresh = PyList::empty(py).unbind();
+        let list = {
+            let mut face = this.face();
+            (!face.called_back).then(|| face.callbacks.get_or_insert(fresh).clone_ref(py))
+        };
+        let Some(list) = list else {
             pickling::payload(py, "run_callback")?.call1((slf, callback))?;
+            return Ok(());
+        };
+        list.bind(py).append(callback)?;
+        if !this.observed() {
+            FutureBase::observe(slf);
+        }
+        if this.announced.load(Ordering::Acquire) {
+            // It ended before anybody observed it, or it was completed while the callback was being entered.
+            FutureBase::complete(slf)?;
         }
         Ok(())
     }
@@ -695,6 +715,27 @@ impl FutureBase {
         FutureBase::finish_local(slf, Err(error))
     }
 
+    /// Has `listener(future)` called once when the call has ended; false, and not called, when it has ended already.
+    fn _listen(slf: &Bound<'_, Self>, listener: Py<PyAny>) -> bool {
+        let this = slf.get();
+        this.face().listener = Some(listener);
+        FutureBase::observe(slf);
+        if matches!(this.phase(), Phase::Finished | Phase::Cancelled)
+            && this.face().listener.take().is_some()
+        {
+            return false;
+        }
+        true
+    }
+
+    /// The outcome of an ended call: `(result, None)`, `(None, exception)`, or `None` when it was cancelled.
+    fn _ended(&self, py: Python<'_>) -> PyResult<Option<(Option<Py<PyAny>>, Option<Py<PyAny>>)>> {
+        Ok(self.outcome(py)?.map(|outcome| match outcome {
+            Ok(value) => (Some(value), None),
+            Err(error) => (None, Some(error)),
+        }))
+    }
+
     /// Announces the end of an observed future and runs its callbacks. Called by the collector.
     fn _complete(slf: &Bound<'_, Self>) -> PyResult<()> {
         FutureBase::complete(slf)
@@ -723,6 +764,9 @@ impl FutureBase {
         }
         if let Some(callbacks) = &face.callbacks {
             visit.call(callbacks)?;
+        }
+        if let Some(listener) = &face.listener {
+            visit.call(listener)?;
         }
         match &face.outcome {
             Some(Ok(value) | Err(value)) => visit.call(value),

@@ -397,6 +397,7 @@ impl ProcessPool {
             None
         };
         let published = position.is_some();
+        let first_waiting = !published && state.backlog.is_empty();
         if !published {
             state.backlog.push_back(id);
         }
@@ -415,7 +416,7 @@ impl ProcessPool {
             }
         } else if published {
             self.board.wake_for_work();
-        } else {
+        } else if first_waiting {
             self.wake_collector();
         }
         if look {
@@ -817,12 +818,13 @@ impl ProcessPool {
     /// Marks a future observed: its end is announced from now on. Returns the phase at that moment.
     pub fn observe(&self, cell: &Cell<Outcome>) -> Phase {
         // Counted first: the collector must not sleep between the mark and the count.
-        self.observed.fetch_add(1, Ordering::SeqCst);
+        let others = self.observed.fetch_add(1, Ordering::SeqCst);
         let already = cell.observed();
         let phase = cell.mark_observed();
         if already || matches!(phase, Phase::Finished | Phase::Cancelled) {
             self.observed.fetch_sub(1, Ordering::SeqCst);
-        } else {
+        } else if others == 0 {
+            // With others, the collector is listening to every commit as it is.
             self.wake_collector();
         }
         phase
