@@ -66,12 +66,14 @@ def reason(error: Exception) -> str:
 def run(workload: Workload, workers: int, repetitions: int, chance: random.Random) -> Outcome:
     """Opens and warms every contender, then takes `repetitions` samples of each, interleaved."""
     outcome = Outcome(workload)
-    with ExitStack() as stack:
-        ready: dict[str, Sample] = {}
+    stacks: dict[str, ExitStack] = {}
+    ready: dict[str, Sample] = {}
+    try:
         for name in workload.contenders:
+            stacks[name] = ExitStack()
             try:
                 with watchdog():
-                    ready[name] = stack.enter_context(workload.open(name, workers))
+                    ready[name] = stacks[name].enter_context(workload.open(name, workers))
             except Exception as error:
                 outcome.absent[name] = reason(error)
         for _repetition in range(repetitions):
@@ -84,4 +86,12 @@ def run(workload: Workload, workers: int, repetitions: int, chance: random.Rando
                     del ready[name]
                     outcome.samples.pop(name, None)
                     outcome.absent[name] = reason(error)
+    finally:
+        for name, stack in stacks.items():
+            try:
+                with watchdog():
+                    stack.close()
+            except Exception as error:
+                outcome.samples.pop(name, None)
+                outcome.absent[name] = f"did not close: {reason(error)}"
     return outcome

@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from treadle import errors
 from treadle.errors import (
+    MeasureError,
     PayloadError,
+    PayloadMemoryError,
     PlanError,
     PoolBroken,
     PoolShutDown,
     RecordError,
+    RemoteTraceback,
     TaskInterrupted,
     TaskTimeout,
     TreadleError,
@@ -45,7 +48,9 @@ __all__ = [
     "Comparison",
     "Executor",
     "Future",
+    "MeasureError",
     "PayloadError",
+    "PayloadMemoryError",
     "Plan",
     "PlanError",
     "PoolBroken",
@@ -53,6 +58,7 @@ __all__ = [
     "ProcessPoolExecutor",
     "Profile",
     "RecordError",
+    "RemoteTraceback",
     "TaskInterrupted",
     "TaskTimeout",
     "ThreadPoolExecutor",

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NoReturn
 
 from treadle.errors import PlanError
 
 __all__ = ["Plan"]
 
 _SIZES = ("threads", "processes", "coroutines", "interpreters")
+_WAYS = (*_SIZES, "dask", "ray")
+_COMBINATIONS = (
+    frozenset(),
+    *(frozenset((name,)) for name in _WAYS),
+    frozenset(("processes", "threads")),
+    frozenset(("processes", "coroutines")),
+)
 
 
-@dataclass(frozen=True)
+# Written out rather than a dataclass: importing dataclasses would cost as much as the rest of the package.
 class Plan:
-    """How tasks are run. ``Plan()`` is serial: each call runs in the thread that submits it.
+    """How tasks are run; immutable. ``Plan()`` is serial: each call runs in the thread that submits it.
 
     Args:
         threads: threads in this process; with ``processes``, threads in each of them.
@@ -30,41 +36,71 @@ class Plan:
         PlanError: for a size below 1 or a combination that does not exist.
     """
 
-    threads: int | None = None
-    processes: int | None = None
-    coroutines: int | None = None
-    interpreters: int | None = None
-    dask: str | None = None
-    ray: str | None = None
-    chunk: int | None = None
+    __slots__ = ("chunk", "coroutines", "dask", "interpreters", "processes", "ray", "threads")
 
-    def __post_init__(self) -> None:
-        for name in (*_SIZES, "chunk"):
-            size = getattr(self, name)
-            if size is None:
-                continue
-            if isinstance(size, bool) or not hasattr(size, "__index__"):
-                raise PlanError(f"{name} must be a whole number, not {size!r}")
-            if size < 1:
-                raise PlanError(f"{name} must be at least 1, not {size}")
-            object.__setattr__(self, name, int(size))
-        used = [name for name in (*_SIZES, "dask", "ray") if getattr(self, name) is not None]
-        allowed = [
-            set(),
-            *({name} for name in (*_SIZES, "dask", "ray")),
-            {"processes", "threads"},
-            {"processes", "coroutines"},
-        ]
-        if set(used) not in allowed:
+    threads: int | None
+    processes: int | None
+    coroutines: int | None
+    interpreters: int | None
+    dask: str | None
+    ray: str | None
+    chunk: int | None
+
+    def __init__(
+        self,
+        threads: int | None = None,
+        processes: int | None = None,
+        coroutines: int | None = None,
+        interpreters: int | None = None,
+        dask: str | None = None,
+        ray: str | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        sizes = {
+            "threads": threads,
+            "processes": processes,
+            "coroutines": coroutines,
+            "interpreters": interpreters,
+            "chunk": chunk,
+        }
+        for name, size in sizes.items():
+            object.__setattr__(self, name, _size(name, size))
+        for name, address in (("dask", dask), ("ray", ray)):
+            if address is not None and not isinstance(address, str):
+                raise PlanError(f"{name} must be an address as text, not {address!r}")
+            object.__setattr__(self, name, address)
+        used = [name for name in _WAYS if getattr(self, name) is not None]
+        if frozenset(used) not in _COMBINATIONS:
             raise PlanError(
                 f"there is no plan of {' and '.join(used)} together\n\n"
                 "hint: the hybrids are processes with threads, and processes with coroutines"
             )
 
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a plan cannot be changed; make another: Plan({name}=…)")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("a plan cannot be changed")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self.to_mapping() == other.to_mapping()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.to_mapping().items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Plan.from_mapping, (self.to_mapping(),)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name}={value!r}" for name, value in self.to_mapping().items())
+        return f"Plan({inside})"
+
     @property
     def strategy(self) -> str:
         """The strategy's name: serial, threads, processes, coroutines, interpreters, hybrid, dask or ray."""
-        used = [name for name in (*_SIZES, "dask", "ray") if getattr(self, name) is not None]
+        used = [name for name in _WAYS if getattr(self, name) is not None]
         if not used:
             return "serial"
         return used[0] if len(used) == 1 else "hybrid"
@@ -84,22 +120,28 @@ class Plan:
         Raises:
             PlanError: for a name that no plan has.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(mapping) - known)
+        unknown = sorted(set(mapping) - {*_WAYS, "chunk"})
         if unknown:
             raise PlanError(
-                f"a plan has no {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+                f"a plan has no {', '.join(unknown)}; it has {', '.join((*_WAYS, 'chunk'))}"
             )
         return cls(**mapping)
 
     def to_mapping(self) -> dict[str, int | str]:
         """The plan as a table without what is not set."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) is not None
-        }
+        values = ((name, getattr(self, name)) for name in (*_WAYS, "chunk"))
+        return {name: value for name, value in values if value is not None}
 
     def __str__(self) -> str:
         inside = ", ".join(f"{name}={value!r}" for name, value in self.to_mapping().items())
         return inside or "serial"
+
+
+def _size(name: str, size: Any) -> int | None:
+    if size is None:
+        return None
+    if isinstance(size, bool) or not hasattr(size, "__index__"):
+        raise PlanError(f"{name} must be a whole number, not {size!r}")
+    if size < 1:
+        raise PlanError(f"{name} must be at least 1, not {size}")
+    return int(size)

@@ -29,6 +29,22 @@ def die(x):
     if x == 7:
         os._exit(9)
 
+def die_once(x):
+    if x == 777:
+        os._exit(9)
+
+def add(left, right):
+    return left + right
+
+def echo_type(x):
+    return type(x).__name__
+
+def some_locked():
+    return [threading.Lock() if number in (4, 9) else number for number in range(20)]
+
+def pairs():
+    return [(number, 1) for number in range(40)]
+
 def hang(x):
     if x == 3:
         print(x, file=sys.stderr, flush=True)
@@ -215,6 +231,39 @@ def test_a_lost_worker_is_counted_and_the_rest_goes_on(laboratory: Any) -> None:
     assert found["errors"] == 1
     assert found["count"] == 10
     assert found["first_error"]["index"] == 7
+
+
+def test_short_tasks_go_in_chunks_and_a_loss_is_still_told_by_input(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:die_once", "range:1000")
+    laboratory.ask("plan", plan={"processes": 2})
+    found = laboratory.ask("block", first=0, count=200, seconds=60.0)
+    assert (found["count"], found["errors"]) == (200, 0)
+    found = laboratory.ask("block", first=200, count=800, seconds=60.0)
+    assert (found["count"], found["errors"], found["lost_workers"]) == (800, 1, 1)
+    assert found["first_error"]["index"] == 777
+    found = laboratory.ask("block", first=0, count=200, seconds=60.0)
+    assert (found["count"], found["errors"]) == (200, 0)
+
+
+@pytest.mark.parametrize("plan", [{"processes": 2}, {"processes": 2, "chunk": 5}], ids=str)
+def test_an_argument_that_cannot_travel_is_an_error_of_its_own(
+    plan: dict[str, int], laboratory: Any
+) -> None:
+    laboratory.load("jobs_at_hand:echo_type", "jobs_at_hand:some_locked")
+    laboratory.ask("plan", plan=plan)
+    for _ in range(2):
+        found = laboratory.ask("block", first=0, count=20, seconds=60.0)
+        assert (found["count"], found["errors"], found["lost_workers"]) == (20, 2, 0), found
+        assert found["first_error"]["index"] == 4
+
+
+def test_star_spreads_tuples_under_every_plan(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:add", "jobs_at_hand:pairs", star=True)
+    for plan in ({}, {"threads": 2}, {"processes": 2}):
+        laboratory.ask("plan", plan=plan)
+        for _ in range(2):
+            found = laboratory.ask("block", first=0, count=40, seconds=60.0)
+            assert (found["count"], found["errors"]) == (40, 0), plan
 
 
 def test_a_result_that_cannot_travel_is_an_error_in_processes(laboratory: Any) -> None:

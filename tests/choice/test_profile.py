@@ -132,7 +132,8 @@ def test_two_threads_do_not_speed_up_what_holds_the_lock(
     assert pilot["threads"] == 2
     low, high = pilot["interval"]
     assert low <= pilot["speedup"] <= high
-    assert pilot["speedup"] < 1.25
+    # Two cores would give 2; on a crowded machine two threads win a little CPU from the others.
+    assert pilot["speedup"] < 1.6
 
 
 def test_errors_are_counted_and_the_first_is_told(profile: Callable[..., dict[str, Any]]) -> None:

@@ -182,35 +182,85 @@ fn a_crash_names_its_input() {
     }
 }
 
-#[test]
-fn a_hang_is_bounded_and_names_its_input() {
-    // The clock jumps once the sample runs, so that the test takes no time.
-    struct Jumper<'a>(&'a Cell<f64>);
-    impl Observer for Jumper<'_> {
-        fn progress(&mut self, progress: &Progress) {
-            if matches!(progress, Progress::Profiling { .. }) {
-                self.0.set(10.0);
-            }
-        }
+/// Jumps a clock forward at every look once something happens, so that hangs take the test little time; the jump is small
+/// against every deadline, so that the process has looks enough to come to its hang.
+struct Jumper<'a, F: Fn(&Progress) -> bool> {
+    step: &'a Cell<f64>,
+    when: F,
+}
+
+impl<F: Fn(&Progress) -> bool> Observer for Jumper<'_, F> {
+    fn progress(&mut self, progress: &Progress) {
+        self.step.set(if (self.when)(progress) { 0.1 } else { 0.0 });
     }
+}
+
+fn run_jumping(
+    request: &Request,
+    when: impl Fn(&Progress) -> bool,
+) -> Result<Comparison, ChoiceError> {
     let (now, step) = (Cell::new(0.0), Cell::new(0.0));
     let clock = || {
         now.set(now.get() + step.get());
         now.get()
     };
-    let error = compare(
-        &request("hang"),
-        &mut Jumper(&step),
+    let mut observer = Jumper { step: &step, when };
+    compare(
+        request,
+        &mut observer,
         Surroundings {
             clock: &clock,
             interrupted: &calm,
         },
     )
+}
+
+#[test]
+fn a_hang_is_bounded_and_names_its_input() {
+    let error = run_jumping(&request("hang"), |progress| {
+        matches!(progress, Progress::Profiling { .. })
+    })
     .unwrap_err();
     assert_eq!(error.exit_code(), 4);
     let text = error.to_string();
-    assert!(text.contains("did not return within"), "{text}");
+    assert!(text.contains("input 7 did not return within"), "{text}");
     assert!(error.hint().unwrap().contains("--budget"));
+}
+
+#[test]
+fn an_input_that_ends_or_stops_any_plan_is_the_functions_failure() {
+    let error = run(&request("rare-exit")).unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    let text = error.to_string();
+    assert!(
+        text.contains("input 437 ended")
+            && text.contains("exit code 7")
+            && text.contains("threads=2"),
+        "{text}"
+    );
+    let threads = |progress: &Progress| matches!(progress, Progress::Racing { plan, .. } if plan.threads.is_some());
+    let mut patient = request("rare-hang");
+    patient.budget_s = 1e4;
+    let text = run_jumping(&patient, threads).unwrap_err().to_string();
+    assert!(
+        text.contains("input 437 did not return") && text.contains("again serially"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_input_that_stops_only_one_plan_is_that_plans_failure() {
+    let threads = |progress: &Progress| matches!(progress, Progress::Racing { plan, .. } if plan.threads.is_some());
+    let mut patient = request("deadlock");
+    patient.budget_s = 1e4;
+    let comparison = run_jumping(&patient, threads).unwrap();
+    let (outcome, reason) = outcome(&comparison, Plan::threads(2));
+    assert_eq!(outcome, Outcome::Infeasible);
+    assert!(
+        reason.contains("did not answer") && reason.contains("437"),
+        "{reason}"
+    );
+    assert_eq!(comparison.decision.plan, Some(Plan::processes(2)));
 }
 
 #[test]

@@ -78,6 +78,17 @@ def block(
     """The reply to ``block``: as many tasks as the script's speed gives in the time that was asked."""
     if script == "lost" and "processes" in plan:
         os._exit(9)
+    if script == "rare-exit" and "threads" in plan:
+        position(437)
+        os._exit(7)
+    if script == "rare-hang" and (
+        "threads" in plan or (request["count"], request["first"]) == (1, 437)
+    ):
+        position(437)
+        signal.pause()
+    if script == "deadlock" and "threads" in plan:
+        position(437)
+        signal.pause()
     strategy = next(iter(plan), "serial")
     wall = 0.05 if script == "wait" else 0.001
     speed = RATES.get(script, RATES["cpu"]).get(strategy, 1.0) / wall

@@ -39,12 +39,18 @@ def _take_streams() -> tuple[TextIO, int]:
             except OSError:
                 pass
 
-    os.register_at_fork(after_in_child=forget)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget)
     return open(requests, encoding="utf-8", closefd=False), replies
 
 
 def _end_when_unheard(replies: int) -> None:
-    """Starts the watch: the other end of `replies` closed (its process died) ends this process's group."""
+    """Starts the watch: the other end of `replies` closed (its process died) ends this process's group.
+
+    Where there is no ``poll`` (Windows), the starter's own watch over its children has to do.
+    """
+    if not hasattr(select, "poll"):
+        return
 
     def watch() -> None:
         poll = select.poll()
@@ -57,7 +63,7 @@ def _end_when_unheard(replies: int) -> None:
 
 def end_group() -> None:
     """Kills this process and, if it leads its group, everything in it."""
-    if os.getpgrp() == os.getpid():
+    if hasattr(os, "getpgrp") and os.getpgrp() == os.getpid():
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(1)
 

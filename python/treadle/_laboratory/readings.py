@@ -116,7 +116,7 @@ def operating_system_threads() -> int | None:
 def tree() -> list[int]:
     """This process, all below it, and all in its process group if it leads one; zombies left out."""
     own = os.getpid()
-    leads = os.getpgrp() == own
+    leads = hasattr(os, "getpgrp") and os.getpgrp() == own
     children: dict[int, list[int]] = {}
     members = {own}
     try:

@@ -10,8 +10,7 @@ import abc
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from treadle.future import Future
 from treadle.plan import Plan
@@ -19,16 +18,14 @@ from treadle.plan import Plan
 __all__ = ["Settings", "Stats", "Strategy", "TaskOptions", "WorkerStats", "make"]
 
 
-@dataclass(frozen=True)
-class TaskOptions:
+class TaskOptions(NamedTuple):
     """What may be asked of one task: seconds it may run, and how often it is run again."""
 
     timeout: float | None = None
     retries: int = 0
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What an executor was asked beside its plan; see :class:`treadle.Executor`."""
 
     initializer: Callable[..., object] | None = None
@@ -41,8 +38,7 @@ class Settings:
     native_threads: int | None = None
 
 
-@dataclass(frozen=True)
-class WorkerStats:
+class WorkerStats(NamedTuple):
     """One worker: its number, process or thread id, state (starting, idle, busy, absent, overdue), finished tasks, restarts of its place, and the
     seconds for which its task has run."""
 
@@ -54,8 +50,7 @@ class WorkerStats:
     running_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class Stats:
+class Stats(NamedTuple):
     """A pool at an instant. Counts are tasks since the pool's start; ``running`` and ``queued`` are now."""
 
     plan: Plan
@@ -70,7 +65,7 @@ class Stats:
     queued: int = 0
     worker_deaths: int = 0
     payload_bytes: int = 0
-    workers: tuple[WorkerStats, ...] = field(default_factory=tuple)
+    workers: tuple[WorkerStats, ...] = ()
 
 
 class Strategy(abc.ABC):
@@ -95,6 +90,14 @@ class Strategy(abc.ABC):
     ) -> Future:
         """Schedules one call."""
 
+    def native(self) -> tuple[Any, Callable[[int, bool], object] | None]:
+        """Where the engine's ``submit`` sends calls: a pool of ``_core``, or :meth:`submit` of this strategy.
+
+        The second, for a pool of threads, is called with the number of idle threads (-1 when the pool is closed) and
+        whether the call has a timeout, after a call that found none idle.
+        """
+        return self.submit, None
+
     def submit_chunk(
         self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions
     ) -> Future:
@@ -109,6 +112,10 @@ class Strategy(abc.ABC):
     @abc.abstractmethod
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Takes no more calls; see :meth:`treadle.Executor.shutdown`."""
+
+    def broken(self) -> str:
+        """Why the pool can run nothing any more; empty while it can."""
+        return ""
 
     @abc.abstractmethod
     def stats(self) -> Stats:
@@ -140,6 +147,11 @@ class Strategy(abc.ABC):
 
 
 _alive: weakref.WeakSet[Strategy] = weakref.WeakSet()
+
+
+def living() -> list[Strategy]:
+    """The strategies whose executors are in use."""
+    return list(_alive)
 
 
 def _finish_all() -> None:

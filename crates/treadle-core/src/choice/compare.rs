@@ -13,7 +13,7 @@ use super::decide::{self, Measured, Target};
 use super::driver;
 use super::error::ChoiceError;
 use super::field::Field;
-use super::laboratory::{Bench, CallError, Laboratory, Launch, Surroundings};
+use super::laboratory::{CallError, Laboratory, Launch, Surroundings};
 use super::model::{self, Prediction, Setting};
 use super::noise::{self, Level, Readings};
 use super::plan::{Plan, Strategy};
@@ -135,18 +135,8 @@ pub fn compare(
         ));
     }
     let before = Before::read();
-    let bench = Bench::new().map_err(|error| {
-        ChoiceError::usage(
-            format!(
-                "cannot make a folder for measuring in {}: {error}",
-                std::env::temp_dir().display()
-            ),
-            "set TMPDIR to a folder that can be written",
-        )
-    })?;
     let launch = Launch {
         command: request.command(),
-        folder: bench.folder().to_path_buf(),
     };
 
     observer.progress(&Progress::Loading);
@@ -248,6 +238,7 @@ pub fn compare(
             count: loaded.count,
             spec: loaded.spec,
             truncated: loaded.items_truncated,
+            star: request.star,
         },
         machine,
         profile,
@@ -268,6 +259,7 @@ pub fn compare(
             .iter()
             .map(|target: &Target| target.text.clone())
             .collect(),
+        profile_only: request.profile_only,
         decision,
     })
 }
@@ -475,7 +467,9 @@ pub(super) fn function_failure(error: CallError, during: &str, budget_s: f64) ->
         )
     };
     match error {
-        CallError::Died { how, input, stderr } => ChoiceError::Function {
+        CallError::Died {
+            how, input, stderr, ..
+        } => ChoiceError::Function {
             message: format!("{} ended the measuring process with {how}, during {during}", at(input)),
             hint: Some("a task must return or raise: os._exit, a crash in native code or a lack of memory takes its worker along".to_owned()),
             detail: some_text(stderr),

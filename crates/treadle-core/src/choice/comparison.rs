@@ -19,6 +19,8 @@ pub struct Items {
     pub spec: String,
     /// Whether there were more than the limit.
     pub truncated: bool,
+    /// Whether a tuple was passed as the list of arguments.
+    pub star: bool,
 }
 
 /// The machine and the interpreter.
@@ -193,20 +195,19 @@ pub struct Comparison {
     pub race: Option<RaceAccount>,
     /// The requirements.
     pub targets: Vec<String>,
+    /// Whether no race was asked for.
+    pub profile_only: bool,
     /// What was decided.
     pub decision: Decision,
 }
 
 impl Comparison {
-    /// 0 decided (or only profiled, as asked), 3 too noisy.
+    /// 0 decided (or only profiled, as asked), 3 nothing could be decided: too noisy, or no time to measure.
     pub fn exit_code(&self) -> i32 {
-        if self.decision.plan.is_none()
-            && self.machine.noise == "noisy"
-            && !self.machine.noise_ignored
-        {
-            3
-        } else {
+        if self.decision.plan.is_some() || self.profile_only {
             0
+        } else {
+            3
         }
     }
 }

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn async_functions_run_as_coroutines_only() {
+    fn async_functions_run_as_coroutines_and_on_loops_of_threads_and_processes() {
         let profile = Profile::from_sample(&sample(0.1, 0.0002));
         let mut setting = setting(2.0);
         setting.asynchronous = true;
@@ -84,9 +84,9 @@ mod tests {
             labels,
             [
                 "serial",
-                "coroutines=512",
-                "coroutines=128",
-                "coroutines=32"
+                "coroutines=1000",
+                "coroutines=192",
+                "coroutines=48"
             ]
         );
     }

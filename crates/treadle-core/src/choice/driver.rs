@@ -77,7 +77,7 @@ pub(super) fn race(
         .count()
         .max(1) as f64;
     let block_s = (budget_left / (count * BLOCKS_WANTED)).clamp(BLOCK_LEAST_S, BLOCK_S);
-    let least_block_s = (TASKS_IN_BLOCK * profile.wall_s).min(budget_left / (count * 5.0));
+    let least_block_s = (TASKS_IN_BLOCK * profile.own_s()).min(budget_left / (count * 5.0));
     // Serial blocks cannot be shorter than a task; four rounds must fit, or the warm-up is left out.
     let warm_up = count * block_s.max(least_block_s).max(profile.wall_s) * 4.0 <= budget_left;
     let entries: Vec<Entry> = field
@@ -121,22 +121,29 @@ pub(super) fn race(
                 let first = Random::new(seed ^ round as u64).below(usize::MAX) as u64
                     % setting_count(setting, profile);
                 let runner = &mut field.0[candidate];
+                let control = candidate == 0;
                 match block(
                     runner,
-                    candidate == 0,
+                    control,
                     first,
                     seconds,
                     profile,
                     request,
                     surroundings,
                 )? {
-                    Some(block) => {
+                    Run::Done(block) => {
                         if race.counting() {
                             runner.take(&block);
                         }
                         race.observe(candidate, block.count, block.wall_s, seconds);
                     }
-                    None => race.withdraw(candidate),
+                    Run::Left { suspect } => {
+                        race.withdraw(candidate);
+                        if let Some(input) = suspect {
+                            let label = runner.prediction.plan.label();
+                            confirm(&mut field.0[0], input, &label, request, surroundings)?;
+                        }
+                    }
                 }
             }
         }
@@ -219,7 +226,18 @@ fn open(
     }
 }
 
-/// Runs one block; `None` when a rival failed.
+/// What came of a block.
+enum Run {
+    /// It ran.
+    Done(Block),
+    /// The rival had to leave the race.
+    Left {
+        /// The input that may have ended or stopped it, and would do so under any plan.
+        suspect: Option<u64>,
+    },
+}
+
+/// Runs one block; a failure of a rival is its own, unless the function plainly ended the process itself.
 fn block(
     runner: &mut Runner,
     control: bool,
@@ -228,13 +246,13 @@ fn block(
     profile: &Profile,
     request: &Request,
     surroundings: Surroundings<'_>,
-) -> Result<Option<Block>, ChoiceError> {
+) -> Result<Run, ChoiceError> {
     let Some(laboratory) = runner.laboratory.as_mut() else {
-        return Ok(None);
+        return Ok(Run::Left { suspect: None });
     };
+    let plan = runner.prediction.plan;
     // What is in flight when the block's time is up: each worker's task, one after the other if they share one core.
-    let drain = 10.0 * profile.wall_max_s
-        + 2.0 * f64::from(runner.prediction.plan.workers()) * profile.cpu_s();
+    let drain = 10.0 * profile.wall_max_s + 2.0 * f64::from(plan.workers()) * profile.cpu_s();
     let timeout = seconds + drain.min(request.budget_s) + GRACE_S;
     let asked =
         json!({"do": "block", "first": first, "count": 1_000_000_000u64, "seconds": seconds});
@@ -242,15 +260,19 @@ fn block(
     let block = reply.and_then(|value| {
         Block::deserialize(&value).map_err(|error| CallError::Broken(error.to_string()))
     });
-    let failure = match block {
-        Ok(block) if block.lost_workers == 0 || control => return Ok(Some(block)),
-        Ok(block) => format!(
-            "a worker ended while it ran a task{}",
-            block.first_error.map_or_else(String::new, |error| format!(
-                " (input {}: {}: {})",
-                error.index, error.class, error.message
-            ))
-        ),
+    let within = plan.processes.is_none() && plan.interpreters.is_none();
+    let (failure, suspect) = match block {
+        Ok(block) if block.lost_workers == 0 || control => return Ok(Run::Done(block)),
+        Ok(block) => {
+            let input = block.first_error.as_ref().map(|error| error.index);
+            let words = block.first_error.map_or_else(String::new, |error| {
+                format!(
+                    " (input {}: {}: {})",
+                    error.index, error.class, error.message
+                )
+            });
+            (format!("a worker ended while it ran a task{words}"), input)
+        }
         Err(CallError::Interrupted) => return Err(ChoiceError::Interrupted),
         Err(error) if control => {
             return Err(function_failure(
@@ -259,11 +281,43 @@ fn block(
                 request.budget_s,
             ));
         }
-        Err(error) => rival_failure(error, "during the race"),
+        // An exit code is asked for, whatever the plan; a signal may come of tasks that share memory.
+        Err(error @ CallError::Died { exited: true, .. }) if within => {
+            let during = format!("the race, as {}", plan.label());
+            return Err(function_failure(error, &during, request.budget_s));
+        }
+        Err(error) => {
+            let input = match &error {
+                CallError::Late { input, .. } | CallError::Died { input, .. } => *input,
+                _ => None,
+            };
+            (rival_failure(error, "during the race"), input)
+        }
     };
     runner.laboratory = None;
     runner.failed = Some(failure);
-    Ok(None)
+    Ok(Run::Left { suspect })
+}
+
+/// Runs one input serially that a rival may have failed on: if it ends or stops this process too, the function fails.
+fn confirm(
+    control: &mut Runner,
+    input: u64,
+    rival: &str,
+    request: &Request,
+    surroundings: Surroundings<'_>,
+) -> Result<(), ChoiceError> {
+    let Some(laboratory) = control.laboratory.as_mut() else {
+        return Ok(());
+    };
+    let asked = json!({"do": "block", "first": input, "count": 1, "seconds": 0.0});
+    match laboratory.call(&asked, GRACE_S, surroundings, &mut |_| {}) {
+        Ok(_) | Err(CallError::Refused(_)) => Ok(()),
+        Err(error) => {
+            let during = format!("the race, as {rival} and again serially");
+            Err(function_failure(error, &during, request.budget_s))
+        }
+    }
 }
 
 /// Why a rival left, in words.

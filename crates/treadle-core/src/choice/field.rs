@@ -308,13 +308,16 @@ fn judge(
             format!("as fast within 5 %, but {label} is simpler"),
         )
     } else {
-        (
-            Outcome::Slower,
+        let steady = |one: &Measured| one.steady_per_s.unwrap_or(0.0);
+        let started = steady(&measured[index]) >= steady(fastest) * (1.0 - EQUIVALENT);
+        let (percent, name) = (wording::percent(behind), fastest.plan.label());
+        let why = if started {
             format!(
-                "{} slower than {}",
-                wording::percent(behind),
-                fastest.plan.label()
-            ),
-        )
+                "as fast as {name} once started, but its start makes this batch {percent} slower"
+            )
+        } else {
+            format!("{percent} slower than {name}")
+        };
+        (Outcome::Slower, why)
     }
 }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,8 +42,6 @@ pub struct Surroundings<'a> {
 pub struct Launch {
     /// The program and its arguments; the position file's path is added as the last one.
     pub command: Vec<String>,
-    /// Folder for position files; it must exist.
-    pub folder: PathBuf,
 }
 
 /// A request that the laboratory understood and refused.
@@ -69,6 +67,8 @@ pub enum CallError {
     Died {
         /// `exit code 3` or `signal 11 (SIGSEGV)`.
         how: String,
+        /// Whether it ended itself with an exit code, rather than by a signal.
+        exited: bool,
         /// The input that was running, if one was.
         input: Option<u64>,
         /// The end of its standard error.
@@ -99,7 +99,6 @@ pub struct Laboratory {
     pending: Vec<u8>,
     stderr_tail: Vec<u8>,
     position: File,
-    position_path: PathBuf,
     mark: String,
     exited: bool,
 }
@@ -110,18 +109,12 @@ impl Laboratory {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}-{number}", unique());
-        let position_path = launch.folder.join(format!("position-{mark}"));
-        let mut position = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&position_path)?;
-        position.write_all(&[0; 16])?;
+        let (position, position_path) = position_file(&mark)?;
         let (program, arguments) = launch
             .command
             .split_first()
             .ok_or_else(|| std::io::Error::new(ErrorKind::InvalidInput, "no command"))?;
-        let spawned = Command::new(program)
+        let mut child = Command::new(program)
             .args(arguments)
             .arg(&position_path)
             .env(MARK, &mark)
@@ -129,14 +122,7 @@ impl Laboratory {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn();
-        let mut child = match spawned {
-            Ok(child) => child,
-            Err(error) => {
-                let _ = std::fs::remove_file(&position_path);
-                return Err(error);
-            }
-        };
+            .spawn()?;
         let (Some(stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -150,7 +136,6 @@ impl Laboratory {
             pending: Vec::new(),
             stderr_tail: Vec::new(),
             position,
-            position_path,
             mark,
             exited: false,
         })
@@ -216,6 +201,7 @@ impl Laboratory {
                 }
                 return Err(CallError::Died {
                     how: describe(status),
+                    exited: status.code().is_some(),
                     input: self.input(),
                     stderr: self.stderr_text(),
                 });
@@ -352,7 +338,6 @@ impl Drop for Laboratory {
             }
             let _ = poll(&mut [], Some(&timespec(0.005)));
         }
-        let _ = std::fs::remove_file(&self.position_path);
     }
 }
 
@@ -420,54 +405,27 @@ fn unique() -> String {
     format!("{}-{nanoseconds:x}", std::process::id())
 }
 
-/// How the folders for position files begin.
-const BENCH: &str = "treadle-compare-";
-/// A comparison lasts minutes: a folder that old belongs to a program that was killed.
-const STALE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+/// Sixteen bytes in memory that other processes open by a path, gone with us however we end.
+#[cfg(target_os = "linux")]
+fn position_file(_mark: &str) -> std::io::Result<(File, PathBuf)> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use std::os::fd::AsRawFd;
 
-fn remove_stale(parent: &Path) {
-    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-        let ours = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| name.starts_with(BENCH));
-        let old = || {
-            entry
-                .metadata()
-                .and_then(|data| data.modified())
-                .ok()?
-                .elapsed()
-                .ok()
-        };
-        if ours && old().is_some_and(|age| age > STALE) {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
+    let file = File::from(memfd_create("treadle-position", MemfdFlags::CLOEXEC)?);
+    file.set_len(16)?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    Ok((file, PathBuf::from(path)))
 }
 
-/// A folder for position files that is removed when it is dropped.
-#[derive(Debug)]
-pub struct Bench(PathBuf);
-
-impl Bench {
-    /// Makes a private folder in the system's temporary folder, and removes those of programs that were killed long ago.
-    pub fn new() -> std::io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        let parent = std::env::temp_dir();
-        remove_stale(&parent);
-        let folder = parent.join(format!("{BENCH}{}", unique()));
-        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        Ok(Self(folder))
-    }
-
-    /// Where it is.
-    pub fn folder(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// Sixteen bytes in the temporary folder; the system clears it.
+#[cfg(not(target_os = "linux"))]
+fn position_file(mark: &str) -> std::io::Result<(File, PathBuf)> {
+    let path = std::env::temp_dir().join(format!("treadle-position-{mark}"));
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    file.set_len(16)?;
+    Ok((file, path))
 }

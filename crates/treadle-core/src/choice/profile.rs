@@ -334,10 +334,15 @@ impl Profile {
         self.thread_cpu_s + self.native_cpu_s
     }
 
-    /// Share of the wall time that is CPU time, at most 1 even with native helpers.
+    /// Seconds a task that are its own: the wall time less what it stood in the machine's run queue.
+    pub fn own_s(&self) -> f64 {
+        (self.wall_s - self.run_queue_s.unwrap_or(0.0)).max(self.thread_cpu_s)
+    }
+
+    /// Share of its own time that is CPU time, at most 1 even with native helpers.
     pub fn cpu_share(&self) -> f64 {
-        if self.wall_s > 0.0 {
-            (self.cpu_s() / self.wall_s).min(1.0)
+        if self.own_s() > 0.0 {
+            (self.cpu_s() / self.own_s()).min(1.0)
         } else {
             1.0
         }
@@ -349,18 +354,18 @@ impl Profile {
     }
 
     fn classify(&self) -> Class {
-        if self.wall_s < TOO_SMALL_S {
+        if self.own_s() < TOO_SMALL_S {
             return Class::TooSmall;
         }
         if self.cpu_share() < IO_BOUND_CPU_SHARE {
             return Class::IoBound;
         }
-        if self.parent_pickle_s() >= TRANSFER_SHARE * self.wall_s {
+        if self.parent_pickle_s() >= TRANSFER_SHARE * self.own_s() {
             return Class::TransferBound;
         }
         // A caller that waits for its own native helpers is not waiting for the outside.
         let outside = (self.wait_s - self.native_cpu_s).max(0.0);
-        if outside > MIXED_WAIT_SHARE * self.wall_s {
+        if outside > MIXED_WAIT_SHARE * self.own_s() {
             return Class::Mixed;
         }
         match self.pilot {

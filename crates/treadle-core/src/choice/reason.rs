@@ -125,6 +125,15 @@ pub(super) fn portrait(profile: &Profile, setting: &Setting) -> String {
             seconds(profile.native_cpu_s)
         ));
     }
+    if let Some(delay) = profile
+        .run_queue_s
+        .filter(|delay| *delay > 0.05 * profile.wall_s)
+    {
+        text.push_str(&format!(
+            "; the rest of it, {}, it stood waiting for a processor that others used",
+            seconds(delay)
+        ));
+    }
     text.push('.');
     text
 }
@@ -258,6 +267,7 @@ fn headline(chosen: &Candidate, serial: Option<&Candidate>, grounds: &Grounds<'_
                 None => String::new(),
             }
         ),
+        (None, Some(base)) => format!(" against the plain loop's {}", rate(base)),
         _ => String::new(),
     };
     format!("Use {}: {measured}{speedup}.", chosen.plan.label())

@@ -253,11 +253,14 @@ fn fill(item: &mut Item, comparison: &Comparison, plan: Plan, date: &str, stem: 
     item["plan"] = value(sizes);
     item["function"] = value(comparison.target.as_str());
     item["items"] = value(comparison.items.spec.as_str());
-    if comparison.targets.is_empty() {
-        if let Some(table) = item.as_table_like_mut() {
-            table.remove("targets");
-        }
-    } else {
+    if let Some(table) = item.as_table_like_mut() {
+        table.remove("star");
+        table.remove("targets");
+    }
+    if comparison.items.star {
+        item["star"] = value(true);
+    }
+    if !comparison.targets.is_empty() {
         item["targets"] = value(comparison.targets.join(","));
     }
     item["decided"] = value(date);

@@ -88,7 +88,8 @@ pub fn count(value: u64) -> String {
 /// `38 %`.
 pub fn percent(share: f64) -> String {
     let value = share * 100.0;
-    if value != 0.0 && value.abs() < 1.0 {
+    // Close to nothing and close to all, the digit after the point is what matters.
+    if value != 0.0 && (value.abs() < 1.0 || (99.0..100.0).contains(&value)) {
         format!("{value:.1} %")
     } else {
         format!("{value:.0} %")
@@ -113,5 +114,9 @@ mod tests {
         assert_eq!(cores(1.5), "1.5");
         assert_eq!(percent(0.384), "38 %");
         assert_eq!(percent(0.004), "0.4 %");
+        assert_eq!(
+            (percent(0.997), percent(1.0)),
+            ("99.7 %".to_owned(), "100 %".to_owned())
+        );
     }
 }
