@@ -236,6 +236,11 @@ def unreadable_result(error: BaseException) -> BaseException:
     return made
 
 
+def may_run_again(error: BaseException) -> bool:
+    """Whether ``retries`` is for this failure: not for an interrupted call, nor for one that asked the program to end."""
+    return isinstance(error, Exception) and not isinstance(error, errors.TaskInterrupted)
+
+
 # ---- failures that the engine reports
 
 

@@ -321,6 +321,10 @@ impl FutureBase {
             Ok(value) => Ok(value.clone_ref(py)),
             Err(error) => Err(error.clone_ref(py)),
         };
+        // The standard library's `__init__` stores a result of None, which a cancelled future does not have.
+        if self.phase() == Phase::Cancelled {
+            return Ok(None);
+        }
         if let Some(outcome) = &self.face().outcome {
             return Ok(Some(copy(outcome)));
         }

@@ -201,7 +201,8 @@ impl Worker {
             let partial = pickling::payload(py, "partial_chunk")?.call1((
                 seconds,
                 PyList::new(py, results)?,
-                error.value(py),
+                // Not `value`: that leaves the traceback behind.
+                error.into_value(py),
             ))?;
             return Ok(Answer::Pickled(pickling::dump(&partial)?));
         }
@@ -264,7 +265,8 @@ impl Worker {
 
     fn raised<'py>(py: Python<'py>, error: PyErr) -> PyResult<Answer<'py>> {
         let bytes = pickling::payload(py, "dump_exception")?
-            .call1((error.value(py),))?
+            // Not `value`: that leaves the traceback behind.
+            .call1((error.into_value(py),))?
             .cast_into::<PyBytes>()?;
         Ok(Answer::Raised(bytes.as_bytes().to_vec()))
     }

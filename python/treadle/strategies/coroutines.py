@@ -15,7 +15,7 @@ import io
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from treadle import errors
@@ -237,10 +237,13 @@ class _Loop:
         limit = job.options.timeout
         if limit is None:
             return await call
-        inner = asyncio.ensure_future(call)
+        inner = asyncio.ensure_future(_caught(call))
         done, _ = await _wait_cancelling(inner, limit)
         if done:
-            return inner.result()
+            result, error = inner.result()
+            if error is not None:
+                raise error
+            return result
         self.timed_out += 1
         raise errors.TaskTimeout(
             f"the task ran longer than its timeout of {limit:g} s and was cancelled"
@@ -286,6 +289,16 @@ class _Loop:
             if job.task is not None:
                 job.task.print_stack(file=out)
         return out.getvalue()
+
+
+async def _caught(call: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+    """The call's result or exception; a loop would end at a ``SystemExit`` or ``KeyboardInterrupt`` that leaves a task."""
+    try:
+        return await call, None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return None, error
 
 
 async def _wait_cancelling(inner: asyncio.Future[Any], limit: float) -> tuple[bool, None]:

@@ -21,7 +21,7 @@ use treadle_shm::{
 };
 
 use super::cell::{Cell, Marks, Phase};
-use super::deaths::Kill;
+use super::deaths::{Kill, Why};
 use super::outcome::{Bytes, Failure, Outcome, Reply};
 use super::supervisor::{Order, SpawnRequest, Supervisor};
 use super::tasks::{Held, Task, TaskId, TaskOptions, Tasks};
@@ -234,6 +234,8 @@ pub struct ProcessPool {
     pub(super) collector_bell: Condvar,
     pub(super) collector_asked: Mutex<bool>,
     pub(super) collector_in_wait: AtomicBool,
+    /// The collector looks at nothing until it is woken, or does not run.
+    pub(super) collector_sleeps: AtomicBool,
     pub(super) unfinished: AtomicUsize,
     pub(super) notes: Mutex<Vec<(u32, Bytes)>>,
     process: u32,
@@ -296,6 +298,7 @@ impl ProcessPool {
             collector_bell: Condvar::new(),
             collector_asked: Mutex::new(false),
             collector_in_wait: AtomicBool::new(false),
+            collector_sleeps: AtomicBool::new(true),
             unfinished: AtomicUsize::new(0),
             notes: Mutex::default(),
             process: std::process::id(),
@@ -416,7 +419,8 @@ impl ProcessPool {
             }
         } else if published {
             self.board.wake_for_work();
-        } else if first_waiting {
+        }
+        if first_waiting || self.collector_sleeps.load(Ordering::SeqCst) {
             self.wake_collector();
         }
         if look {
@@ -653,7 +657,11 @@ impl ProcessPool {
         let Some(task) = state.tasks.get(id) else {
             return false;
         };
-        if raised && task.retries_left > 0 && !task.cell.settled() {
+        let interrupted = state
+            .kills
+            .iter()
+            .any(|kill| kill.task == id && kill.why == Why::Interrupted);
+        if raised && !interrupted && task.retries_left > 0 && !task.cell.settled() {
             task.retries_left -= 1;
             task.position = None;
             state.counts.retried += 1;
@@ -765,10 +773,8 @@ impl ProcessPool {
             };
             let taken_back = match task.position {
                 Some(position) => self.board.retract(position, id),
-                None => {
-                    state.backlog.retain(|waiting| *waiting != id);
-                    true
-                }
+                // It stays in the backlog, where its id names nothing any more: looking for it would make cancelling many quadratic.
+                None => true,
             };
             if !taken_back {
                 return false;
