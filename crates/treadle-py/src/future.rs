@@ -38,6 +38,8 @@ pub(crate) type LocalOutcome = Result<Py<PyAny>, Py<PyAny>>;
 pub(crate) struct Local {
     pub(crate) cell: Cell<()>,
     parking: Parking,
+    /// Its state is written through the standard library's fields, by whoever made it: then so are its waiters told.
+    by_hand: AtomicBool,
 }
 
 /// Where a future's outcome comes from.
@@ -143,7 +145,14 @@ impl FutureBase {
     /// Whether the outcome is there and nobody must still be told before it may be seen.
     fn settled(&self) -> bool {
         matches!(self.phase(), Phase::Finished | Phase::Cancelled)
-            && (!self.observed() || self.announced.load(Ordering::Acquire))
+            && (!self.observed() || self.announced.load(Ordering::Acquire) || self.by_hand())
+    }
+
+    fn by_hand(&self) -> bool {
+        match self.source() {
+            Source::Local(local) => local.by_hand.load(Ordering::Acquire),
+            Source::Process { .. } => false,
+        }
     }
 
     /// Marks the future observed, before one of its fields is handed out.
@@ -276,7 +285,9 @@ impl FutureBase {
     }
 
     fn after_local(slf: &Bound<'_, Self>, local: &Local, marks: Marks) -> PyResult<()> {
-        if marks.observed {
+        if slf.get().by_hand() {
+            FutureBase::after_cancel_by_hand(slf)?;
+        } else if marks.observed {
             FutureBase::complete(slf)?;
         } else {
             slf.get().announced.store(true, Ordering::Release);
@@ -285,6 +296,17 @@ impl FutureBase {
             local.parking.wake_all();
         }
         Ok(())
+    }
+
+    /// A future made by hand was cancelled: its callbacks run, its waiters are told by `set_running_or_notify_cancel`.
+    fn after_cancel_by_hand(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let condition = FutureBase::condition(slf)?;
+        condition.call_method0(intern!(py, "acquire"))?;
+        let told = condition.call_method0(intern!(py, "notify_all"));
+        condition.call_method0(intern!(py, "release"))?;
+        told?;
+        slf.call_method0(intern!(py, "_invoke_callbacks")).map(drop)
     }
 
     fn failed(&self, py: Python<'_>) -> PyResult<bool> {
@@ -332,7 +354,12 @@ impl FutureBase {
         let deadline = deadline_after(timeout)?;
         loop {
             if matches!(this.phase(), Phase::Finished | Phase::Cancelled) {
-                if !this.settled() {
+                if this.by_hand() {
+                    // Whoever ends it holds the condition until the outcome is there.
+                    let condition = FutureBase::condition(slf)?;
+                    condition.call_method0(intern!(py, "acquire"))?;
+                    condition.call_method0(intern!(py, "release"))?;
+                } else if !this.settled() {
                     FutureBase::announce(slf)?;
                 }
                 return Ok(true);
@@ -472,6 +499,9 @@ impl FutureBase {
         if !slf.get().settled() && !FutureBase::wait(slf, timeout)? {
             return Err(standard_error(py, "TimeoutError")?);
         }
+        if slf.get().cancelled() {
+            return Err(standard_error(py, "CancelledError")?);
+        }
         match slf.get().outcome(py)? {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => Err(PyErr::from_value(error.into_bound(py))),
@@ -485,6 +515,9 @@ impl FutureBase {
         let py = slf.py();
         if !slf.get().settled() && !FutureBase::wait(slf, timeout)? {
             return Err(standard_error(py, "TimeoutError")?);
+        }
+        if slf.get().cancelled() {
+            return Err(standard_error(py, "CancelledError")?);
         }
         match slf.get().outcome(py)? {
             Some(Ok(_)) => Ok(None),
@@ -553,6 +586,21 @@ impl FutureBase {
         Ok(true)
     }
 
+    /// Takes a pending future of an executor made by hand for running; false when it was cancelled, and its waiters are told so.
+    fn set_running_or_notify_cancel(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let this = slf.get();
+        match this.local() {
+            Some(local) if local.cell.start() => Ok(true),
+            Some(_) if this.phase() == Phase::Cancelled => {
+                FutureBase::announce(slf)?;
+                Ok(false)
+            }
+            _ => Err(PyRuntimeError::new_err(
+                "Future in unexpected state: it runs or has ended",
+            )),
+        }
+    }
+
     /// Calls `callback(future)` when the call has ended or was cancelled; at once if it has.
     fn add_done_callback(slf: &Bound<'_, Self>, callback: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
@@ -607,6 +655,9 @@ impl FutureBase {
     #[getter(_state)]
     fn state_attribute(&self, py: Python<'_>) -> &'static str {
         match self.phase() {
+            Phase::Cancelled if self.by_hand() && !self.announced.load(Ordering::Acquire) => {
+                "CANCELLED"
+            }
             Phase::Cancelled if self.settled() => "CANCELLED_AND_NOTIFIED",
             Phase::Cancelled => "CANCELLED",
             Phase::Finished if self.settled() => "FINISHED",
@@ -623,6 +674,7 @@ impl FutureBase {
                 "the state of a pool's future is set by its pool",
             ));
         };
+        local.by_hand.store(true, Ordering::Release);
         match value {
             "PENDING" => {}
             "RUNNING" => _ = local.cell.start(),

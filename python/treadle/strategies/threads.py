@@ -18,7 +18,7 @@ from typing import Any
 from treadle import _core, _payload, errors
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats
+from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats, refusal
 
 
 class Threads(Strategy):
@@ -152,9 +152,9 @@ class _Crew:
         with self._lock:
             return [thread for thread in self._threads if thread.is_alive()]
 
-    def why_closed(self) -> errors.TreadleError:
+    def why_closed(self) -> Exception:
         """The error of a call that came too late."""
-        return self.broken or errors.PoolShutDown("cannot schedule new futures after shutdown")
+        return self.broken or refusal()
 
     def after_submit(self, idle: int, timed: bool) -> None:
         """What a submitted call may ask for: one more thread, a look at its deadline; -1 means that it came too late."""
