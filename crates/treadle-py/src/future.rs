@@ -418,10 +418,11 @@ fn wait_local(local: &Local, deadline: Option<Instant>) -> Waited {
 }
 
 fn decode(py: Python<'_>, reply: &Reply) -> PyResult<LocalOutcome> {
-    let mut body = reply.body.as_slice();
+    let mut body = reply.body();
+    let apart = reply.buffers.as_slice();
     Ok(match reply.kind {
-        wire::VALUE_SCALAR => Ok(codec::read(py, &mut body)?.unbind()),
-        wire::VALUES_SCALAR => Ok(PyList::new(py, codec::read_all(py, body)?)?
+        wire::VALUE_SCALAR => Ok(codec::read(py, &mut body, &apart)?.unbind()),
+        wire::VALUES_SCALAR => Ok(PyList::new(py, codec::read_all(py, body, &apart)?)?
             .into_any()
             .unbind()),
         wire::VALUE_PICKLED => Ok(pickling::load(py, body, leases(py, reply)?)?.unbind()),

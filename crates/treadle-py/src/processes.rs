@@ -14,7 +14,7 @@ use treadle_core::pool::wire;
 use treadle_core::pool::zygote::Launch;
 use treadle_shm::BlockRef;
 
-use crate::codec;
+use crate::codec::Writer;
 use crate::future::{FutureBase, Observers, Source, deadline_after, lock, new_future};
 use crate::pickling;
 
@@ -192,9 +192,7 @@ impl ProcessPool {
             preparation,
         };
         if inherited.iter().any(|descriptor| *descriptor < 0) {
-            return Err(PyValueError::new_err(
-                "an inherited descriptor is not open",
-            ));
+            return Err(PyValueError::new_err("an inherited descriptor is not open"));
         }
         let inherited = inherited
             .into_iter()
@@ -241,16 +239,17 @@ impl ProcessPool {
             Callee::Carried => None,
         };
         if known.is_some() && keywords.is_none() {
-            let mut body = Vec::with_capacity(64);
+            let mut writer = Writer::default();
             if arguments
-                .iter_borrowed()
-                .all(|argument| codec::write(&mut body, &argument))
+                .as_slice()
+                .iter()
+                .all(|argument| writer.write(argument))
             {
                 let call = Call {
                     kind: wire::CALL_SCALARS,
                     function: known,
-                    body: &body,
-                    buffers: &[],
+                    body: &writer.out,
+                    buffers: &writer.apart,
                     options,
                 };
                 return self.send(py, &call);
@@ -328,13 +327,14 @@ impl ProcessPool {
             Callee::Carried => None,
         };
         if known.is_some() {
-            let mut body = Vec::with_capacity(16 * items.len());
-            if items.iter().all(|item| codec::write(&mut body, &item)) {
+            let held: Vec<Bound<'py, PyAny>> = items.iter().collect();
+            let mut writer = Writer::default();
+            if held.iter().all(|item| writer.write(item)) {
                 let call = Call {
                     kind: wire::CHUNK_SCALARS | flag,
                     function: known,
-                    body: &body,
-                    buffers: &[],
+                    body: &writer.out,
+                    buffers: &writer.apart,
                     options,
                 };
                 return self.send(py, &call);
