@@ -215,7 +215,10 @@ class _Crew:
         broken = kind(
             f"the initializer raised {type(error).__name__}: {error}; the thread pool is not usable anymore"
         )
-        broken.__cause__ = error
+        if error.__cause__ is None:
+            error.__cause__ = errors.RemoteTraceback(f'\n"""\n{traceback.format_exc()}"""')
+        # Its own traceback holds this thread's frames, and they hold the pool: nothing would be freed before a full collection.
+        broken.__cause__ = error.with_traceback(None)
         self.broken = broken
         self._pool.close()
         self._pool.fail_all(broken)
