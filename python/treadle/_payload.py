@@ -276,9 +276,11 @@ def pool_broken(reason: str) -> BaseException:
     return _as_broken_process_pool(errors.PoolBroken)(f"the pool is broken: {reason}")
 
 
-def shut_down(message: str) -> BaseException:
+def shut_down() -> BaseException:
     """``submit`` after ``shutdown``."""
-    return errors.PoolShutDown(message)
+    from treadle import strategies
+
+    return strategies.refusal()
 
 
 def no_memory(message: str) -> BaseException:

@@ -38,6 +38,8 @@ pub(crate) type LocalOutcome = Result<Py<PyAny>, Py<PyAny>>;
 pub(crate) struct Local {
     pub(crate) cell: Cell<()>,
     parking: Parking,
+    /// Its state is written through the standard library's fields, by whoever made it: then so are its waiters told.
+    by_hand: AtomicBool,
 }
 
 /// Where a future's outcome comes from.
@@ -146,7 +148,14 @@ impl FutureBase {
     /// Whether the outcome is there and nobody must still be told before it may be seen.
     fn settled(&self) -> bool {
         matches!(self.phase(), Phase::Finished | Phase::Cancelled)
-            && (!self.observed() || self.announced.load(Ordering::Acquire))
+            && (!self.observed() || self.announced.load(Ordering::Acquire) || self.by_hand())
+    }
+
+    fn by_hand(&self) -> bool {
+        match self.source() {
+            Source::Local(local) => local.by_hand.load(Ordering::Acquire),
+            Source::Process { .. } => false,
+        }
     }
 
     /// Marks the future observed, before one of its fields is handed out.
@@ -289,7 +298,10 @@ impl FutureBase {
     }
 
     fn after_local(slf: &Bound<'_, Self>, local: &Local, marks: Marks) -> PyResult<()> {
-        if marks.observed {
+        let by_hand = slf.get().by_hand();
+        if by_hand {
+            FutureBase::after_cancel_by_hand(slf)?;
+        } else if marks.observed {
             FutureBase::announce(slf)?;
         } else {
             slf.get().announced.store(true, Ordering::Release);
@@ -298,10 +310,21 @@ impl FutureBase {
         if marks.waited {
             local.parking.wake_all();
         }
-        if marks.observed {
+        if marks.observed && !by_hand {
             FutureBase::complete(slf)?;
         }
         Ok(())
+    }
+
+    /// A future made by hand was cancelled: its callbacks run, its waiters are told by `set_running_or_notify_cancel`.
+    fn after_cancel_by_hand(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let condition = FutureBase::condition(slf)?;
+        condition.call_method0(intern!(py, "acquire"))?;
+        let told = condition.call_method0(intern!(py, "notify_all"));
+        condition.call_method0(intern!(py, "release"))?;
+        told?;
+        slf.call_method0(intern!(py, "_invoke_callbacks")).map(drop)
     }
 
     fn failed(&self, py: Python<'_>) -> PyResult<bool> {
@@ -353,7 +376,12 @@ impl FutureBase {
         let deadline = deadline_after(timeout)?;
         loop {
             if matches!(this.phase(), Phase::Finished | Phase::Cancelled) {
-                if !this.settled() {
+                if this.by_hand() {
+                    // Whoever ends it holds the condition until the outcome is there.
+                    let condition = FutureBase::condition(slf)?;
+                    condition.call_method0(intern!(py, "acquire"))?;
+                    condition.call_method0(intern!(py, "release"))?;
+                } else if !this.settled() {
                     FutureBase::announce(slf)?;
                 }
                 return Ok(true);
@@ -493,6 +521,9 @@ impl FutureBase {
         if !slf.get().settled() && !FutureBase::wait(slf, timeout)? {
             return Err(standard_error(py, "TimeoutError")?);
         }
+        if slf.get().cancelled() {
+            return Err(standard_error(py, "CancelledError")?);
+        }
         match slf.get().outcome(py)? {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => Err(PyErr::from_value(error.into_bound(py))),
@@ -506,6 +537,9 @@ impl FutureBase {
         let py = slf.py();
         if !slf.get().settled() && !FutureBase::wait(slf, timeout)? {
             return Err(standard_error(py, "TimeoutError")?);
+        }
+        if slf.get().cancelled() {
+            return Err(standard_error(py, "CancelledError")?);
         }
         match slf.get().outcome(py)? {
             Some(Ok(_)) => Ok(None),
@@ -574,14 +608,30 @@ impl FutureBase {
         Ok(true)
     }
 
+    /// Takes a pending future of an executor made by hand for running; false when it was cancelled, and its waiters are told so.
+    fn set_running_or_notify_cancel(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let this = slf.get();
+        match this.local() {
+            Some(local) if local.cell.start() => Ok(true),
+            Some(_) if this.phase() == Phase::Cancelled => {
+                FutureBase::announce(slf)?;
+                Ok(false)
+            }
+            _ => Err(PyRuntimeError::new_err(
+                "Future in unexpected state: it runs or has ended",
+            )),
+        }
+    }
+
     /// Calls `callback(future)` when the call has ended or was cancelled; at once if it has.
     fn add_done_callback(slf: &Bound<'_, Self>, callback: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         let fresh = PyList::empty(py).unbind();
+        let late = this.by_hand() && matches!(this.phase(), Phase::Finished | Phase::Cancelled);
         let list = {
             let mut face = this.face();
-            (!face.called_back).then(|| face.callbacks.get_or_insert(fresh).clone_ref(py))
+            (!face.called_back && !late).then(|| face.callbacks.get_or_insert(fresh).clone_ref(py))
         };
         let Some(list) = list else {
             pickling::payload(py, "run_callback")?.call1((slf, callback))?;
@@ -591,7 +641,7 @@ impl FutureBase {
         if !this.observed() {
             FutureBase::observe(slf);
         }
-        if this.announced.load(Ordering::Acquire) {
+        if this.announced.load(Ordering::Acquire) && !this.by_hand() {
             // It ended before anybody observed it, or it was completed while the callback was being entered.
             FutureBase::complete(slf)?;
         }
@@ -632,6 +682,9 @@ impl FutureBase {
     #[getter(_state)]
     fn state_attribute(&self, py: Python<'_>) -> &'static str {
         match self.phase() {
+            Phase::Cancelled if self.by_hand() && !self.announced.load(Ordering::Acquire) => {
+                "CANCELLED"
+            }
             Phase::Cancelled if self.settled() => "CANCELLED_AND_NOTIFIED",
             Phase::Cancelled => "CANCELLED",
             Phase::Finished if self.settled() => "FINISHED",
@@ -648,6 +701,7 @@ impl FutureBase {
                 "the state of a pool's future is set by its pool",
             ));
         };
+        local.by_hand.store(true, Ordering::Release);
         match value {
             "PENDING" => {}
             "RUNNING" => _ = local.cell.start(),

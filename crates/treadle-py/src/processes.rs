@@ -78,7 +78,11 @@ fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
         SubmitError::Memory(_) | SubmitError::TooLarge { .. } => "no_memory",
         SubmitError::Interrupted | SubmitError::Supervisor(_) => "not_started",
     };
-    match pickling::payload(py, name).and_then(|make| make.call1((error.to_string(),))) {
+    let made = pickling::payload(py, name).and_then(|make| match error {
+        SubmitError::ShutDown => make.call0(),
+        _ => make.call1((error.to_string(),)),
+    });
+    match made {
         Ok(exception) => PyErr::from_value(exception),
         Err(error) => error,
     }
@@ -383,9 +387,11 @@ impl ProcessPool {
         }
     }
 
-    /// Cancels every call that no worker has; announces those that are observed.
-    fn cancel_all(&self, py: Python<'_>) -> PyResult<usize> {
-        let cancelled = py.detach(|| self.core.cancel_all());
+    /// Cancels every call that no worker has, except, with `spare_starting`, those for which a worker is being started; announces those
+    /// that are observed.
+    #[pyo3(signature = (spare_starting=false))]
+    fn cancel_all(&self, py: Python<'_>, spare_starting: bool) -> PyResult<usize> {
+        let cancelled = py.detach(|| self.core.cancel_all(spare_starting));
         for id in &cancelled {
             let future = lock(&self.observers).remove(id);
             if let Some(future) = future {

@@ -802,9 +802,24 @@ impl ProcessPool {
         true
     }
 
-    /// Cancels every task that no worker has taken; returns their ids.
-    pub fn cancel_all(&self) -> Vec<TaskId> {
-        let waiting: Vec<TaskId> = lock(&self.state).tasks.iter().map(|(id, _)| id).collect();
+    /// Cancels every task that no worker has taken; returns their ids. With `spare_starting`, as many stay as workers are
+    /// being started for them: the standard library's pool counts those as begun.
+    pub fn cancel_all(&self, spare_starting: bool) -> Vec<TaskId> {
+        let waiting: Vec<TaskId> = {
+            let state = lock(&self.state);
+            let starting = state
+                .seats
+                .iter()
+                .filter(|seat| seat.tag != 0 && !seat.ready && !seat.retired)
+                .count();
+            let waits = |(id, task): &(TaskId, &Task)| {
+                task.position
+                    .is_none_or(|position| self.board.is_waiting(position, *id))
+            };
+            let spared = if spare_starting { starting } else { 0 };
+            let tasks = state.tasks.iter().filter(waits).skip(spared);
+            tasks.map(|(id, _)| id).collect()
+        };
         waiting
             .into_iter()
             .rev()
