@@ -44,6 +44,7 @@ class ProcessPool:
         preparation: list[bytes],
         worker_fields: list[bytes],
         initializer: bytes | None,
+        inherited: list[int],
         payload_limit: int,
         max_pending: int | None,
     ) -> ProcessPool: ...
@@ -71,6 +72,20 @@ class ProcessPool:
     def broken(self) -> str | None: ...
     def snapshot(self) -> dict[str, Any]: ...
     def dump_files(self) -> list[tuple[int, int, int]]: ...
+
+class Submitter:
+    """The native base of an executor."""
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Submitter: ...
+    def _bind(
+        self,
+        target: Any,
+        grow: Callable[[int, bool], object] | None,
+        options: Any,
+        timeout: float | None,
+        retries: int,
+    ) -> None: ...
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
 
 class ThreadPool:
     """The queue and the meters of a pool of threads."""

@@ -113,9 +113,14 @@ def unreadable_call(error: BaseException) -> BaseException:
             "\n\nhint: workers import the main module once, at their start; define the function at its top level, "
             "outside `if __name__ == '__main__':`"
         )
-    made = errors.PayloadError(text)
+    made = _as_broken_process_pool(errors.PayloadError)(text)
     made.__cause__ = error
     return made
+
+
+def _as_broken_process_pool(kind: type[errors.TreadleError]) -> Callable[..., BaseException]:
+    """This kind of error as what a program catches that was written for the standard library's pool of processes."""
+    return errors.as_standard(kind, "process", "BrokenProcessPool")
 
 
 # ---- results and exceptions
@@ -159,6 +164,9 @@ def partial_results(timed: list[Any]) -> PartialChunk:
 
 def unpicklable_result(result: Any, error: BaseException) -> BaseException:
     """The exception of a task whose result cannot travel."""
+    if not isinstance(error, Exception):
+        # SystemExit, KeyboardInterrupt: the result's class asked for that, nothing is to be explained.
+        return error
     from treadle import _pickling
 
     made = _pickling.explain_result(result, error)
@@ -220,7 +228,7 @@ def load_exception(pickled: bytes, buffers: list[Any] = []) -> BaseException:  #
 
 def unreadable_result(error: BaseException) -> BaseException:
     """The exception of a task whose result cannot be rebuilt in this process."""
-    made = errors.PayloadError(
+    made = _as_broken_process_pool(errors.PayloadError)(
         f"the result could not be rebuilt in this process: {type(error).__name__}: {error}\n\n"
         "hint: the worker pickled it; look at the __reduce__ or __setstate__ of its class"
     )
@@ -233,7 +241,7 @@ def unreadable_result(error: BaseException) -> BaseException:
 
 def worker_died(worker: int, pid: int, ending: str, deaths: int) -> BaseException:
     """One worker died while it ran the task."""
-    return errors.WorkerDied(worker, pid, ending, deaths)
+    return _as_broken_process_pool(errors.WorkerDied)(worker, pid, ending, deaths)
 
 
 def timed_out(seconds: float, pid: int) -> BaseException:
@@ -260,11 +268,7 @@ def interrupted() -> BaseException:
 
 def pool_broken(reason: str) -> BaseException:
     """The pool can run nothing any more."""
-    return _broken_class()(f"the pool is broken: {reason}")
-
-
-def _broken_class() -> type[errors.PoolBroken]:
-    return errors.PoolBroken
+    return _as_broken_process_pool(errors.PoolBroken)(f"the pool is broken: {reason}")
 
 
 def shut_down(message: str) -> BaseException:
@@ -279,7 +283,7 @@ def no_memory(message: str) -> BaseException:
 
 def not_started(message: str) -> BaseException:
     """The pool's machinery could not be started."""
-    return errors.PoolBroken(message)
+    return _as_broken_process_pool(errors.PoolBroken)(message)
 
 
 def unreadable_reply(what: str) -> BaseException:

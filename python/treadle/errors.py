@@ -15,13 +15,19 @@
     └── RecordError        ValueError                 a decision cannot be read
 
 Each also derives from the class on its right, which programs catch already. A task's own exception arrives as itself.
+
+What a pool of processes or threads raises where the standard library's raises ``BrokenProcessPool`` or ``BrokenThreadPool`` is an instance of that too: a
+pool that broke, a worker that died, a call or a result that could not be rebuilt on the other side (:func:`as_standard`).
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import functools
+import importlib
 import pickle
 import sys
+from typing import Any
 
 __all__ = [
     "MeasureError",
@@ -111,6 +117,34 @@ class MeasureError(TreadleError, RuntimeError):
 
 class RecordError(TreadleError, ValueError):
     """A recorded decision cannot be found or read; the message names the file and the way out."""
+
+
+@functools.cache
+def as_standard(kind: type[TreadleError], module: str, name: str) -> type[TreadleError]:
+    """The class of errors of this kind that are also the standard library's own: ``name`` in ``concurrent.futures.<module>``.
+
+    It is made for the first such error: importing the standard library's pool of processes takes longer than importing treadle. While the interpreter is
+    being finalised nothing can be imported any more, and the class is ``kind`` itself.
+    """
+    try:
+        standard = getattr(importlib.import_module(f"concurrent.futures.{module}"), name)
+    except Exception:
+        return kind
+    members = {
+        "__module__": kind.__module__,
+        "__doc__": kind.__doc__,
+        "__reduce__": lambda error: (_rebuild, (kind, module, name, error.args, vars(error))),
+    }
+    return type(kind.__name__, (kind, standard), members)
+
+
+def _rebuild(
+    kind: type[TreadleError], module: str, name: str, args: tuple[Any, ...], state: dict[str, Any]
+) -> TreadleError:
+    """An error of :func:`as_standard` from its pickle."""
+    error = as_standard(kind, module, name)(*args)
+    vars(error).update(state)
+    return error
 
 
 class RemoteTraceback(Exception):

@@ -13,13 +13,14 @@ The plan decides only which strategy stands in the middle; what callers see is t
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from treadle import strategies
+from treadle import _core, strategies
 from treadle.errors import PlanError
-from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions
 
@@ -50,20 +51,17 @@ def _count(name: str, value: int | None, least: int = 1) -> int | None:
     return int(value)
 
 
-class _Calls:
+class _Calls(_core.Submitter):
     """What an executor and its views share: submitting under some per-task options."""
 
     _strategy: Strategy
     _options: TaskOptions
 
-    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future:
-        """Schedules ``fn(*args, **kwargs)`` and returns its future.
-
-        Raises:
-            PoolShutDown: after :meth:`shutdown`.
-            PoolBroken: when the pool can run nothing any more.
-        """
-        return self._strategy.submit(fn, args, kwargs, self._options)
+    def _use(self, strategy: Strategy, options: TaskOptions) -> None:
+        self._strategy = strategy
+        self._options = options
+        target, grow = strategy.native()
+        self._bind(target, grow, options, options.timeout, options.retries)
 
     def map(
         self,
@@ -169,8 +167,7 @@ class View(_Calls):
     """The same pool under other per-task options; made by :meth:`Executor.options`."""
 
     def __init__(self, strategy: Strategy, options: TaskOptions) -> None:
-        self._strategy = strategy
-        self._options = options
+        self._use(strategy, options)
 
     def options(self, *, timeout: float | None = _UNSET, retries: int = _UNSET) -> View:
         """A view of the same pool with these options instead."""
@@ -273,11 +270,11 @@ class Executor(_Calls, concurrent.futures.Executor):
             max_pending=_count("max_pending", max_pending),
             native_threads=_count("native_threads", native_threads),
         )
-        self._options = TaskOptions(
+        task_options = TaskOptions(
             timeout=_seconds("timeout", timeout), retries=_count("retries", retries, 0) or 0
         )
         self._plan = plan
-        self._strategy = strategies.make(plan, settings)
+        self._use(strategies.make(plan, settings), task_options)
 
     @classmethod
     def decided(
@@ -358,7 +355,22 @@ def _process_cpu_count() -> int | None:
     return count()
 
 
-class ThreadPoolExecutor(Executor):
+_pools_of_threads = itertools.count()
+
+
+class _DropIn(Executor):
+    """What programs read of the standard library's executors although it is private there."""
+
+    @property
+    def _max_workers(self) -> int:
+        return self._plan.concurrency
+
+    @property
+    def _broken(self) -> str | bool:
+        return self._strategy.broken() or False
+
+
+class ThreadPoolExecutor(_DropIn):
     """``concurrent.futures.ThreadPoolExecutor`` with treadle's engine; same arguments, same order."""
 
     def __init__(
@@ -373,11 +385,18 @@ class ThreadPoolExecutor(Executor):
             max_workers = min(32, (_process_cpu_count() or 1) + 4)
         if max_workers <= 0:
             raise PlanError("max_workers must be greater than 0")
-        options.setdefault("name", thread_name_prefix)
+        # The standard library's default name, which logs and debuggers show.
+        prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_pools_of_threads)}"
+        options.setdefault("name", prefix)
         super().__init__(threads=max_workers, initializer=initializer, initargs=initargs, **options)
 
+    @property
+    def _threads(self) -> set[threading.Thread]:
+        strategy: Any = self._strategy
+        return set(strategy.threads())
 
-class ProcessPoolExecutor(Executor):
+
+class ProcessPoolExecutor(_DropIn):
     """``concurrent.futures.ProcessPoolExecutor`` with treadle's engine; same arguments, same order."""
 
     def __init__(

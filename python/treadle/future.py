@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from treadle import _core
-
-if TYPE_CHECKING:
-    from treadle.strategies import Strategy
 
 __all__ = ["Future"]
 
@@ -19,8 +16,6 @@ class Future(_core.FutureBase, concurrent.futures.Future[Any]):
     ``concurrent.futures.wait``, ``as_completed`` and ``asyncio.wrap_future`` work on it. Beyond the standard library's future
     it has :meth:`interrupt`.
     """
-
-    _strategy: Strategy | None = None
 
     def interrupt(self, grace: float = 1.0) -> bool:
         """Stops the call, even while it runs.
@@ -41,8 +36,9 @@ class Future(_core.FutureBase, concurrent.futures.Future[Any]):
             return False
         if self._interrupt_in_process(grace):
             return True
-        strategy = self._strategy
-        return strategy.interrupt(self, grace) if strategy is not None else False
+        from treadle.strategies import living
+
+        return any(strategy.interrupt(self, grace) for strategy in living())
 
     def __repr__(self) -> str:
         state = self._state.lower()

@@ -10,6 +10,7 @@ mod lease;
 mod pickling;
 mod process;
 mod processes;
+mod submitter;
 mod threads;
 mod worker;
 
@@ -28,6 +29,8 @@ mod _core {
     use crate::process::die_with_parent;
     #[pymodule_export]
     use crate::processes::ProcessPool;
+    #[pymodule_export]
+    use crate::submitter::Submitter;
     #[pymodule_export]
     use crate::threads::ThreadPool;
     #[pymodule_export]

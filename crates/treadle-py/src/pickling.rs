@@ -3,10 +3,13 @@
 use std::sync::Mutex;
 
 use pyo3::buffer::PyBuffer;
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyModule};
+use pyo3::types::{PyBytes, PyDict, PyList, PyModule, PyTuple};
+
+use crate::future::lock;
 
 /// Buffers of at least this many bytes travel out of band. Below it, the copy into the pickle costs less than the block.
 const SMALLEST_BUFFER: usize = 16 * 1024;
@@ -31,10 +34,7 @@ impl Sink {
         if bytes.len_bytes() < SMALLEST_BUFFER {
             return true;
         }
-        self.taken
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push(bytes);
+        lock(&self.taken).push(bytes);
         false
     }
 }
@@ -75,33 +75,62 @@ fn attribute<'a, 'py>(
         .bind(py))
 }
 
+/// A sink that no pickle uses at the moment: making one costs as much as a small pickle.
+static SPARE_SINK: Mutex<Option<Py<Sink>>> = Mutex::new(None);
+
 /// Pickles an object.
 ///
 /// # Errors
 /// Whatever the object's own pickling raises.
 pub(crate) fn dump<'py>(object: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
     static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static PROTOCOL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static KEYWORDS: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
     let py = object.py();
-    let sink = Bound::new(
-        py,
-        Sink {
-            taken: Mutex::default(),
-        },
-    )?;
+    let spare = lock(&SPARE_SINK).take();
+    let sink = match spare {
+        Some(sink) => sink.into_bound(py),
+        None => Bound::new(
+            py,
+            Sink {
+                taken: Mutex::default(),
+            },
+        )?,
+    };
     let dumps = attribute(py, &DUMPS, "pickle", "dumps")?;
-    let keywords = PyDict::new(py);
-    keywords.set_item(intern!(py, "buffer_callback"), &sink)?;
-    let bytes = dumps
-        .call((object, 5), Some(&keywords))?
-        .cast_into::<PyBytes>()?;
-    let buffers = std::mem::take(
-        &mut *sink
-            .get()
-            .taken
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner),
+    let protocol = PROTOCOL.get_or_init(py, || {
+        5i32.into_pyobject(py)
+            .map_or_else(|never| match never {}, |five| five.into_any().unbind())
+    });
+    let keywords = KEYWORDS.get_or_try_init(py, || {
+        Ok::<_, PyErr>(PyTuple::new(py, [intern!(py, "buffer_callback")])?.unbind())
+    })?;
+    let dumped = call_with_keyword(
+        dumps,
+        [object, protocol.bind(py), sink.as_any()],
+        keywords.bind(py),
     );
+    let buffers = std::mem::take(&mut *lock(&sink.get().taken));
+    let bytes = dumped?.cast_into::<PyBytes>()?;
+    *lock(&SPARE_SINK) = Some(sink.unbind());
     Ok(Pickled { bytes, buffers })
+}
+
+/// Calls `callee(first, second, keyword=third)` without building a tuple and a dictionary.
+#[allow(unsafe_code)]
+fn call_with_keyword<'py>(
+    callee: &Bound<'py, PyAny>,
+    arguments: [&Bound<'py, PyAny>; 3],
+    keyword: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let pointers = arguments.map(Bound::as_ptr);
+    // SAFETY: the three pointers are borrowed for the call; two of them are positional, and `keyword` names the third.
+    unsafe {
+        Bound::from_owned_ptr_or_err(
+            callee.py(),
+            ffi::PyObject_Vectorcall(callee.as_ptr(), pointers.as_ptr(), 2, keyword.as_ptr()),
+        )
+    }
 }
 
 /// Rebuilds an object from its pickle and the buffers' exporters.

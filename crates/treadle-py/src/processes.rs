@@ -1,7 +1,7 @@
 //! `_core.ProcessPool`: calls to payloads, payloads to the pool, ends of tasks back to their futures.
 
 use std::collections::HashMap;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -164,10 +164,10 @@ impl ProcessPool {
 
 #[pymethods]
 impl ProcessPool {
-    /// Makes a pool; its workers start with the first call.
+    /// Makes a pool; its workers start with the first call. The `inherited` descriptors become the pool's own; each worker gets copies of them.
     #[new]
-    #[pyo3(signature = (*, workers, program, arguments, environment, preparation, worker_fields, initializer, payload_limit, max_pending))]
-    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (*, workers, program, arguments, environment, preparation, worker_fields, initializer, inherited, payload_limit, max_pending))]
+    #[allow(unsafe_code, clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         workers: u32,
@@ -177,6 +177,7 @@ impl ProcessPool {
         preparation: Vec<Vec<u8>>,
         worker_fields: Vec<Vec<u8>>,
         initializer: Option<Vec<u8>>,
+        inherited: Vec<i32>,
         payload_limit: u64,
         max_pending: Option<usize>,
     ) -> PyResult<ProcessPool> {
@@ -186,11 +187,22 @@ impl ProcessPool {
             environment,
             preparation,
         };
+        if inherited.iter().any(|descriptor| *descriptor < 0) {
+            return Err(PyValueError::new_err(
+                "an inherited descriptor is not open",
+            ));
+        }
+        let inherited = inherited
+            .into_iter()
+            // SAFETY: the caller hands over descriptors that it duplicated for this pool and does not use again.
+            .map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
+            .collect();
         let settings = Settings {
             workers,
             launch,
             worker_fields,
             initializer,
+            inherited,
             arena_limit: payload_limit,
             max_pending,
         };
@@ -209,7 +221,7 @@ impl ProcessPool {
 
     /// Submits `function(*arguments, **keywords)`.
     #[pyo3(signature = (function, arguments, keywords, timeout, retries))]
-    fn submit<'py>(
+    pub(crate) fn submit<'py>(
         &self,
         py: Python<'py>,
         function: &Bound<'py, PyAny>,

@@ -138,7 +138,7 @@ impl ThreadPool {
 
     /// Submits `function(*arguments, **keywords)`; returns the future and how many threads sleep. `None` when the pool is closed.
     #[pyo3(signature = (function, arguments, keywords, timeout, retries))]
-    fn submit<'py>(
+    pub(crate) fn submit<'py>(
         &self,
         py: Python<'py>,
         function: Py<PyAny>,

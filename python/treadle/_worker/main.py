@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from treadle import _core, _payload, _worker
+from treadle._worker import inheritance
 
 
 def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
@@ -18,14 +19,14 @@ def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
         zygote: the process that must still be the parent.
         fields: number, block of the initializer (hexadecimal or empty), payload limit, most tasks, most growth in bytes, name, level of the
             parent's root logger.
-        descriptors: board, the parent's arena, this worker's arena, file for stacks.
+        descriptors: board, the parent's arena, this worker's arena, file for stacks, what the initializer takes along.
     """
     if not _core.die_with_parent(zygote):
         return 0
     number, initializer, limit, most_tasks, most_growth, name, level = (
         field.decode() for field in fields
     )
-    board, parent_arena, arena, dump = descriptors
+    board, parent_arena, arena, dump, *inheritance.arrived[:] = descriptors
     worker = _core.Worker(
         board=board,
         parent_arena=parent_arena,
@@ -50,24 +51,32 @@ def spawned(worker: str, preparation: str) -> None:
     """The main of a fresh interpreter (start method ``spawn``)."""
     from treadle._worker.zygote import import_main
 
-    told = bytes.fromhex(worker).split(b"\0")
-    end = len(told) - 5
-    fields, descriptors = told[:end], [int(field) for field in told[end + 1 :]]
+    count, *told = bytes.fromhex(worker).split(b"\0")
+    key, *descriptors = (int(field) for field in told[: int(count)])
+    fields = told[int(count) :]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     prepared = [
         field.decode(errors="surrogateescape") for field in bytes.fromhex(preparation).split(b"\0")
     ]
-    _, _, _, kind, value, *arguments = prepared
+    _, _, _, _, kind, value, *arguments = prepared
     sys.argv[:] = arguments
     code = 70
     try:
+        _adopt_key(key)
         import_main(kind, value)
         code = run(os.getppid(), fields, descriptors)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
+
+
+def _adopt_key(descriptor: int) -> None:
+    digits = os.pread(descriptor, 4096, 0)
+    os.close(descriptor)
+    if digits:
+        inheritance.adopt_key(bytes.fromhex(digits.decode()))
 
 
 def _settle_in(worker: _core.Worker, number: int, name: str, dump: int, level: int) -> None:
@@ -129,10 +138,18 @@ def _initialize(worker: _core.Worker, block: str) -> bool:
         function, arguments, *keywords = pickle.loads(worker.read_block(block))
         function(*arguments, **(keywords[0] if keywords else {}))
     except BaseException:
+        import logging
         import traceback
 
-        worker.initializer_failed("the initializer failed:\n\n" + traceback.format_exc())
+        text = traceback.format_exc()
+        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+        # The parent ends every worker when it reads of this: what was logged leaves first.
+        inheritance.finish()
+        worker.initializer_failed(f"the initializer failed:\n\n{text}")
         return False
+    for descriptor in inheritance.arrived:
+        os.close(descriptor)
+    inheritance.arrived.clear()
     return True
 
 
@@ -142,6 +159,7 @@ def _leave() -> None:
 
     _payload.close_loop()
     try:
+        inheritance.finish()
         threading._shutdown()  # type: ignore[attr-defined]
     finally:
         for stream in (sys.stdout, sys.stderr):

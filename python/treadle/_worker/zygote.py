@@ -20,6 +20,9 @@ from treadle import _worker
 
 _LONGEST = 128 * 1024
 
+#: Most descriptors in one message; as in ``zygote.rs``.
+_MOST_DESCRIPTORS = 64
+
 
 def main() -> None:
     """Serves until the parent is gone."""
@@ -31,7 +34,7 @@ def main() -> None:
     fields = channel.recv(_LONGEST).split(b"\0")
     if fields[0] != b"prepare":
         return
-    start, parent, folder, kind, value, *arguments = (
+    start, parent, key, folder, kind, value, *arguments = (
         field.decode(errors="surrogateescape") for field in fields[1:]
     )
     sys.argv[:] = arguments
@@ -41,6 +44,10 @@ def main() -> None:
         except OSError:
             pass
     if start == "fork":
+        if key:
+            from treadle._worker import inheritance
+
+            inheritance.adopt_key(bytes.fromhex(key))
         try:
             import_main(kind, value)
         except BaseException:
@@ -143,7 +150,7 @@ def _serve(channel: _socket.socket, parent: int, preparation: list[bytes]) -> No
                 _bury(channel)
             elif descriptor == channel.fileno():
                 message, ancillary, _, _ = channel.recvmsg(
-                    _LONGEST, _socket.CMSG_SPACE(8 * 4), _socket.MSG_CMSG_CLOEXEC
+                    _LONGEST, _socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4), _socket.MSG_CMSG_CLOEXEC
                 )
                 if not message:
                     return
@@ -184,8 +191,10 @@ def _spawn(
                 os.close(descriptor)
             if preparation[0] == b"spawn":
                 _replace(worker, descriptors, preparation)
+            from treadle._worker import inheritance
             from treadle._worker import main as worker_main
 
+            inheritance.begin()
             code = worker_main.run(zygote, worker, descriptors)
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -202,10 +211,16 @@ def _spawn(
 
 def _replace(worker: list[bytes], descriptors: list[int], preparation: list[bytes]) -> None:
     """Becomes a fresh interpreter (start method ``spawn``); its process id, and so its pidfd, stay."""
+    # Not among the arguments: those everybody on the machine may read.
+    key = os.memfd_create("treadle-key")
+    os.write(key, preparation[2])
+    descriptors = [key, *descriptors]
+    preparation = [*preparation[:2], b"", *preparation[3:]]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
     boot = "import sys; sys.path[:] = sys.argv[3:]; from treadle._worker.main import spawned; spawned(sys.argv[1], sys.argv[2])"
-    told = b"\0".join([*worker, b"", *(str(descriptor).encode() for descriptor in descriptors)])
+    numbers = [str(number).encode() for number in (len(descriptors), *descriptors)]
+    told = b"\0".join([*numbers, *worker])
     from treadle.strategies.processes import _interpreter_flags
 
     os.execv(

@@ -90,6 +90,14 @@ class Strategy(abc.ABC):
     ) -> Future:
         """Schedules one call."""
 
+    def native(self) -> tuple[Any, Callable[[int, bool], object] | None]:
+        """Where the engine's ``submit`` sends calls: a pool of ``_core``, or :meth:`submit` of this strategy.
+
+        The second, for a pool of threads, is called with the number of idle threads (-1 when the pool is closed) and
+        whether the call has a timeout, after a call that found none idle.
+        """
+        return self.submit, None
+
     def submit_chunk(
         self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions
     ) -> Future:
@@ -104,6 +112,10 @@ class Strategy(abc.ABC):
     @abc.abstractmethod
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Takes no more calls; see :meth:`treadle.Executor.shutdown`."""
+
+    def broken(self) -> str:
+        """Why the pool can run nothing any more; empty while it can."""
+        return ""
 
     @abc.abstractmethod
     def stats(self) -> Stats:
@@ -135,6 +147,11 @@ class Strategy(abc.ABC):
 
 
 _alive: weakref.WeakSet[Strategy] = weakref.WeakSet()
+
+
+def living() -> list[Strategy]:
+    """The strategies whose executors are in use."""
+    return list(_alive)
 
 
 def _finish_all() -> None:

@@ -49,7 +49,6 @@ class Coroutines(Strategy):
         if self._room is not None:
             self._room.acquire()
         future = Future()
-        future._strategy = self
         try:
             self._loop.put(_Job(future, function, arguments, keywords, options))
         except BaseException:

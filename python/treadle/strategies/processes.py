@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from treadle import _core, _payload, _worker, errors
+from treadle._worker import inheritance
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats
@@ -41,6 +42,9 @@ _NATIVE_THREADS = (
 #: What runs in a fresh interpreter before anything of ours can be imported: it finds our package where this process finds it.
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from treadle._worker.zygote import main; main()"
 
+#: Descriptors that an initializer may take along: what fits into one message beside a worker's own four (``zygote.rs``).
+MOST_INHERITED = 60
+
 #: Payloads in flight may take this share of the memory that is free when the pool is made; beyond it, submit waits.
 _PAYLOAD_SHARE = 0.25
 
@@ -55,9 +59,9 @@ class Processes(Strategy):
         super().__init__(plan, settings)
         workers = plan.processes or 1
         spawn = _start_method(settings.mp_context) == "spawn"
-        initializer = None
+        initializer, inherited = None, []
         if settings.initializer is not None:
-            initializer = _initializer_bytes(settings.initializer, settings.initargs)
+            initializer, inherited = _initializer_bytes(settings.initializer, settings.initargs)
         self._payload_limit = _payload_limit()
         self._pool = _core.ProcessPool(
             workers=workers,
@@ -73,6 +77,8 @@ class Processes(Strategy):
                 str(_root_level()).encode(),
             ],
             initializer=initializer,
+            # The objects that own these may be gone when a worker is replaced.
+            inherited=[os.dup(descriptor) for descriptor in inherited],
             payload_limit=self._payload_limit,
             max_pending=settings.max_pending,
         )
@@ -88,6 +94,9 @@ class Processes(Strategy):
             function, arguments, keywords, options.timeout, options.retries
         )
         return future
+
+    def native(self) -> tuple[Any, Callable[[int, bool], object] | None]:
+        return self._pool, None
 
     def submit_chunk(
         self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions
@@ -116,6 +125,9 @@ class Processes(Strategy):
         self._pool.begin_shutdown()
         self._pool.signal_workers(force)
         self._pool.break_down(f"its workers were {how} by this program")
+
+    def broken(self) -> str:
+        return self._pool.broken() or ""
 
     def stats(self) -> Stats:
         now = self._pool.snapshot()
@@ -207,13 +219,19 @@ def _start_method(context: Any) -> str:
     )
 
 
-def _initializer_bytes(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> bytes:
-    import pickle
-
+def _initializer_bytes(
+    initializer: Callable[..., object], initargs: tuple[Any, ...]
+) -> tuple[bytes, list[int]]:
+    """The pickled initializer, and the descriptors that its arguments stand for."""
     try:
-        return pickle.dumps((initializer, initargs), 5)
+        bytes_, descriptors = inheritance.dump((initializer, initargs))
     except Exception as error:
-        return _payload.dump_call_otherwise(initializer, initargs, {}, error)
+        return _payload.dump_call_otherwise(initializer, initargs, {}, error), []
+    if len(descriptors) > MOST_INHERITED:
+        raise errors.PlanError(
+            f"the initializer's arguments hold {len(descriptors)} descriptors (queues, pipes, sockets); {MOST_INHERITED} is the most"
+        )
+    return bytes_, descriptors
 
 
 def _payload_limit() -> int:
@@ -274,7 +292,7 @@ def _interpreter_flags() -> list[str]:
 
 
 def _preparation(spawn: bool) -> list[bytes]:
-    """What a zygote needs to be like this process: how workers start, folder, main module, arguments."""
+    """What a zygote needs to be like this process: how workers start, parent, key for managers, folder, main module, arguments."""
     kind, value = "none", ""
     main = sys.modules.get("__main__")
     name = getattr(getattr(main, "__spec__", None), "name", None)
@@ -288,7 +306,8 @@ def _preparation(spawn: bool) -> list[bytes]:
         folder = os.getcwd()
     except FileNotFoundError:
         folder = ""
-    fields = ["spawn" if spawn else "fork", str(os.getpid()), folder, kind, value, *sys.argv]
+    start, key = "spawn" if spawn else "fork", inheritance.authentication_key().hex()
+    fields = [start, str(os.getpid()), key, folder, kind, value, *sys.argv]
     return [field.encode(errors="surrogateescape") for field in fields]
 
 

@@ -47,19 +47,18 @@ class Threads(Strategy):
         if entered is None:
             if self._room is not None:
                 self._room.release()
-            raise self._crew.broken or errors.PoolShutDown(
-                "cannot schedule new futures after shutdown"
-            )
+            raise self._crew.why_closed()
         future: Future
         future, idle = entered
-        future._strategy = self
         if self._room is not None:
             future.add_done_callback(self._give_room)
-        if idle == 0:
-            self._crew.grow()
-        if options.timeout is not None:
-            self._crew.watch_deadlines()
+        self._crew.after_submit(idle, options.timeout is not None)
         return future
+
+    def native(self) -> tuple[Any, Callable[[int, bool], object] | None]:
+        if self._room is not None:
+            return self.submit, None
+        return self._pool, self._crew.after_submit
 
     def _give_room(self, _: object) -> None:
         assert self._room is not None
@@ -84,6 +83,13 @@ class Threads(Strategy):
             self._pool.cancel_all()
         if wait:
             self._crew.join()
+
+    def broken(self) -> str:
+        return str(self._crew.broken or "")
+
+    def threads(self) -> list[threading.Thread]:
+        """The threads that live now."""
+        return self._crew.members()
 
     def stats(self) -> Stats:
         submitted, done, retried, timed_out, waiting = self._pool.counts()
@@ -140,11 +146,24 @@ class _Crew:
         self._clock: threading.Thread | None = None
         self._tick = threading.Event()
         self.closed = threading.Event()
-        self.broken: errors.PoolBroken | None = None
+        self.broken: errors.TreadleError | None = None
 
     def members(self) -> list[threading.Thread]:
         with self._lock:
             return [thread for thread in self._threads if thread.is_alive()]
+
+    def why_closed(self) -> errors.TreadleError:
+        """The error of a call that came too late."""
+        return self.broken or errors.PoolShutDown("cannot schedule new futures after shutdown")
+
+    def after_submit(self, idle: int, timed: bool) -> None:
+        """What a submitted call may ask for: one more thread, a look at its deadline; -1 means that it came too late."""
+        if idle < 0:
+            raise self.why_closed()
+        if idle == 0:
+            self.grow()
+        if timed:
+            self.watch_deadlines()
 
     def grow(self) -> None:
         """Starts one more thread, unless there are as many as planned."""
@@ -192,7 +211,8 @@ class _Crew:
         logging.getLogger("concurrent.futures").critical(
             "Exception in initializer:", exc_info=error
         )
-        broken = _thread_pool_broken(
+        kind = errors.as_standard(errors.PoolBroken, "thread", "BrokenThreadPool")
+        broken = kind(
             f"the initializer raised {type(error).__name__}: {error}; the thread pool is not usable anymore"
         )
         broken.__cause__ = error
@@ -234,12 +254,3 @@ class _Crew:
         for thread in self.members():
             if thread is not threading.current_thread() and thread.ident not in overdue:
                 thread.join()
-
-
-def _thread_pool_broken(message: str) -> errors.PoolBroken:
-    from concurrent.futures.thread import BrokenThreadPool
-
-    class ThreadPoolBroken(errors.PoolBroken, BrokenThreadPool):
-        """The initializer of a pool of threads failed."""
-
-    return ThreadPoolBroken(message)

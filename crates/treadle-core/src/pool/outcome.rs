@@ -16,6 +16,12 @@ pub enum Bytes {
     Many(Box<[u8]>),
 }
 
+impl Default for Bytes {
+    fn default() -> Self {
+        Bytes::Few(0, [0; 22])
+    }
+}
+
 impl Bytes {
     /// Copies the bytes.
     pub fn copy_of(bytes: &[u8]) -> Bytes {

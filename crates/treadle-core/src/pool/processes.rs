@@ -8,6 +8,7 @@
 //!
 //! *Locks*, always taken in this order: `readers` (draining the rings) → `state` → `arena`.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,8 +37,13 @@ const RING_BYTES: u32 = 128 * 1024;
 /// Numbers every start of a worker, in all pools of this process: the supervisor knows workers by it.
 static NEXT_TAG: AtomicU64 = AtomicU64::new(1);
 
+thread_local! {
+    /// Where a thread puts its payloads together.
+    static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// How a pool is built.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Settings {
     /// How many workers.
     pub workers: u32,
@@ -47,6 +53,8 @@ pub struct Settings {
     pub worker_fields: Vec<Vec<u8>>,
     /// The pickled initializer and its arguments.
     pub initializer: Option<Vec<u8>>,
+    /// Descriptors that the initializer's arguments stand for; each worker gets copies of them.
+    pub inherited: Vec<OwnedFd>,
     /// Most bytes of payloads that may lie in the parent's arena; `submit` waits beyond it.
     pub arena_limit: u64,
     /// Most unfinished tasks; `submit` waits beyond it.
@@ -330,30 +338,25 @@ impl ProcessPool {
         if let Some(limit) = self.settings.max_pending {
             self.wait_until(|| self.unfinished.load(Ordering::SeqCst) < limit.max(1))?;
         }
-        let mut blocks = Vec::new();
-        let (kind, payload) = match self.place(call, &mut blocks) {
-            Ok(placed) => placed,
-            Err(error) => {
-                self.give_back(&blocks);
-                return Err(error);
+        PAYLOAD.with_borrow_mut(|payload| {
+            let mut blocks = Vec::new();
+            match self.place(call, payload, &mut blocks) {
+                Ok(kind) => self.enter(kind, payload, blocks, call.options),
+                Err(error) => {
+                    self.give_back(&blocks);
+                    Err(error)
+                }
             }
-        };
-        let cell: Arc<Cell<Outcome>> = Arc::default();
-        let task = Task {
-            cell: cell.clone(),
-            kind,
-            payload,
-            blocks,
-            position: None,
-            options: call.options,
-            retries_left: call.options.retries,
-            deaths: 0,
-        };
-        let id = self.enter(task)?;
-        Ok((id, cell))
+        })
     }
 
-    fn enter(&self, task: Task) -> Result<TaskId, SubmitError> {
+    fn enter(
+        &self,
+        kind: u32,
+        payload: &[u8],
+        blocks: Vec<Held>,
+        options: TaskOptions,
+    ) -> Result<(TaskId, Arc<Cell<Outcome>>), SubmitError> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         let refusal = match (&state.broken, &state.life) {
@@ -363,11 +366,22 @@ impl ProcessPool {
         };
         if let Some(refusal) = refusal {
             drop(guard);
-            self.give_back(&task.blocks);
+            self.give_back(&blocks);
             return Err(refusal);
         }
+        let cell: Arc<Cell<Outcome>> = Arc::default();
+        let task = Task {
+            cell: cell.clone(),
+            kind,
+            payload: Bytes::default(),
+            blocks,
+            position: None,
+            options,
+            retries_left: options.retries,
+            deaths: 0,
+        };
         let mut look = false;
-        if let Some(timeout) = task.options.timeout {
+        if let Some(timeout) = options.timeout {
             state.timed += 1;
             if timeout < state.shortest_timeout || state.timed == 1 {
                 state.shortest_timeout = state.shortest_timeout.min(timeout);
@@ -377,9 +391,21 @@ impl ProcessPool {
         state.counts.submitted += 1;
         self.unfinished.fetch_add(1, Ordering::SeqCst);
         let id = state.tasks.insert(task);
-        let published = state.backlog.is_empty() && publish(state, id);
+        let position = if state.backlog.is_empty() {
+            state.publisher.publish(id, kind, payload)
+        } else {
+            None
+        };
+        let published = position.is_some();
         if !published {
             state.backlog.push_back(id);
+        }
+        if let Some(task) = state.tasks.get(id) {
+            task.position = position;
+            // A payload is kept only where it may be needed again.
+            if !published || options.retries > 0 {
+                task.payload = Bytes::copy_of(payload);
+            }
         }
         let start = !std::mem::replace(&mut state.started, true);
         drop(guard);
@@ -395,11 +421,16 @@ impl ProcessPool {
         if look {
             self.supervisor.order(Order::Look);
         }
-        Ok(id)
+        Ok((id, cell))
     }
 
-    /// Writes the payload: into `Bytes` when a slot takes it, else into the arena.
-    fn place(&self, call: &Call<'_>, blocks: &mut Vec<Held>) -> Result<(u32, Bytes), SubmitError> {
+    /// Writes what stands in the slot: the payload itself when it fits, else the reference of the block that holds it. Returns the kind.
+    fn place(
+        &self,
+        call: &Call<'_>,
+        payload: &mut Vec<u8>,
+        blocks: &mut Vec<Held>,
+    ) -> Result<u32, SubmitError> {
         let mut kind = call.kind;
         let mut buffers = Vec::with_capacity(call.buffers.len());
         for (bytes, read_only) in call.buffers {
@@ -410,25 +441,24 @@ impl ProcessPool {
                 read_only: *read_only,
             });
         }
-        let mut head = Vec::with_capacity(48 + buffers.len() * 33);
+        payload.clear();
         if let Some((id, block)) = call.function {
             kind |= wire::HAS_FUNCTION;
-            wire::write_function(&mut head, id, block);
+            wire::write_function(payload, id, block);
         }
-        wire::write_buffers(&mut head, &buffers);
+        wire::write_buffers(payload, &buffers);
         if call.options.retries > 0 {
             kind |= wire::COPY_BUFFERS;
         }
-        if head.len() + call.body.len() <= SLOT_PAYLOAD {
-            head.extend_from_slice(call.body);
-            return Ok((kind, Bytes::copy_of(&head)));
+        if payload.len() + call.body.len() <= SLOT_PAYLOAD {
+            payload.extend_from_slice(call.body);
+            return Ok(kind);
         }
-        let held = self.allocate(&[&head, call.body])?;
+        let held = self.allocate(&[payload, call.body])?;
         blocks.push(held);
-        Ok((
-            kind | wire::IN_ARENA,
-            Bytes::copy_of(&held.block.to_bytes()),
-        ))
+        payload.clear();
+        payload.extend_from_slice(&held.block.to_bytes());
+        Ok(kind | wire::IN_ARENA)
     }
 
     /// Takes a block of the parent's arena and fills it; waits for room when tasks in flight hold it.
@@ -501,12 +531,15 @@ impl ProcessPool {
                 .map_err(SubmitError::Supervisor)
         };
         let dump = dump.map_err(SubmitError::Supervisor)?;
-        let descriptors = vec![
+        let mut descriptors = vec![
             copy(self.board.fd())?,
             copy(lock(&self.arena).fd())?,
             copy(theirs.fd())?,
             copy(dump.as_fd())?,
         ];
+        for inherited in &self.settings.inherited {
+            descriptors.push(copy(inherited.as_fd())?);
+        }
         let arena = PeerArena::open(copy(theirs.fd())?)?;
         let initializer = {
             let mut state = lock(&self.state);
@@ -1076,21 +1109,15 @@ impl Ended {
     }
 }
 
-/// Publishes a task; false when the queue is full.
+/// Publishes a task of the table; false when the queue is full.
 fn publish(state: &mut State, id: TaskId) -> bool {
     let Some(task) = state.tasks.get(id) else {
         return true;
     };
-    let (kind, payload) = (task.kind, task.payload.clone());
-    match state.publisher.publish(id, kind, payload.as_slice()) {
-        Some(position) => {
-            if let Some(task) = state.tasks.get(id) {
-                task.position = Some(position);
-            }
-            true
-        }
-        None => false,
-    }
+    task.position = state
+        .publisher
+        .publish(id, task.kind, task.payload.as_slice());
+    task.position.is_some()
 }
 
 /// Moves tasks from the backlog into free slots.

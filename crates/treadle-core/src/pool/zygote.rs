@@ -71,6 +71,9 @@ pub(super) struct Zygote {
 
 const LARGEST_MESSAGE: usize = 128 * 1024;
 
+/// Most descriptors in one message: a worker's own four, and what its initializer takes along.
+const MOST_DESCRIPTORS: usize = 64;
+
 fn join(fields: &[&[u8]]) -> Vec<u8> {
     fields.join(&0)
 }
@@ -119,7 +122,7 @@ impl Zygote {
                 ),
             ));
         }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors))
         {

@@ -1,0 +1,125 @@
+//! The native base of `treadle.Executor`: `submit` without a Python frame for the strategies of this module.
+
+use std::sync::OnceLock;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::processes::ProcessPool;
+use crate::threads::ThreadPool;
+
+/// Where calls go.
+enum Target {
+    Processes(Py<ProcessPool>),
+    /// The queue, and what starts one more thread.
+    Threads(Py<ThreadPool>, Py<PyAny>),
+    /// `submit(function, arguments, keywords, options)` of a strategy, and the options.
+    Strategy(Py<PyAny>, Py<PyAny>),
+}
+
+struct Binding {
+    target: Target,
+    timeout: Option<f64>,
+    retries: u32,
+}
+
+/// Submits calls to one strategy under some per-task options.
+#[pyclass(subclass, frozen, module = "treadle._core")]
+pub(crate) struct Submitter {
+    bound: OnceLock<Binding>,
+}
+
+#[pymethods]
+impl Submitter {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Submitter {
+        Submitter {
+            bound: OnceLock::new(),
+        }
+    }
+
+    /// Says where calls go: a `_core` pool (with `grow` for threads), or a strategy's `submit` with its options.
+    #[pyo3(signature = (target, grow, options, timeout, retries))]
+    fn _bind(
+        &self,
+        target: Bound<'_, PyAny>,
+        grow: Option<Py<PyAny>>,
+        options: Py<PyAny>,
+        timeout: Option<f64>,
+        retries: u32,
+    ) -> PyResult<()> {
+        let target = if let Ok(pool) = target.cast::<ProcessPool>() {
+            Target::Processes(pool.clone().unbind())
+        } else if let (Ok(pool), Some(grow)) = (target.cast::<ThreadPool>(), grow) {
+            Target::Threads(pool.clone().unbind(), grow)
+        } else {
+            Target::Strategy(target.unbind(), options)
+        };
+        self.bound
+            .set(Binding {
+                target,
+                timeout,
+                retries,
+            })
+            .map_err(|_| PyRuntimeError::new_err("an executor is bound once"))
+    }
+
+    /// Schedules ``function(*args, **kwargs)`` and returns its future.
+    ///
+    /// Raises:
+    ///     PoolShutDown: after ``shutdown``.
+    ///     PoolBroken: when the pool can run nothing any more.
+    #[pyo3(signature = (function, /, *args, **kwargs))]
+    fn submit<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let bound = self.bound.get().ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "this executor was not initialised: call super().__init__() first",
+            )
+        })?;
+        match &bound.target {
+            Target::Processes(pool) => Ok(pool
+                .get()
+                .submit(py, function, args, kwargs, bound.timeout, bound.retries)?
+                .into_any()),
+            Target::Threads(pool, grow) => {
+                let entered = pool.get().submit(
+                    py,
+                    function.clone().unbind(),
+                    args.clone().unbind(),
+                    kwargs.map(|kwargs| kwargs.clone().unbind()),
+                    bound.timeout,
+                    bound.retries,
+                )?;
+                match entered {
+                    Some((future, idle)) => {
+                        if idle == 0 || bound.timeout.is_some() {
+                            grow.call1(py, (idle, bound.timeout.is_some()))?;
+                        }
+                        Ok(future.into_any())
+                    }
+                    // Closed: the crew knows whether it was shut down or broke.
+                    None => Ok(grow.call1(py, (-1, false))?.into_bound(py)),
+                }
+            }
+            Target::Strategy(submit, options) => {
+                let empty;
+                let kwargs = match kwargs {
+                    Some(kwargs) => kwargs,
+                    None => {
+                        empty = PyDict::new(py);
+                        &empty
+                    }
+                };
+                submit.bind(py).call1((function, args, kwargs, options))
+            }
+        }
+    }
+}
