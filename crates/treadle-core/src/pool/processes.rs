@@ -34,6 +34,10 @@ const SLOTS: u32 = 2048;
 /// Bytes of a worker's result ring.
 const RING_BYTES: u32 = 128 * 1024;
 
+/// Whoever has waited this long without a ring looks whether the shared memory is sound. Such damage is rare and its victim stands
+/// still anyway; a look costs some ten microseconds.
+const INSPECTION: Duration = Duration::from_millis(900);
+
 /// Numbers every start of a worker, in all pools of this process: the supervisor knows workers by it.
 static NEXT_TAG: AtomicU64 = AtomicU64::new(1);
 
@@ -616,6 +620,7 @@ impl ProcessPool {
         for worker in corrupt {
             self.kill_worker(worker);
         }
+        let mut liars = Vec::new();
         if records.is_empty() {
             return 0;
         }
@@ -629,6 +634,12 @@ impl ProcessPool {
                     Record::Event(kind, body) => {
                         self.note_event(state, worker, kind, body, &mut ended)
                     }
+                    Record::Outcome(_)
+                        if state.broken.is_none() && state.tasks.get(task).is_none() =>
+                    {
+                        // No task of ours: this worker's memory, or its slot, was overwritten. Its death shows what is missing.
+                        liars.push(worker);
+                    }
                     Record::Outcome(outcome) => {
                         settled +=
                             usize::from(self.accept(state, worker, task, outcome, &mut ended));
@@ -636,6 +647,9 @@ impl ProcessPool {
                 }
             }
             ended.published = refill(state);
+        }
+        for worker in liars {
+            self.kill_worker(worker);
         }
         self.after_settling(ended, &[]);
         settled
@@ -910,8 +924,15 @@ impl ProcessPool {
             self.board.cancel_wait(ticket);
             return Waited::Done;
         }
-        match self.board.wait(ticket, timeout) {
-            Woken::Rung | Woken::TimedOut => Waited::Done,
+        let slice = timeout.unwrap_or(INSPECTION).min(INSPECTION);
+        match self.board.wait(ticket, Some(slice)) {
+            Woken::Rung => Waited::Done,
+            Woken::TimedOut => {
+                if slice == INSPECTION {
+                    self.inspect();
+                }
+                Waited::Done
+            }
             Woken::Interrupted => Waited::Interrupted,
         }
     }
