@@ -107,6 +107,9 @@ def _dump_with_multiprocessing(whole: Any) -> bytes | None:
 
 def unreadable_call(error: BaseException) -> BaseException:
     """The exception of a task whose call could not be rebuilt in the worker."""
+    if isinstance(error, errors.TaskInterrupted):
+        # The interruption came while the arguments were read: it says by itself what happened.
+        return error
     text = f"the call could not be rebuilt in the worker: {type(error).__name__}: {error}"
     if isinstance(error, AttributeError) and "__main__" in str(error) + "__mp_main__":
         text += (
@@ -164,6 +167,8 @@ def partial_results(timed: list[Any]) -> PartialChunk:
 
 def unpicklable_result(result: Any, error: BaseException) -> BaseException:
     """The exception of a task whose result cannot travel."""
+    if isinstance(error, errors.TaskInterrupted):
+        return error
     if not isinstance(error, Exception):
         # SystemExit, KeyboardInterrupt: the result's class asked for that, nothing is to be explained.
         return error
@@ -276,9 +281,11 @@ def pool_broken(reason: str) -> BaseException:
     return _as_broken_process_pool(errors.PoolBroken)(f"the pool is broken: {reason}")
 
 
-def shut_down(message: str) -> BaseException:
+def shut_down() -> BaseException:
     """``submit`` after ``shutdown``."""
-    return errors.PoolShutDown(message)
+    from treadle import strategies
+
+    return strategies.refusal()
 
 
 def no_memory(message: str) -> BaseException:

@@ -29,7 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "ways(*names): the strategies that a test is for; default: all but spawn")
+    config.addinivalue_line(
+        "markers", "ways(*names): the strategies that a test is for; default: all but spawn"
+    )
 
 
 class Way:

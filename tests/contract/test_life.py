@@ -161,9 +161,7 @@ def await_end_of(pid: int) -> None:
 
 
 @CONCURRENT
-def test_a_dropped_executor_runs_calls_whose_futures_are_dropped_too(
-    way: Any, gate: Gate
-) -> None:
+def test_a_dropped_executor_runs_calls_whose_futures_are_dropped_too(way: Any, gate: Gate) -> None:
     pool = treadle.Executor(**{way.name: 1})
     for _ in range(5):
         pool.submit(way.of(gate))

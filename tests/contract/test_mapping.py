@@ -83,9 +83,7 @@ def test_inputs_are_read_only_as_far_as_is_needed(
 ) -> None:
     numbers = Counted()
     with way.make() as pool:
-        results = pool.map(
-            way.of(calls.double), numbers, buffersize=buffersize, ordered=ordered
-        )
+        results = pool.map(way.of(calls.double), numbers, buffersize=buffersize, ordered=ordered)
         first = list(itertools.islice(results, 20))
         if ordered:
             assert first == list(range(0, 40, 2))
@@ -120,9 +118,7 @@ def test_the_first_calls_are_submitted_before_the_first_result_is_asked_for(
 
 @EVERY
 @pytest.mark.parametrize("chunksize", [None, 7])
-def test_an_exception_comes_in_its_place_and_ends_the_map(
-    way: Any, chunksize: int | None
-) -> None:
+def test_an_exception_comes_in_its_place_and_ends_the_map(way: Any, chunksize: int | None) -> None:
     with way.make() as pool:
         results = pool.map(
             way.of(calls.complain_at), range(100), itertools.repeat(33), chunksize=chunksize
@@ -179,7 +175,9 @@ def test_a_map_that_ends_early_cancels_what_waits(
     )
     next(results)
     held = pool.submit(way.of(gate))
-    later = pool.map(way.of(calls.mark_and_give), [marks] * 50, itertools.count(100), ordered=ordered)
+    later = pool.map(
+        way.of(calls.mark_and_give), [marks] * 50, itertools.count(100), ordered=ordered
+    )
     list(results)
     gate.await_arrivals()
     before = len(list(marks.iterdir()))

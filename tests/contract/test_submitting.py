@@ -170,9 +170,7 @@ def test_several_threads_may_wait_for_one_call(way: Any, gate: Gate) -> None:
         future = pool.submit(way.of(gate), 7)
         gate.await_arrivals()
         seen: list[Any] = []
-        threads = [
-            threading.Thread(target=lambda: seen.append(future.result())) for _ in range(5)
-        ]
+        threads = [threading.Thread(target=lambda: seen.append(future.result())) for _ in range(5)]
         for thread in threads:
             thread.start()
         gate.open()
@@ -255,9 +253,7 @@ def test_a_hundred_thousand_calls_may_wait(way: Any, gate: Gate) -> None:
         assert stats.queued == 100_000
         assert stats.running == 2
         gate.open()
-        assert all(
-            future.result() == 2 * number for number, future in enumerate(futures)
-        )
+        assert all(future.result() == 2 * number for number, future in enumerate(futures))
         assert held[0].result() is None
 
 

@@ -106,9 +106,7 @@ def test_the_time_begins_with_the_task(way: Any, gate: Gate) -> None:
 @pytest.mark.ways("processes", "coroutines")
 def test_a_task_over_its_time_is_retried(way: Any, gate: Gate, marks: Path) -> None:
     with way.make(workers=1) as pool:
-        call = (
-            calls.wait_for_ever_and_count if way.name == "coroutines" else calls.run_on_and_count
-        )
+        call = calls.wait_for_ever_and_count if way.name == "coroutines" else calls.run_on_and_count
         future = pool.options(timeout=0.2, retries=1).submit(call, gate, marks)
         with pytest.raises(treadle.TaskTimeout):
             future.result()
@@ -146,9 +144,7 @@ def test_a_waiting_call_is_interrupted_by_cancelling(way: Any, gate: Gate) -> No
 @pytest.mark.parametrize("retries", [0, 3])
 def test_a_running_call_is_interrupted(way: Any, gate: Gate, marks: Path, retries: int) -> None:
     with way.make(workers=1) as pool:
-        call = (
-            calls.wait_for_ever_and_count if way.name == "coroutines" else calls.run_on_and_count
-        )
+        call = calls.wait_for_ever_and_count if way.name == "coroutines" else calls.run_on_and_count
         future = pool.options(retries=retries).submit(call, gate, marks)
         gate.await_arrivals()
         assert future.interrupt(grace=60)

@@ -288,6 +288,21 @@ impl Board {
         self.queue().is_ready(position, task)
     }
 
+    /// Whether a published task is in its slot still: nobody claimed it, or its claimer has not yet taken it over into its
+    /// journal.
+    ///
+    /// When this says no, then [`Board::current_task`] names the task, or its record is committed, or it was lost with
+    /// damaged memory: ask in this order.
+    pub fn holds(&self, position: u64, task: u64) -> bool {
+        self.queue().holds(position, task)
+    }
+
+    /// How many words of the queue cannot come from this protocol; not 0 = some process overwrote them, and the board
+    /// should be given up.
+    pub fn damage(&self) -> usize {
+        self.queue().damage(|| self.published.load(Ordering::Acquire))
+    }
+
     /// How many workers idle now.
     pub fn idle_workers(&self) -> u32 {
         self.header().idle.count(self.shape.workers)

@@ -172,6 +172,38 @@ impl<'a> Queue<'a> {
         slot.state.load(Ordering::Acquire) == ready(position) && slot.task.load(Ordering::Relaxed) == task
     }
 
+    /// Whether this task is in its slot still: it waits there, or its claimer has not yet copied it out.
+    #[cfg(not(loom))]
+    pub fn holds(&self, position: u64, task: u64) -> bool {
+        let slot = self.slot(position);
+        // [slot-freed] Acquire: the claimer wrote its journal before it freed the slot.
+        let state = slot.state.load(Ordering::Acquire);
+        position_of(state) == position
+            && matches!(tag_of(state), READY | TAKEN)
+            && slot.task.load(Ordering::Relaxed) == task
+    }
+
+    /// Whether a state is one that the protocol can write into slot `index`.
+    fn is_sound(&self, index: usize, state: u64, oldest: u64, published: &impl Fn() -> u64) -> bool {
+        let position = position_of(state);
+        position & (self.capacity() - 1) == index as u64
+            && tag_of(state) <= TAKEN
+            && (oldest..=published() + self.capacity()).contains(&position)
+    }
+
+    /// Slots, and 1 for the head, that no process following the protocol can have written. A worker that overwrote them
+    /// and lives on leaves a queue that may never move again.
+    #[cfg(not(loom))]
+    pub fn damage(&self, published: impl Fn() -> u64) -> usize {
+        let oldest = published().saturating_sub(self.capacity());
+        let slots = self.slots.iter().enumerate().filter(|(index, slot)| {
+            !self.is_sound(*index, slot.state.load(Ordering::Acquire), oldest, &published)
+        });
+        // A worker may have claimed the position that the publisher is about to count.
+        let head_is_sound = self.head.load(Ordering::Relaxed) <= published() + self.capacity();
+        slots.count() + usize::from(!head_is_sound)
+    }
+
     /// The first position that somebody could claim, if there is one.
     ///
     /// The steps are bounded, for a damaged segment could otherwise lead us in circles.
@@ -250,11 +282,7 @@ impl<'a> Queue<'a> {
         for (index, slot) in self.slots.iter().enumerate() {
             let state = slot.state.load(Ordering::Acquire);
             let position = position_of(state);
-            let in_place = position & (self.capacity() - 1) == index as u64;
-            let sound = in_place
-                && tag_of(state) <= TAKEN
-                && (oldest..=published() + self.capacity()).contains(&position);
-            if !sound {
+            if !self.is_sound(index, state, oldest, &published) {
                 found.damaged += 1;
             } else if tag_of(state) == TAKEN && owner_of(state) == owner {
                 found.claimed.push(slot.task.load(Ordering::Relaxed));

@@ -21,7 +21,7 @@ from typing import Any
 from treadle import errors
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats
+from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats, refusal
 
 
 class Coroutines(Strategy):
@@ -147,7 +147,7 @@ class _Loop:
                     f"the initializer raised {type(self._broken).__name__}: {self._broken}"
                 )
             if self._closed:
-                raise errors.PoolShutDown("cannot schedule new futures after shutdown")
+                raise refusal()
             if self.thread is None:
                 self.thread = threading.Thread(target=self._run, name=f"{self._settings.name}_loop")
                 self.thread.start()

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use treadle_shm::RingReader;
 
+use super::damage::damage_reason;
 use super::outcome::{Ending, Failure, Outcome};
 use super::processes::{Ended, Life, ProcessPool, State, refill};
 use super::supervisor::{KILL, Order, pid_of};
@@ -58,6 +59,8 @@ impl ProcessPool {
         let mut readers = lock(&self.readers);
         self.drain_with(&mut readers);
         let recovered = self.board.recover(worker);
+        // Not by what the journal says: a record for that task may have been read, and the task may be queued again already.
+        let strays = self.find_strays(&mut readers);
         let mut ended = Ended::default();
         let mut blocks = Vec::new();
         let replace;
@@ -78,14 +81,10 @@ impl ProcessPool {
                     state.deaths_in_a_row += 1;
                 }
             }
-            let mut hit: Vec<TaskId> = recovered.claimed;
-            hit.extend(recovered.current);
-            hit.sort_unstable();
-            hit.dedup();
-            for id in hit {
+            for stray in strays {
                 self.bereave(
                     state,
-                    id,
+                    stray.id(),
                     worker,
                     pid,
                     &ending,
@@ -93,6 +92,9 @@ impl ProcessPool {
                     &mut ended,
                     &mut blocks,
                 );
+            }
+            if recovered.damaged > 0 {
+                self.break_down_with(state, &damage_reason(recovered.damaged), &mut ended);
             }
             if state.deaths_in_a_row > most_deaths_in_a_row(self.settings.workers) {
                 let reason = format!(

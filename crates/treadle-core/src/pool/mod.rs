@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub mod cell;
 mod collector;
+mod damage;
 mod deaths;
 pub mod outcome;
 pub mod processes;

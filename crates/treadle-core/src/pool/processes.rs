@@ -34,6 +34,10 @@ const SLOTS: u32 = 2048;
 /// Bytes of a worker's result ring.
 const RING_BYTES: u32 = 128 * 1024;
 
+/// Whoever has waited this long without a ring looks whether the shared memory is sound. Such damage is rare and its victim stands
+/// still anyway; a look costs some ten microseconds.
+const INSPECTION: Duration = Duration::from_millis(900);
+
 /// Numbers every start of a worker, in all pools of this process: the supervisor knows workers by it.
 static NEXT_TAG: AtomicU64 = AtomicU64::new(1);
 
@@ -400,6 +404,7 @@ impl ProcessPool {
             None
         };
         let published = position.is_some();
+        let first_waiting = !published && state.backlog.is_empty();
         if !published {
             state.backlog.push_back(id);
         }
@@ -419,7 +424,7 @@ impl ProcessPool {
         } else if published {
             self.board.wake_for_work();
         }
-        if !published || self.collector_sleeps.load(Ordering::SeqCst) {
+        if first_waiting || self.collector_sleeps.load(Ordering::SeqCst) {
             self.wake_collector();
         }
         if look {
@@ -615,6 +620,7 @@ impl ProcessPool {
         for worker in corrupt {
             self.kill_worker(worker);
         }
+        let mut liars = Vec::new();
         if records.is_empty() {
             return 0;
         }
@@ -628,6 +634,12 @@ impl ProcessPool {
                     Record::Event(kind, body) => {
                         self.note_event(state, worker, kind, body, &mut ended)
                     }
+                    Record::Outcome(_)
+                        if state.broken.is_none() && state.tasks.get(task).is_none() =>
+                    {
+                        // No task of ours: this worker's memory, or its slot, was overwritten. Its death shows what is missing.
+                        liars.push(worker);
+                    }
                     Record::Outcome(outcome) => {
                         settled +=
                             usize::from(self.accept(state, worker, task, outcome, &mut ended));
@@ -635,6 +647,9 @@ impl ProcessPool {
                 }
             }
             ended.published = refill(state);
+        }
+        for worker in liars {
+            self.kill_worker(worker);
         }
         self.after_settling(ended, &[]);
         settled
@@ -801,9 +816,24 @@ impl ProcessPool {
         true
     }
 
-    /// Cancels every task that no worker has taken; returns their ids.
-    pub fn cancel_all(&self) -> Vec<TaskId> {
-        let waiting: Vec<TaskId> = lock(&self.state).tasks.iter().map(|(id, _)| id).collect();
+    /// Cancels every task that no worker has taken; returns their ids. With `spare_starting`, as many stay as workers are
+    /// being started for them: the standard library's pool counts those as begun.
+    pub fn cancel_all(&self, spare_starting: bool) -> Vec<TaskId> {
+        let waiting: Vec<TaskId> = {
+            let state = lock(&self.state);
+            let starting = state
+                .seats
+                .iter()
+                .filter(|seat| seat.tag != 0 && !seat.ready && !seat.retired)
+                .count();
+            let waits = |(id, task): &(TaskId, &Task)| {
+                task.position
+                    .is_none_or(|position| self.board.is_waiting(position, *id))
+            };
+            let spared = if spare_starting { starting } else { 0 };
+            let tasks = state.tasks.iter().filter(waits).skip(spared);
+            tasks.map(|(id, _)| id).collect()
+        };
         waiting
             .into_iter()
             .rev()
@@ -823,12 +853,13 @@ impl ProcessPool {
     /// Marks a future observed: its end is announced from now on. Returns the phase at that moment.
     pub fn observe(&self, cell: &Cell<Outcome>) -> Phase {
         // Counted first: the collector must not sleep between the mark and the count.
-        self.observed.fetch_add(1, Ordering::SeqCst);
+        let others = self.observed.fetch_add(1, Ordering::SeqCst);
         let already = cell.observed();
         let phase = cell.mark_observed();
         if already || matches!(phase, Phase::Finished | Phase::Cancelled) {
             self.observed.fetch_sub(1, Ordering::SeqCst);
-        } else {
+        } else if others == 0 {
+            // With others, the collector is listening to every commit as it is.
             self.wake_collector();
         }
         phase
@@ -893,8 +924,15 @@ impl ProcessPool {
             self.board.cancel_wait(ticket);
             return Waited::Done;
         }
-        match self.board.wait(ticket, timeout) {
-            Woken::Rung | Woken::TimedOut => Waited::Done,
+        let slice = timeout.unwrap_or(INSPECTION).min(INSPECTION);
+        match self.board.wait(ticket, Some(slice)) {
+            Woken::Rung => Waited::Done,
+            Woken::TimedOut => {
+                if slice == INSPECTION {
+                    self.inspect();
+                }
+                Waited::Done
+            }
             Woken::Interrupted => Waited::Interrupted,
         }
     }

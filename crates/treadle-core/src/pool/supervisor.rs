@@ -229,10 +229,19 @@ impl Watch {
             Order::Watch(pool) => self.pools.push(pool),
             Order::Signal { tag, signal } => {
                 if let Some(worker) = self.workers.get_mut(&tag) {
-                    match &worker.pidfd {
+                    match (&worker.pidfd, worker.pid.and_then(pid_of)) {
                         // It may have died meanwhile, which is what the signal was for, or will be seen.
-                        Some(pidfd) => drop(rustix::process::pidfd_send_signal(pidfd, signal)),
-                        None => worker.pending_signal = Some(signal),
+                        (Some(pidfd), _) => {
+                            let _ = rustix::process::pidfd_send_signal(pidfd, signal);
+                        }
+                        // No descriptor was left for a pidfd. The zygote says when it has reaped the process; until then the
+                        // number is this worker's.
+                        (None, Some(process)) => {
+                            if worker.gone_at.is_none() {
+                                let _ = rustix::process::kill_process(process, signal);
+                            }
+                        }
+                        (None, None) => worker.pending_signal = Some(signal),
                     }
                 }
             }
@@ -286,7 +295,13 @@ impl Watch {
         let descriptors: Vec<_> = request.descriptors.iter().map(AsFd::as_fd).collect();
         match zygote.spawn(tag, &request.fields, &descriptors) {
             // The zygote is gone; its socket says so next.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PIPE.raw_os_error()) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    // Reset: it died with messages that it had not read.
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
                 Ok(())
             }
             Err(error) => {
@@ -317,10 +332,14 @@ impl Watch {
                     Message::Spawned { tag, pid, pidfd } => {
                         if let Some(worker) = self.workers.get_mut(&tag) {
                             worker.pid = Some(pid);
-                            if let (Some(signal), Some(pidfd)) =
-                                (worker.pending_signal.take(), &pidfd)
-                            {
-                                let _ = rustix::process::pidfd_send_signal(pidfd, signal);
+                            match (worker.pending_signal.take(), &pidfd, pid_of(pid)) {
+                                (Some(signal), Some(pidfd), _) => {
+                                    let _ = rustix::process::pidfd_send_signal(pidfd, signal);
+                                }
+                                (Some(signal), None, Some(process)) => {
+                                    let _ = rustix::process::kill_process(process, signal);
+                                }
+                                _ => {}
                             }
                             worker.pidfd = pidfd;
                             if let Some(pool) = worker.pool.upgrade() {

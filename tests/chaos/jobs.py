@@ -1,0 +1,81 @@
+"""What the workers are asked to do. Every result follows from the arguments, so that it can be checked by value."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy
+
+
+def scaled(number: int) -> int:
+    return 3 * number + 1
+
+
+def added(left: int, right: float, word: str) -> tuple[float, str]:
+    return left + right, word[::-1]
+
+
+def turned(table: dict[str, Any]) -> dict[Any, str]:
+    return {repr(value): key for key, value in table.items()}
+
+
+def reversed_bytes(data: bytes) -> bytes:
+    return data[::-1]
+
+
+def raised(number: int) -> int:
+    raise LookupError(f"number {number}")
+
+
+def slept(number: int, seconds: float) -> int:
+    time.sleep(seconds)
+    return -number
+
+
+def filled(number: int, count: int) -> numpy.ndarray:
+    """An array of ``count`` float64 made by the worker: only the result is big."""
+    return numpy.arange(count, dtype=numpy.float64) + number
+
+
+def summed(array: numpy.ndarray) -> tuple[int, float]:
+    """Only the argument is big."""
+    return array.size, float(array.sum())
+
+
+def doubled(array: numpy.ndarray) -> numpy.ndarray:
+    """Both ways."""
+    return array * 2
+
+
+def marked(path: str, number: int) -> int:
+    """Leaves eight bytes in the file each time it runs: a task that ran twice is seen."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, number.to_bytes(8, "little"))
+    finally:
+        os.close(descriptor)
+    return number ^ 0x5555
+
+
+def late_success(path: str, number: int) -> int:
+    """Raises the first time it runs for this number."""
+    try:
+        os.close(os.open(f"{path}.{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return number + 7
+    raise ConnectionError(f"the first try of {number}")
+
+
+async def awaited(number: int) -> int:
+    return number - 5
+
+
+def ended(code: int) -> None:
+    """Ends its worker."""
+    os._exit(code)
+
+
+def own_pid() -> int:
+    return os.getpid()
