@@ -197,7 +197,7 @@ def spin(ready):
 FORKS = {
     "exit": "",
     "exit through the interpreter": "sys.exit(0)",
-    "touch futures": "assert not held.done() and not held.cancel()\nrepr(held)\npool.stats()",
+    "touch futures": "assert not held.done() and not held.cancel()\nrepr(held)",
     "shut down": "pool.shutdown(wait=True, cancel_futures=True)",
     "drop": "del pool, held\nimport gc; gc.collect()",
     "wait": """
