@@ -293,6 +293,11 @@ def no_memory(message: str) -> BaseException:
     return errors.PayloadMemoryError(message)
 
 
+def forked(message: str) -> BaseException:
+    """A pool was used in a fork of the process that made it."""
+    return errors.PoolBroken(message)
+
+
 def not_started(message: str) -> BaseException:
     """The pool's machinery could not be started."""
     return _as_broken_process_pool(errors.PoolBroken)(message)

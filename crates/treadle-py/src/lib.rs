@@ -26,7 +26,7 @@ mod _core {
     #[pymodule_export]
     use crate::lease::Lease;
     #[pymodule_export]
-    use crate::process::die_with_parent;
+    use crate::process::{die_with_parent, note_fork};
     #[pymodule_export]
     use crate::processes::ProcessPool;
     #[pymodule_export]

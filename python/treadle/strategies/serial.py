@@ -21,8 +21,15 @@ class Serial(Strategy):
         self._submitted = 0
         self._retried = 0
         self._closed = False
+        self._broken: errors.PoolBroken | None = None
         if settings.initializer is not None:
-            settings.initializer(*settings.initargs)
+            try:
+                settings.initializer(*settings.initargs)
+            except Exception as error:
+                self._broken = errors.PoolBroken(
+                    f"the initializer raised {type(error).__name__}: {error}"
+                )
+                self._broken.__cause__ = error
 
     def submit(
         self,
@@ -31,6 +38,8 @@ class Serial(Strategy):
         keywords: dict[str, Any],
         options: TaskOptions,
     ) -> Future:
+        if self._broken is not None:
+            raise self._broken
         if self._closed:
             raise refusal()
         if options.timeout is not None:
