@@ -241,6 +241,11 @@ def unreadable_result(error: BaseException) -> BaseException:
     return made
 
 
+def may_run_again(error: BaseException) -> bool:
+    """Whether ``retries`` is for this failure: not for an interrupted call, nor for one that asked the program to end."""
+    return isinstance(error, Exception) and not isinstance(error, errors.TaskInterrupted)
+
+
 # ---- failures that the engine reports
 
 
@@ -276,9 +281,11 @@ def pool_broken(reason: str) -> BaseException:
     return _as_broken_process_pool(errors.PoolBroken)(f"the pool is broken: {reason}")
 
 
-def shut_down(message: str) -> BaseException:
+def shut_down() -> BaseException:
     """``submit`` after ``shutdown``."""
-    return errors.PoolShutDown(message)
+    from treadle import strategies
+
+    return strategies.refusal()
 
 
 def no_memory(message: str) -> BaseException:

@@ -17,12 +17,15 @@ import itertools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from treadle import _core, strategies
 from treadle.errors import PlanError
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Executor", "ProcessPoolExecutor", "ThreadPoolExecutor"]
 
@@ -103,19 +106,20 @@ class _Calls(_core.Submitter):
             progress,
         )
 
-    async def asubmit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
-        """Schedules the call and awaits its result. Cancelling the awaiting task reaches the worker."""
-        import asyncio
+    def asubmit(
+        self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any
+    ) -> asyncio.Future[Result]:
+        """Schedules the call; await what is returned for its result. Call it on an event loop.
 
-        future = self.submit(fn, *args, **kwargs)
-        waiting: asyncio.Future[Result] = asyncio.wrap_future(future)
-        try:
-            result: Result = await waiting
-        except asyncio.CancelledError:
-            if not future.done() or future.cancelled():
-                future.interrupt()
-            raise
-        return result
+        Cancelling it, or the task that awaits it, reaches the worker: a call that no worker has is taken back, a running one is interrupted.
+
+        Raises:
+            PoolShutDown: after :meth:`shutdown`.
+            PoolBroken: when the pool can run nothing any more.
+        """
+        from treadle import awaiting
+
+        return awaiting.awaitable(self.submit(fn, *args, **kwargs))
 
     async def amap(
         self,
@@ -133,7 +137,7 @@ class _Calls(_core.Submitter):
 
         window = _count("buffersize", buffersize) or max(64, 4 * self._strategy.concurrency)
         items = zip(*iterables, strict=False)
-        running: deque[asyncio.Task[Result]] = deque()
+        running: deque[asyncio.Future[Result]] = deque()
         try:
             more = True
             while running or more:
@@ -143,7 +147,7 @@ class _Calls(_core.Submitter):
                     except StopIteration:
                         more = False
                         break
-                    running.append(asyncio.ensure_future(self.asubmit(fn, *item)))
+                    running.append(self.asubmit(fn, *item))
                 if not running:
                     break
                 if ordered:

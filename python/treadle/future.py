@@ -50,6 +50,8 @@ class Future(_core.FutureBase, concurrent.futures.Future[Any]):
                 else f"returned {type(self._result).__name__}"
             )
             return f"<{type(self).__name__} at {id(self):#x} state=finished {outcome}>"
+        # As the standard library shows it: whether its waiters know already is of no interest.
+        state = "cancelled" if state.startswith("cancelled") else state
         return f"<{type(self).__name__} at {id(self):#x} state={state}>"
 
 

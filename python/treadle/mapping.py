@@ -51,7 +51,9 @@ def run(
     items: Iterator[Any] = iter(iterables[0]) if single else zip(*iterables, strict=False)
     if chunksize is None:
         chunksize = strategy.plan.chunk
-    if strategy.has_chunks and chunksize != 1:
+    # A timeout and retries are of one call, so calls that have them travel by themselves.
+    alone = chunksize == 1 or options.timeout is not None or options.retries > 0
+    if strategy.has_chunks and not alone:
         window: _Window = _Chunks(
             strategy, function, items, single, options, chunksize, buffersize, expected
         )

@@ -118,9 +118,7 @@ def _under(
 ) -> tuple[int, Tally]:
     with treadle.Executor(processes=workers) as pool:
         load = Load(pool, seed, folder, big=big)
-        with Attacker(
-            attack, count, seed + 1, pause_s, lambda: pool.stats().completed
-        ) as attacker:
+        with Attacker(attack, count, seed + 1, pause_s, lambda: pool.stats().completed) as attacker:
             while not attacker.over:
                 load.round()
         load.finish()

@@ -122,7 +122,14 @@ def lifetimes(count: int, seed: int, folder: Path) -> str:
     growth = after.resident_bytes - before.resident_bytes
     leaks = {
         name: (getattr(before, name), getattr(after, name))
-        for name in ("descriptors", "memfd_descriptors", "memfd_mappings", "threads", "workers", "zygotes")
+        for name in (
+            "descriptors",
+            "memfd_descriptors",
+            "memfd_mappings",
+            "threads",
+            "workers",
+            "zygotes",
+        )
         if getattr(after, name) > getattr(before, name)
     }
     if leaks or growth > _MOST_GROWTH_BYTES:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from unittest import mock
 
 import exclusions
 import pytest
@@ -17,6 +19,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             entry = exclusions.exclusion_of(item.parent.name, item.name)
             if entry is not None:
                 item.add_marker(pytest.mark.skip(reason=f"excluded: {entry.reason}"))
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """The tests expect a program whose logging nobody has set up: the test runner's own handlers are away meanwhile."""
+    with mock.patch.object(logging.root, "handlers", []):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

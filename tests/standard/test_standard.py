@@ -8,7 +8,6 @@ import sys
 import exclusions
 import pytest
 import substitution
-
 import treadle
 
 if not substitution.shipped():

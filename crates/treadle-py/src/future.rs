@@ -38,6 +38,8 @@ pub(crate) type LocalOutcome = Result<Py<PyAny>, Py<PyAny>>;
 pub(crate) struct Local {
     pub(crate) cell: Cell<()>,
     parking: Parking,
+    /// Its state is written through the standard library's fields, by whoever made it: then so are its waiters told.
+    by_hand: AtomicBool,
 }
 
 /// Where a future's outcome comes from.
@@ -60,7 +62,11 @@ struct Face {
     condition: Option<Py<PyAny>>,
     waiters: Option<Py<PyList>>,
     callbacks: Option<Py<PyList>>,
+    /// The callbacks were taken: one that comes now runs at once.
+    called_back: bool,
     outcome: Option<LocalOutcome>,
+    /// Called with the future when it has ended, before the callbacks: how asyncio hears of it without a condition variable.
+    listener: Option<Py<PyAny>>,
 }
 
 /// The native half of a future.
@@ -70,7 +76,6 @@ pub(crate) struct FutureBase {
     face: Mutex<Face>,
     /// The completion was announced to waiters (or there was nobody to announce it to).
     announced: AtomicBool,
-    called_back: AtomicBool,
 }
 
 /// The class `treadle.Future`, told to this module by the package.
@@ -143,7 +148,14 @@ impl FutureBase {
     /// Whether the outcome is there and nobody must still be told before it may be seen.
     fn settled(&self) -> bool {
         matches!(self.phase(), Phase::Finished | Phase::Cancelled)
-            && (!self.observed() || self.announced.load(Ordering::Acquire))
+            && (!self.observed() || self.announced.load(Ordering::Acquire) || self.by_hand())
+    }
+
+    fn by_hand(&self) -> bool {
+        match self.source() {
+            Source::Local(local) => local.by_hand.load(Ordering::Acquire),
+            Source::Process { .. } => false,
+        }
     }
 
     /// Marks the future observed, before one of its fields is handed out.
@@ -216,7 +228,16 @@ impl FutureBase {
         if this.announced.load(Ordering::Acquire) {
             return Ok(());
         }
-        let condition = FutureBase::condition(slf)?;
+        let condition = this
+            .face()
+            .condition
+            .as_ref()
+            .map(|condition| condition.clone_ref(py));
+        let Some(condition) = condition.map(|condition| condition.into_bound(py)) else {
+            // Only a listener: nobody waits on a condition that was never made.
+            this.announced.store(true, Ordering::Release);
+            return Ok(());
+        };
         condition.call_method0(intern!(py, "acquire"))?;
         let told = (|| {
             if this.announced.swap(true, Ordering::AcqRel) {
@@ -243,18 +264,19 @@ impl FutureBase {
     pub(crate) fn complete(slf: &Bound<'_, Self>) -> PyResult<()> {
         FutureBase::announce(slf)?;
         let py = slf.py();
-        if slf.get().called_back.swap(true, Ordering::AcqRel) {
-            return Ok(());
+        let (listener, callbacks) = {
+            let mut face = slf.get().face();
+            face.called_back = true;
+            (face.listener.take(), face.callbacks.take())
+        };
+        if let Some(listener) = listener {
+            listener.call1(py, (slf,))?;
         }
-        let callbacks = slf
-            .get()
-            .face()
-            .callbacks
-            .as_ref()
-            .map(|list| list.clone_ref(py));
-        if callbacks.is_some() {
-            // The standard library's own loop, with its own report of a callback that raises.
-            slf.call_method0(intern!(py, "_invoke_callbacks"))?;
+        if let Some(callbacks) = callbacks {
+            let run = pickling::payload(py, "run_callback")?;
+            for callback in callbacks.bind(py).iter() {
+                run.call1((slf, callback))?;
+            }
         }
         Ok(())
     }
@@ -276,15 +298,33 @@ impl FutureBase {
     }
 
     fn after_local(slf: &Bound<'_, Self>, local: &Local, marks: Marks) -> PyResult<()> {
-        if marks.observed {
-            FutureBase::complete(slf)?;
+        let by_hand = slf.get().by_hand();
+        if by_hand {
+            FutureBase::after_cancel_by_hand(slf)?;
+        } else if marks.observed {
+            FutureBase::announce(slf)?;
         } else {
             slf.get().announced.store(true, Ordering::Release);
         }
+        // Sleepers first: a callback may take its time.
         if marks.waited {
             local.parking.wake_all();
         }
+        if marks.observed && !by_hand {
+            FutureBase::complete(slf)?;
+        }
         Ok(())
+    }
+
+    /// A future made by hand was cancelled: its callbacks run, its waiters are told by `set_running_or_notify_cancel`.
+    fn after_cancel_by_hand(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let condition = FutureBase::condition(slf)?;
+        condition.call_method0(intern!(py, "acquire"))?;
+        let told = condition.call_method0(intern!(py, "notify_all"));
+        condition.call_method0(intern!(py, "release"))?;
+        told?;
+        slf.call_method0(intern!(py, "_invoke_callbacks")).map(drop)
     }
 
     fn failed(&self, py: Python<'_>) -> PyResult<bool> {
@@ -304,6 +344,10 @@ impl FutureBase {
             Ok(value) => Ok(value.clone_ref(py)),
             Err(error) => Err(error.clone_ref(py)),
         };
+        // The standard library's `__init__` stores a result of None, which a cancelled future does not have.
+        if self.phase() == Phase::Cancelled {
+            return Ok(None);
+        }
         if let Some(outcome) = &self.face().outcome {
             return Ok(Some(copy(outcome)));
         }
@@ -332,7 +376,12 @@ impl FutureBase {
         let deadline = deadline_after(timeout)?;
         loop {
             if matches!(this.phase(), Phase::Finished | Phase::Cancelled) {
-                if !this.settled() {
+                if this.by_hand() {
+                    // Whoever ends it holds the condition until the outcome is there.
+                    let condition = FutureBase::condition(slf)?;
+                    condition.call_method0(intern!(py, "acquire"))?;
+                    condition.call_method0(intern!(py, "release"))?;
+                } else if !this.settled() {
                     FutureBase::announce(slf)?;
                 }
                 return Ok(true);
@@ -391,10 +440,11 @@ fn wait_local(local: &Local, deadline: Option<Instant>) -> Waited {
 }
 
 fn decode(py: Python<'_>, reply: &Reply) -> PyResult<LocalOutcome> {
-    let mut body = reply.body.as_slice();
+    let mut body = reply.body();
+    let apart = reply.buffers.as_slice();
     Ok(match reply.kind {
-        wire::VALUE_SCALAR => Ok(codec::read(py, &mut body)?.unbind()),
-        wire::VALUES_SCALAR => Ok(PyList::new(py, codec::read_all(py, body)?)?
+        wire::VALUE_SCALAR => Ok(codec::read(py, &mut body, &apart)?.unbind()),
+        wire::VALUES_SCALAR => Ok(PyList::new(py, codec::read_all(py, body, &apart)?)?
             .into_any()
             .unbind()),
         wire::VALUE_PICKLED => Ok(pickling::load(py, body, leases(py, reply)?)?.unbind()),
@@ -461,7 +511,6 @@ impl FutureBase {
             source: OnceLock::new(),
             face: Mutex::default(),
             announced: AtomicBool::new(false),
-            called_back: AtomicBool::new(false),
         }
     }
 
@@ -471,6 +520,9 @@ impl FutureBase {
         let py = slf.py();
         if !slf.get().settled() && !FutureBase::wait(slf, timeout)? {
             return Err(standard_error(py, "TimeoutError")?);
+        }
+        if slf.get().cancelled() {
+            return Err(standard_error(py, "CancelledError")?);
         }
         match slf.get().outcome(py)? {
             Some(Ok(value)) => Ok(value),
@@ -485,6 +537,9 @@ impl FutureBase {
         let py = slf.py();
         if !slf.get().settled() && !FutureBase::wait(slf, timeout)? {
             return Err(standard_error(py, "TimeoutError")?);
+        }
+        if slf.get().cancelled() {
+            return Err(standard_error(py, "CancelledError")?);
         }
         match slf.get().outcome(py)? {
             Some(Ok(_)) => Ok(None),
@@ -553,22 +608,42 @@ impl FutureBase {
         Ok(true)
     }
 
+    /// Takes a pending future of an executor made by hand for running; false when it was cancelled, and its waiters are told so.
+    fn set_running_or_notify_cancel(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let this = slf.get();
+        match this.local() {
+            Some(local) if local.cell.start() => Ok(true),
+            Some(_) if this.phase() == Phase::Cancelled => {
+                FutureBase::announce(slf)?;
+                Ok(false)
+            }
+            _ => Err(PyRuntimeError::new_err(
+                "Future in unexpected state: it runs or has ended",
+            )),
+        }
+    }
+
     /// Calls `callback(future)` when the call has ended or was cancelled; at once if it has.
     fn add_done_callback(slf: &Bound<'_, Self>, callback: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let condition = FutureBase::condition(slf)?;
-        condition.call_method0(intern!(py, "acquire"))?;
-        let added = (|| {
-            if this.settled() || this.announced.load(Ordering::Acquire) {
-                return Ok(false);
-            }
-            FutureBase::list(slf, |face| &mut face.callbacks)?.append(&callback)?;
-            Ok::<_, PyErr>(true)
-        })();
-        condition.call_method0(intern!(py, "release"))?;
-        if !added? {
+        let fresh = PyList::empty(py).unbind();
+        let late = this.by_hand() && matches!(this.phase(), Phase::Finished | Phase::Cancelled);
+        let list = {
+            let mut face = this.face();
+            (!face.called_back && !late).then(|| face.callbacks.get_or_insert(fresh).clone_ref(py))
+        };
+        let Some(list) = list else {
             pickling::payload(py, "run_callback")?.call1((slf, callback))?;
+            return Ok(());
+        };
+        list.bind(py).append(callback)?;
+        if !this.observed() {
+            FutureBase::observe(slf);
+        }
+        if this.announced.load(Ordering::Acquire) && !this.by_hand() {
+            // It ended before anybody observed it, or it was completed while the callback was being entered.
+            FutureBase::complete(slf)?;
         }
         Ok(())
     }
@@ -607,6 +682,9 @@ impl FutureBase {
     #[getter(_state)]
     fn state_attribute(&self, py: Python<'_>) -> &'static str {
         match self.phase() {
+            Phase::Cancelled if self.by_hand() && !self.announced.load(Ordering::Acquire) => {
+                "CANCELLED"
+            }
             Phase::Cancelled if self.settled() => "CANCELLED_AND_NOTIFIED",
             Phase::Cancelled => "CANCELLED",
             Phase::Finished if self.settled() => "FINISHED",
@@ -623,6 +701,7 @@ impl FutureBase {
                 "the state of a pool's future is set by its pool",
             ));
         };
+        local.by_hand.store(true, Ordering::Release);
         match value {
             "PENDING" => {}
             "RUNNING" => _ = local.cell.start(),
@@ -694,6 +773,27 @@ impl FutureBase {
         FutureBase::finish_local(slf, Err(error))
     }
 
+    /// Has `listener(future)` called once when the call has ended; false, and not called, when it has ended already.
+    fn _listen(slf: &Bound<'_, Self>, listener: Py<PyAny>) -> bool {
+        let this = slf.get();
+        this.face().listener = Some(listener);
+        FutureBase::observe(slf);
+        if matches!(this.phase(), Phase::Finished | Phase::Cancelled)
+            && this.face().listener.take().is_some()
+        {
+            return false;
+        }
+        true
+    }
+
+    /// The outcome of an ended call: `(result, None)`, `(None, exception)`, or `None` when it was cancelled.
+    fn _ended(&self, py: Python<'_>) -> PyResult<Option<(Option<Py<PyAny>>, Option<Py<PyAny>>)>> {
+        Ok(self.outcome(py)?.map(|outcome| match outcome {
+            Ok(value) => (Some(value), None),
+            Err(error) => (None, Some(error)),
+        }))
+    }
+
     /// Announces the end of an observed future and runs its callbacks. Called by the collector.
     fn _complete(slf: &Bound<'_, Self>) -> PyResult<()> {
         FutureBase::complete(slf)
@@ -722,6 +822,9 @@ impl FutureBase {
         }
         if let Some(callbacks) = &face.callbacks {
             visit.call(callbacks)?;
+        }
+        if let Some(listener) = &face.listener {
+            visit.call(listener)?;
         }
         match &face.outcome {
             Some(Ok(value) | Err(value)) => visit.call(value),

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
 use treadle_core::pool::outcome::Buffer;
 use treadle_shm::Mapped;
+
+use crate::codec::Apart;
 
 enum Holding {
     Reply(Arc<Buffer>),
@@ -85,4 +88,36 @@ impl Lease {
 
     #[allow(unsafe_code)]
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {}
+}
+
+/// The bytes of a block as a slice.
+#[allow(unsafe_code)]
+fn slice_of(mapped: &Mapped) -> &[u8] {
+    // SAFETY: the pointer is valid for `len` bytes while `mapped` lives. Its writer finished before it committed the record or published the
+    // task that names the block; a process that writes there later damages the value that is read, which is bytes whatever it is.
+    unsafe { std::slice::from_raw_parts(mapped.as_ptr(), mapped.len()) }
+}
+
+fn text_of<'py>(py: Python<'py>, mapped: &Mapped) -> PyResult<Bound<'py, PyString>> {
+    PyString::from_bytes(py, slice_of(mapped))
+}
+
+impl Apart for &[Arc<Buffer>] {
+    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyBytes>> {
+        Some(PyBytes::new(py, slice_of(&self.get(index)?.mapped)))
+    }
+
+    fn text<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyString>>> {
+        Some(text_of(py, &self.get(index)?.mapped))
+    }
+}
+
+impl Apart for &[(Mapped, bool)] {
+    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyBytes>> {
+        Some(PyBytes::new(py, slice_of(&self.get(index)?.0)))
+    }
+
+    fn text<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyString>>> {
+        Some(text_of(py, &self.get(index)?.0))
+    }
 }

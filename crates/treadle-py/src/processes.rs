@@ -14,7 +14,7 @@ use treadle_core::pool::wire;
 use treadle_core::pool::zygote::Launch;
 use treadle_shm::BlockRef;
 
-use crate::codec;
+use crate::codec::Writer;
 use crate::future::{FutureBase, Observers, Source, deadline_after, lock, new_future};
 use crate::pickling;
 
@@ -78,7 +78,11 @@ fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
         SubmitError::Memory(_) | SubmitError::TooLarge { .. } => "no_memory",
         SubmitError::Interrupted | SubmitError::Supervisor(_) => "not_started",
     };
-    match pickling::payload(py, name).and_then(|make| make.call1((error.to_string(),))) {
+    let made = pickling::payload(py, name).and_then(|make| match error {
+        SubmitError::ShutDown => make.call0(),
+        _ => make.call1((error.to_string(),)),
+    });
+    match made {
         Ok(exception) => PyErr::from_value(exception),
         Err(error) => error,
     }
@@ -188,9 +192,7 @@ impl ProcessPool {
             preparation,
         };
         if inherited.iter().any(|descriptor| *descriptor < 0) {
-            return Err(PyValueError::new_err(
-                "an inherited descriptor is not open",
-            ));
+            return Err(PyValueError::new_err("an inherited descriptor is not open"));
         }
         let inherited = inherited
             .into_iter()
@@ -237,16 +239,17 @@ impl ProcessPool {
             Callee::Carried => None,
         };
         if known.is_some() && keywords.is_none() {
-            let mut body = Vec::with_capacity(64);
+            let mut writer = Writer::default();
             if arguments
-                .iter_borrowed()
-                .all(|argument| codec::write(&mut body, &argument))
+                .as_slice()
+                .iter()
+                .all(|argument| writer.write(argument))
             {
                 let call = Call {
                     kind: wire::CALL_SCALARS,
                     function: known,
-                    body: &body,
-                    buffers: &[],
+                    body: &writer.out,
+                    buffers: &writer.apart,
                     options,
                 };
                 return self.send(py, &call);
@@ -324,13 +327,14 @@ impl ProcessPool {
             Callee::Carried => None,
         };
         if known.is_some() {
-            let mut body = Vec::with_capacity(16 * items.len());
-            if items.iter().all(|item| codec::write(&mut body, &item)) {
+            let held: Vec<Bound<'py, PyAny>> = items.iter().collect();
+            let mut writer = Writer::default();
+            if held.iter().all(|item| writer.write(item)) {
                 let call = Call {
                     kind: wire::CHUNK_SCALARS | flag,
                     function: known,
-                    body: &body,
-                    buffers: &[],
+                    body: &writer.out,
+                    buffers: &writer.apart,
                     options,
                 };
                 return self.send(py, &call);
@@ -383,9 +387,11 @@ impl ProcessPool {
         }
     }
 
-    /// Cancels every call that no worker has; announces those that are observed.
-    fn cancel_all(&self, py: Python<'_>) -> PyResult<usize> {
-        let cancelled = py.detach(|| self.core.cancel_all());
+    /// Cancels every call that no worker has, except, with `spare_starting`, those for which a worker is being started; announces those
+    /// that are observed.
+    #[pyo3(signature = (spare_starting=false))]
+    fn cancel_all(&self, py: Python<'_>, spare_starting: bool) -> PyResult<usize> {
+        let cancelled = py.detach(|| self.core.cancel_all(spare_starting));
         for id in &cancelled {
             let future = lock(&self.observers).remove(id);
             if let Some(future) = future {

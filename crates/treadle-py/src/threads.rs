@@ -73,9 +73,7 @@ impl ThreadPool {
         let outcome = loop {
             match call(py, &job) {
                 Ok(value) => break Ok(value),
-                Err(error)
-                    if retries > 0 && error.is_instance_of::<pyo3::exceptions::PyException>(py) =>
-                {
+                Err(error) if retries > 0 && may_run_again(py, &error)? => {
                     retries -= 1;
                     lock(&self.counts).retried += 1;
                     let mut running = lock(&self.running);
@@ -96,6 +94,13 @@ impl ThreadPool {
         FutureBase::finish_local(future, outcome)?;
         Ok(mine.is_some_and(|mine| mine.overdue))
     }
+}
+
+/// Whether a call that raised this is tried again: not when it was interrupted, or when it asked the program to end.
+fn may_run_again(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+    pickling::payload(py, "may_run_again")?
+        .call1((error.value(py),))?
+        .extract()
 }
 
 fn call(py: Python<'_>, job: &Job) -> PyResult<Py<PyAny>> {

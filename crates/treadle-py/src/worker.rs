@@ -14,12 +14,12 @@ use std::time::Instant;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PyTuple};
 use treadle_core::pool::wire;
 use treadle_core::pool::worker::{Taken, WorkerError, WorkerSession};
 use treadle_shm::{BlockRef, Waited};
 
-use crate::codec;
+use crate::codec::{self, Writer};
 use crate::future::lock;
 use crate::lease::Lease;
 use crate::pickling;
@@ -53,22 +53,13 @@ enum Work<'py> {
     Chunk(Vec<Bound<'py, PyAny>>, bool),
 }
 
-/// A record to be written.
-struct Answer<'py> {
-    kind: u32,
-    body: Body<'py>,
-}
-
-enum Body<'py> {
-    Plain(Vec<u8>),
+/// What a task's record is made of.
+enum Answer<'py> {
+    One(Bound<'py, PyAny>),
+    /// The seconds and the results of a chunk.
+    Many(Vec<Bound<'py, PyAny>>),
     Pickled(pickling::Pickled<'py>),
-}
-
-fn plain<'py>(kind: u32, bytes: Vec<u8>) -> Answer<'py> {
-    Answer {
-        kind,
-        body: Body::Plain(bytes),
-    }
+    Raised(Vec<u8>),
 }
 
 impl Worker {
@@ -102,20 +93,6 @@ impl Worker {
         known: &mut HashMap<u32, Py<PyAny>>,
         taken: &mut Taken,
     ) -> PyResult<Ready<'py>> {
-        let buffers = std::mem::take(&mut taken.buffers);
-        let mut views: Vec<Bound<'py, PyAny>> = Vec::with_capacity(buffers.len());
-        for (mapped, read_only) in buffers {
-            views.push(if taken.copy_buffers {
-                let copy = mapped.copy_to_vec();
-                if read_only {
-                    PyBytes::new(py, &copy).into_any()
-                } else {
-                    pyo3::types::PyByteArray::new(py, &copy).into_any()
-                }
-            } else {
-                Bound::new(py, Lease::of_argument(mapped, read_only))?.into_any()
-            });
-        }
         let known_function = match taken.function {
             Some((id, block)) => Some(self.function(py, known, id, block)?),
             None => None,
@@ -127,7 +104,10 @@ impl Worker {
         };
         match taken.kind {
             wire::CALL_SCALARS | wire::CHUNK_SCALARS => {
-                let values = codec::read_all(py, self.session().body(taken))?;
+                let apart = taken.buffers.as_slice();
+                let values = codec::read_all(py, self.session().body(taken), &apart)?;
+                // Copied: the blocks go back now.
+                taken.buffers.clear();
                 let work = if taken.kind == wire::CALL_SCALARS {
                     Work::One(PyTuple::new(py, values)?, None)
                 } else {
@@ -139,6 +119,7 @@ impl Worker {
                 })
             }
             kind => {
+                let views = leases(py, taken)?;
                 let body = self.session().body(taken).to_vec();
                 let object = pickling::load(py, &body, views)?;
                 match kind {
@@ -183,14 +164,7 @@ impl Worker {
         match ready.work {
             Work::One(arguments, keywords) => {
                 let result = finish_coroutine(ready.function.call(arguments, keywords.as_ref())?)?;
-                let mut bytes = vec![0, 0];
-                if codec::write(&mut bytes, &result) {
-                    return Ok(plain(wire::VALUE_SCALAR, bytes.split_off(2)));
-                }
-                Ok(Answer {
-                    kind: wire::VALUE_PICKLED,
-                    body: Body::Pickled(dump_result(&result)?),
-                })
+                Ok(Answer::One(result))
             }
             Work::Chunk(items, single) => self.run_chunk(py, &ready.function, items, single),
         }
@@ -227,51 +201,74 @@ impl Worker {
             let partial = pickling::payload(py, "partial_chunk")?.call1((
                 seconds,
                 PyList::new(py, results)?,
-                error.value(py),
+                // Not `value`: that leaves the traceback behind.
+                error.into_value(py),
             ))?;
-            return Ok(Answer {
-                kind: wire::VALUE_PICKLED,
-                body: Body::Pickled(pickling::dump(&partial)?),
-            });
+            return Ok(Answer::Pickled(pickling::dump(&partial)?));
         }
-        let mut bytes = Vec::with_capacity(16 * results.len() + 9);
-        codec::write(&mut bytes, pyo3::types::PyFloat::new(py, seconds).as_any());
-        if results
-            .iter()
-            .all(|result| codec::write(&mut bytes, result))
-        {
-            return Ok(plain(wire::VALUES_SCALAR, bytes));
-        }
-        results.insert(0, pyo3::types::PyFloat::new(py, seconds).into_any());
-        let list = PyList::new(py, results)?;
-        let pickled = match pickling::dump(list.as_any()) {
-            Ok(pickled) => pickled,
-            // One result of the chunk does not pickle: the others must not suffer for it.
-            Err(_) => pickling::dump(&pickling::payload(py, "partial_results")?.call1((list,))?)?,
-        };
-        Ok(Answer {
-            kind: wire::VALUE_PICKLED,
-            body: Body::Pickled(pickled),
-        })
+        results.insert(0, PyFloat::new(py, seconds).into_any());
+        Ok(Answer::Many(results))
     }
 
-    fn reply(&self, task: u64, answer: &Answer<'_>) -> Result<(), WorkerError> {
-        match &answer.body {
-            Body::Plain(bytes) => self.session().reply(task, answer.kind, bytes, &[]),
-            Body::Pickled(pickled) => self.session().reply(
-                task,
-                answer.kind,
-                pickled.bytes.as_bytes(),
-                &pickled.slices(),
-            ),
-        }
+    /// Writes a task's record. The outer error is the task's own: its result does not pickle.
+    fn reply(
+        &self,
+        py: Python<'_>,
+        task: u64,
+        answer: &Answer<'_>,
+    ) -> PyResult<Result<(), WorkerError>> {
+        let pickled;
+        let pickled = match answer {
+            Answer::Raised(bytes) => {
+                return Ok(self.session().reply(task, wire::RAISED, bytes, &[]));
+            }
+            Answer::One(result) => {
+                let mut writer = Writer::default();
+                if writer.write(result) {
+                    return Ok(self.session().reply(
+                        task,
+                        wire::VALUE_SCALAR,
+                        &writer.out,
+                        &writer.apart,
+                    ));
+                }
+                pickled = dump_result(result)?;
+                &pickled
+            }
+            Answer::Many(results) => {
+                let mut writer = Writer::default();
+                if results.iter().all(|result| writer.write(result)) {
+                    return Ok(self.session().reply(
+                        task,
+                        wire::VALUES_SCALAR,
+                        &writer.out,
+                        &writer.apart,
+                    ));
+                }
+                let list = PyList::new(py, results)?;
+                pickled = match pickling::dump(list.as_any()) {
+                    Ok(pickled) => pickled,
+                    // One result of the chunk does not pickle: the others must not suffer for it.
+                    Err(_) => {
+                        pickling::dump(&pickling::payload(py, "partial_results")?.call1((list,))?)?
+                    }
+                };
+                &pickled
+            }
+            Answer::Pickled(pickled) => pickled,
+        };
+        let body = pickled.bytes.as_bytes();
+        Ok(self
+            .session()
+            .reply(task, wire::VALUE_PICKLED, body, &pickled.slices()))
     }
 
     fn raised<'py>(py: Python<'py>, error: PyErr) -> PyResult<Answer<'py>> {
         let bytes = pickling::payload(py, "dump_exception")?
-            .call1((error.value(py),))?
+            // Not `value`: that leaves the traceback behind.
+            .call1((error.into_value(py),))?
             .cast_into::<PyBytes>()?;
-        Ok(plain(wire::RAISED, bytes.as_bytes().to_vec()))
+        Ok(Answer::Raised(bytes.as_bytes().to_vec()))
     }
 
     fn send_notes(&self, session: &mut WorkerSession) -> bool {
@@ -299,14 +296,36 @@ impl Worker {
             Ok(answer) => answer,
             Err(error) => Worker::raised(py, error)?,
         };
-        if let Err(error) = self.reply(task, &answer) {
+        let written = match self.reply(py, task, &answer) {
+            Ok(written) => written,
+            Err(error) => self.reply(py, task, &Worker::raised(py, error)?)?,
+        };
+        if let Err(error) = written {
             let error =
                 PyErr::from_value(pickling::payload(py, "no_memory")?.call1((error.to_string(),))?);
-            self.reply(task, &Worker::raised(py, error)?)
+            self.reply(py, task, &Worker::raised(py, error)?)?
                 .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         }
         Ok(())
     }
+}
+
+fn leases<'py>(py: Python<'py>, taken: &mut Taken) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let buffers = std::mem::take(&mut taken.buffers);
+    let mut views: Vec<Bound<'py, PyAny>> = Vec::with_capacity(buffers.len());
+    for (mapped, read_only) in buffers {
+        views.push(if taken.copy_buffers {
+            let copy = mapped.copy_to_vec();
+            if read_only {
+                PyBytes::new(py, &copy).into_any()
+            } else {
+                pyo3::types::PyByteArray::new(py, &copy).into_any()
+            }
+        } else {
+            Bound::new(py, Lease::of_argument(mapped, read_only))?.into_any()
+        });
+    }
+    Ok(views)
 }
 
 fn chunk_of<'py>(items: &Bound<'py, PyAny>, single: bool) -> PyResult<Work<'py>> {
@@ -455,7 +474,7 @@ impl Worker {
                 Some(Ok(taken)) => self.handle(py, &mut known, taken)?,
                 Some(Err((task, error))) => {
                     let error = Worker::raised(py, PyRuntimeError::new_err(error.to_string()))?;
-                    self.reply(task, &error)
+                    self.reply(py, task, &error)?
                         .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
                 }
                 None => {

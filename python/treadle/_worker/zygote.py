@@ -62,6 +62,12 @@ def main() -> None:
                 [b"failed", text.encode(errors="replace").replace(b"\0", b"?")[: _LONGEST - 64]],
             )
             return
+        # Imported before the forks, so that workers share it.
+        import faulthandler  # noqa: F401
+        import logging  # noqa: F401
+        import pickle  # noqa: F401
+        import traceback
+
         # What is alive now is shared by all workers: the collector shall not write into it.
         gc.collect()
         gc.freeze()

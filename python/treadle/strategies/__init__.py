@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from treadle.errors import PoolShutDown
 from treadle.future import Future
 from treadle.plan import Plan
 
@@ -154,8 +155,21 @@ def living() -> list[Strategy]:
     return list(_alive)
 
 
+#: Set when the interpreter's exit has begun: no pool takes calls any more.
+_interpreter_ends = threading.Event()
+
+
+def refusal() -> RuntimeError:
+    """The error of a call that comes too late."""
+    if _interpreter_ends.is_set():
+        # Nobody shut this pool down: the standard library's own error and words.
+        return RuntimeError("cannot schedule new futures after interpreter shutdown")
+    return PoolShutDown("cannot schedule new futures after shutdown")
+
+
 def _finish_all() -> None:
     """At the interpreter's exit: every submitted call ends first, as with the standard library's pools."""
+    _interpreter_ends.set()
     for strategy in list(_alive):
         strategy.shutdown(wait=True, cancel_futures=False)
 

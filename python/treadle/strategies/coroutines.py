@@ -15,13 +15,13 @@ import io
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from treadle import errors
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats
+from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats, refusal
 
 
 class Coroutines(Strategy):
@@ -147,7 +147,7 @@ class _Loop:
                     f"the initializer raised {type(self._broken).__name__}: {self._broken}"
                 )
             if self._closed:
-                raise errors.PoolShutDown("cannot schedule new futures after shutdown")
+                raise refusal()
             if self.thread is None:
                 self.thread = threading.Thread(target=self._run, name=f"{self._settings.name}_loop")
                 self.thread.start()
@@ -237,10 +237,13 @@ class _Loop:
         limit = job.options.timeout
         if limit is None:
             return await call
-        inner = asyncio.ensure_future(call)
+        inner = asyncio.ensure_future(_caught(call))
         done, _ = await _wait_cancelling(inner, limit)
         if done:
-            return inner.result()
+            result, error = inner.result()
+            if error is not None:
+                raise error
+            return result
         self.timed_out += 1
         raise errors.TaskTimeout(
             f"the task ran longer than its timeout of {limit:g} s and was cancelled"
@@ -286,6 +289,16 @@ class _Loop:
             if job.task is not None:
                 job.task.print_stack(file=out)
         return out.getvalue()
+
+
+async def _caught(call: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+    """The call's result or exception; a loop would end at a ``SystemExit`` or ``KeyboardInterrupt`` that leaves a task."""
+    try:
+        return await call, None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return None, error
 
 
 async def _wait_cancelling(inner: asyncio.Future[Any], limit: float) -> tuple[bool, None]:

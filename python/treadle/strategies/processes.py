@@ -108,7 +108,7 @@ class Processes(Strategy):
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         if cancel_futures:
-            self._pool.cancel_all()
+            self._pool.cancel_all(spare_starting=True)
         self._pool.begin_shutdown()
         if wait:
             self._pool.wait_for_end()

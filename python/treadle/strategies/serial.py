@@ -9,7 +9,7 @@ from typing import Any
 from treadle import _payload, errors
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Settings, Stats, Strategy, TaskOptions
+from treadle.strategies import Settings, Stats, Strategy, TaskOptions, refusal
 
 
 class Serial(Strategy):
@@ -32,7 +32,7 @@ class Serial(Strategy):
         options: TaskOptions,
     ) -> Future:
         if self._closed:
-            raise errors.PoolShutDown("cannot schedule new futures after shutdown")
+            raise refusal()
         if options.timeout is not None:
             raise errors.PlanError(
                 "a serial plan cannot keep a timeout: the call runs in the thread that would have to stop it\n\n"

@@ -18,7 +18,7 @@ from typing import Any
 from treadle import _core, _payload, errors
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats
+from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats, refusal
 
 
 class Threads(Strategy):
@@ -152,9 +152,9 @@ class _Crew:
         with self._lock:
             return [thread for thread in self._threads if thread.is_alive()]
 
-    def why_closed(self) -> errors.TreadleError:
+    def why_closed(self) -> Exception:
         """The error of a call that came too late."""
-        return self.broken or errors.PoolShutDown("cannot schedule new futures after shutdown")
+        return self.broken or refusal()
 
     def after_submit(self, idle: int, timed: bool) -> None:
         """What a submitted call may ask for: one more thread, a look at its deadline; -1 means that it came too late."""
@@ -215,7 +215,10 @@ class _Crew:
         broken = kind(
             f"the initializer raised {type(error).__name__}: {error}; the thread pool is not usable anymore"
         )
-        broken.__cause__ = error
+        if error.__cause__ is None:
+            error.__cause__ = errors.RemoteTraceback(f'\n"""\n{traceback.format_exc()}"""')
+        # Its own traceback holds this thread's frames, and they hold the pool: nothing would be freed before a full collection.
+        broken.__cause__ = error.with_traceback(None)
         self.broken = broken
         self._pool.close()
         self._pool.fail_all(broken)

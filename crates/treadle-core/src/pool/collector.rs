@@ -1,8 +1,8 @@
 //! The thread that works for a process pool when no thread of the program waits for it.
 //!
 //! It runs while there is something that only it can do: announce the ends of observed futures (callbacks, `as_completed`, asyncio), move
-//! the backlog into freed slots, finish a shutdown that nobody waits for, hand on what workers logged. Otherwise it sleeps on a condition variable
-//! and costs nothing. It takes the interpreter's lock only inside the announcement.
+//! the backlog into freed slots, finish a shutdown that nobody waits for, hand on what workers logged, and empty the rings of workers whose
+//! results nobody reads (a full ring stops its worker). With no task left for a second it sleeps on a condition variable and costs nothing. It takes the interpreter's lock only inside the announcement.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -11,10 +11,18 @@ use std::time::{Duration, Instant};
 use super::lock;
 use super::processes::{Life, ProcessPool, refill};
 
+/// With more observed tasks than this, the collector takes their ends in batches: being woken for each would cost more than the tasks.
+const MANY_OBSERVED: usize = 64;
+/// How long it leaves the bell alone then: about ten wake-ups' worth, and less than a person or a network notices.
+const BATCH_NAP: Duration = Duration::from_micros(100);
 /// How long the collector sleeps between two looks at a backlog: two workers on tasks of a microsecond take about as long to empty half
 /// of the slots; longer tasks let it sleep longer.
 const SHORTEST_NAP: Duration = Duration::from_millis(1);
 const LONGEST_NAP: Duration = Duration::from_millis(20);
+
+/// How long the collector goes on with its naps after the last task, so that a program which runs one task after another does not pay for
+/// waking it each time.
+const LINGER: Duration = Duration::from_secs(1);
 
 impl ProcessPool {
     /// Gets the collector to look; starts it when it does not run and is needed.
@@ -44,12 +52,17 @@ impl ProcessPool {
 
     fn collect(self: Arc<Self>) {
         let mut nap = SHORTEST_NAP;
+        let mut last_busy = Instant::now();
         loop {
+            self.collector_sleeps.store(false, Ordering::SeqCst);
             let drained = self.drain();
             let endings = std::mem::take(&mut *lock(&self.endings));
             let notes = !lock(&self.notes).is_empty();
             if !endings.is_empty() || notes {
                 (self.announce)(&endings);
+                if self.observed.load(Ordering::SeqCst) > MANY_OBSERVED {
+                    std::thread::sleep(BATCH_NAP);
+                }
                 continue;
             }
             let (backlog, over, shutting_down, broken) = {
@@ -92,8 +105,19 @@ impl ProcessPool {
             } else {
                 (nap * 2).min(LONGEST_NAP)
             };
+            let now = Instant::now();
+            let mut rest = backlog == 0 && self.unfinished.load(Ordering::SeqCst) == 0;
+            if !rest {
+                last_busy = now;
+            } else if now < last_busy + LINGER {
+                rest = false;
+            } else {
+                // Said before the last look: who submits after it sees that it has to wake this thread.
+                self.collector_sleeps.store(true, Ordering::SeqCst);
+                rest = self.unfinished.load(Ordering::SeqCst) == 0;
+            }
             let mut asked = lock(&self.collector_asked);
-            if backlog > 0 {
+            if !rest {
                 asked = self
                     .collector_bell
                     .wait_timeout(asked, nap)

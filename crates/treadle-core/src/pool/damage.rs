@@ -72,7 +72,13 @@ impl ProcessPool {
                     let failure = Failure::Unreadable(
                         "a worker wrote over the pool's shared memory, and the task was lost with it",
                     );
-                    self.settle(&mut state, stray.id, &task, Outcome::Failed(failure), &mut ended);
+                    self.settle(
+                        &mut state,
+                        stray.id,
+                        &task,
+                        Outcome::Failed(failure),
+                        &mut ended,
+                    );
                 }
             }
         }

@@ -63,8 +63,9 @@ pub struct Buffer {
 pub struct Reply {
     /// What the body is: [`wire::VALUE_SCALAR`] and its neighbours.
     pub kind: u32,
-    /// The body.
-    pub body: Bytes,
+    /// The whole packet; the body begins at `body_at`.
+    packet: Bytes,
+    body_at: usize,
     /// Its out-of-band buffers, in order.
     pub buffers: Vec<Arc<Buffer>>,
 }
@@ -75,21 +76,18 @@ impl Reply {
     /// # Errors
     /// When the worker wrote something that is no record.
     pub fn read(kind: u32, bytes: &[u8], arena: Option<&PeerArena>) -> Result<Reply, WireError> {
-        if kind & IN_ARENA != 0 {
+        let packet = if kind & IN_ARENA != 0 {
             let arena = arena.ok_or(WireError("a block of a worker that has no arena"))?;
             let whole = arena
                 .map(wire::read_reference(bytes)?)
-                .map_err(|_| WireError("a reference to a block outside the worker's arena"))?
-                .copy_to_vec();
-            return Reply::unpack(kind & !IN_ARENA, &whole, Some(arena));
-        }
-        Reply::unpack(kind, bytes, arena)
-    }
-
-    fn unpack(kind: u32, bytes: &[u8], arena: Option<&PeerArena>) -> Result<Reply, WireError> {
-        let packet = Packet::read(bytes)?;
+                .map_err(|_| WireError("a reference to a block outside the worker's arena"))?;
+            Bytes::Many(whole.copy_to_vec().into_boxed_slice())
+        } else {
+            Bytes::copy_of(bytes)
+        };
+        let parts = Packet::read(packet.as_slice())?;
         let mut buffers = Vec::new();
-        for buffer in packet.buffers() {
+        for buffer in parts.buffers() {
             let arena = arena.ok_or(WireError("a buffer of a worker that has no arena"))?;
             let mapped = arena
                 .map(buffer.block)
@@ -99,11 +97,18 @@ impl Reply {
                 read_only: buffer.read_only,
             }));
         }
+        let body_at = packet.as_slice().len() - parts.body.len();
         Ok(Reply {
-            kind,
-            body: Bytes::copy_of(packet.body),
+            kind: kind & !IN_ARENA,
+            packet,
+            body_at,
             buffers,
         })
+    }
+
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        &self.packet.as_slice()[self.body_at..]
     }
 }
 

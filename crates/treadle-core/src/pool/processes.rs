@@ -21,7 +21,7 @@ use treadle_shm::{
 };
 
 use super::cell::{Cell, Marks, Phase};
-use super::deaths::Kill;
+use super::deaths::{Kill, Why};
 use super::outcome::{Bytes, Failure, Outcome, Reply};
 use super::supervisor::{Order, SpawnRequest, Supervisor};
 use super::tasks::{Held, Task, TaskId, TaskOptions, Tasks};
@@ -238,6 +238,8 @@ pub struct ProcessPool {
     pub(super) collector_bell: Condvar,
     pub(super) collector_asked: Mutex<bool>,
     pub(super) collector_in_wait: AtomicBool,
+    /// The collector looks at nothing until it is woken, or does not run.
+    pub(super) collector_sleeps: AtomicBool,
     pub(super) unfinished: AtomicUsize,
     pub(super) notes: Mutex<Vec<(u32, Bytes)>>,
     process: u32,
@@ -300,6 +302,7 @@ impl ProcessPool {
             collector_bell: Condvar::new(),
             collector_asked: Mutex::new(false),
             collector_in_wait: AtomicBool::new(false),
+            collector_sleeps: AtomicBool::new(true),
             unfinished: AtomicUsize::new(0),
             notes: Mutex::default(),
             process: std::process::id(),
@@ -401,6 +404,7 @@ impl ProcessPool {
             None
         };
         let published = position.is_some();
+        let first_waiting = !published && state.backlog.is_empty();
         if !published {
             state.backlog.push_back(id);
         }
@@ -419,7 +423,8 @@ impl ProcessPool {
             }
         } else if published {
             self.board.wake_for_work();
-        } else {
+        }
+        if first_waiting || self.collector_sleeps.load(Ordering::SeqCst) {
             self.wake_collector();
         }
         if look {
@@ -666,7 +671,11 @@ impl ProcessPool {
         let Some(task) = state.tasks.get(id) else {
             return false;
         };
-        if raised && task.retries_left > 0 && !task.cell.settled() {
+        let interrupted = state
+            .kills
+            .iter()
+            .any(|kill| kill.task == id && kill.why == Why::Interrupted);
+        if raised && !interrupted && task.retries_left > 0 && !task.cell.settled() {
             task.retries_left -= 1;
             task.position = None;
             state.counts.retried += 1;
@@ -778,10 +787,8 @@ impl ProcessPool {
             };
             let taken_back = match task.position {
                 Some(position) => self.board.retract(position, id),
-                None => {
-                    state.backlog.retain(|waiting| *waiting != id);
-                    true
-                }
+                // It stays in the backlog, where its id names nothing any more: looking for it would make cancelling many quadratic.
+                None => true,
             };
             if !taken_back {
                 return false;
@@ -809,9 +816,24 @@ impl ProcessPool {
         true
     }
 
-    /// Cancels every task that no worker has taken; returns their ids.
-    pub fn cancel_all(&self) -> Vec<TaskId> {
-        let waiting: Vec<TaskId> = lock(&self.state).tasks.iter().map(|(id, _)| id).collect();
+    /// Cancels every task that no worker has taken; returns their ids. With `spare_starting`, as many stay as workers are
+    /// being started for them: the standard library's pool counts those as begun.
+    pub fn cancel_all(&self, spare_starting: bool) -> Vec<TaskId> {
+        let waiting: Vec<TaskId> = {
+            let state = lock(&self.state);
+            let starting = state
+                .seats
+                .iter()
+                .filter(|seat| seat.tag != 0 && !seat.ready && !seat.retired)
+                .count();
+            let waits = |(id, task): &(TaskId, &Task)| {
+                task.position
+                    .is_none_or(|position| self.board.is_waiting(position, *id))
+            };
+            let spared = if spare_starting { starting } else { 0 };
+            let tasks = state.tasks.iter().filter(waits).skip(spared);
+            tasks.map(|(id, _)| id).collect()
+        };
         waiting
             .into_iter()
             .rev()
@@ -831,12 +853,13 @@ impl ProcessPool {
     /// Marks a future observed: its end is announced from now on. Returns the phase at that moment.
     pub fn observe(&self, cell: &Cell<Outcome>) -> Phase {
         // Counted first: the collector must not sleep between the mark and the count.
-        self.observed.fetch_add(1, Ordering::SeqCst);
+        let others = self.observed.fetch_add(1, Ordering::SeqCst);
         let already = cell.observed();
         let phase = cell.mark_observed();
         if already || matches!(phase, Phase::Finished | Phase::Cancelled) {
             self.observed.fetch_sub(1, Ordering::SeqCst);
-        } else {
+        } else if others == 0 {
+            // With others, the collector is listening to every commit as it is.
             self.wake_collector();
         }
         phase

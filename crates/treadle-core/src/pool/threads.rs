@@ -32,7 +32,7 @@ pub struct Queue<J> {
 pub enum Found<J> {
     /// A job.
     Job(J),
-    /// None now.
+    /// None now; the caller counts as idle already and must call [`Queue::sleep`].
     Empty,
     /// None ever again.
     Closed,
@@ -72,22 +72,24 @@ impl<J> Queue<J> {
         Ok(idle)
     }
 
-    /// Takes a job without sleeping.
+    /// Takes a job without sleeping. A worker that finds none is idle from that moment: whoever puts a job next sees it.
     pub fn take_now(&self) -> Found<J> {
         let mut inside = lock(&self.inside);
         match inside.jobs.pop_front() {
             Some(job) => Found::Job(job),
             None if inside.closed => Found::Closed,
-            None => Found::Empty,
+            None => {
+                inside.idle += 1;
+                Found::Empty
+            }
         }
     }
 
-    /// Sleeps until there may be a job; false when the time is over.
+    /// Sleeps until there may be a job, after [`Queue::take_now`] found none; false when the time is over.
     pub fn sleep(&self, timeout: Option<Duration>) -> bool {
         let mut inside = lock(&self.inside);
         let mut woken = true;
         while inside.jobs.is_empty() && !inside.closed && woken {
-            inside.idle += 1;
             inside = match timeout {
                 Some(timeout) => {
                     let (guard, outcome) = self
@@ -102,9 +104,11 @@ impl<J> Queue<J> {
                     .wait(inside)
                     .unwrap_or_else(PoisonError::into_inner),
             };
-            inside.idle -= 1;
+            // The job may be another's already: whoever puts the next one must ring again.
             inside.waking = false;
         }
+        inside.idle -= 1;
+        inside.waking = false;
         if inside.jobs.len() > 1 && inside.idle > 0 && !inside.waking {
             inside.waking = true;
             drop(inside);
