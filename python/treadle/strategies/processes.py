@@ -59,7 +59,8 @@ class Processes(Strategy):
         super().__init__(plan, settings)
         workers = plan.processes or 1
         spawn = _start_method(settings.mp_context) == "spawn"
-        initializer, inherited = None, []
+        initializer: bytes | None = None
+        inherited: list[Any] = []
         if settings.initializer is not None:
             initializer, inherited = _initializer_bytes(settings.initializer, settings.initargs)
         self._payload_limit = _payload_limit()
@@ -310,5 +311,7 @@ def _preparation(spawn: bool) -> list[bytes]:
     fields = [start, str(os.getpid()), key, folder, kind, value, *sys.argv]
     return [field.encode(errors="surrogateescape") for field in fields]
 
+
+os.register_at_fork(after_in_child=_core.note_fork)
 
 assert signal.SIGRTMIN + 5 == _worker.DUMP_SIGNAL
