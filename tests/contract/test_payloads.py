@@ -50,7 +50,7 @@ class Flag(enum.Enum):
     RED = "red"
 
 
-Point = collections.namedtuple("Point", "x y")  # noqa: PYI024  (the untyped kind is what is tested)
+Point = collections.namedtuple("Point", "x y")
 
 SCALARS = [
     None,
@@ -379,7 +379,7 @@ class Demanding(Exception):
 class WithHandle(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.handle = open("/dev/null", "rb")
+        self.handle = open("/dev/null", "rb")  # noqa: SIM115
 
 
 class WithoutText(Exception):
