@@ -351,6 +351,14 @@ impl ProcessPool {
         Ok((id, block.reference()))
     }
 
+    /// Puts bytes into the parent's arena for every worker to read, until the pool is dropped.
+    ///
+    /// # Errors
+    /// When the arena has no room for them.
+    pub fn share(&self, bytes: &[u8]) -> Result<BlockRef, SubmitError> {
+        Ok(self.allocate(&[bytes])?.block)
+    }
+
     /// Submits one call. Sleeps while the pool's limits on pending tasks or payload bytes are reached.
     ///
     /// # Errors
