@@ -331,9 +331,17 @@ def run_callback(future: Any, callback: Callable[[Any], Any]) -> None:
 
 def deliver_note(worker: int, pickled: bytes) -> None:
     """What a worker logged or warned, handed to this process's logging."""
+    told = pickle.loads(pickled)
+    warning = told.get("treadle_warning")
+    if warning is not None:
+        import warnings
+
+        text, category, filename, lineno, line = warning
+        warnings.showwarning(f"{text} (in worker {worker})", category, filename, lineno, None, line)
+        return
     import logging
 
-    record = logging.makeLogRecord(pickle.loads(pickled))
+    record = logging.makeLogRecord(told)
     record.treadle_worker = worker
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):

@@ -17,10 +17,10 @@ import itertools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from treadle import _core, strategies
-from treadle.errors import PlanError
+from treadle import _core, _worker, strategies
+from treadle.errors import PayloadError, PlanError
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions
 
@@ -362,11 +362,20 @@ class Executor(_Calls, concurrent.futures.Executor):
         if strategy is not None:
             strategy.abandon()
 
+    def __reduce__(self) -> NoReturn:
+        raise PayloadError(
+            "an executor cannot be sent to another process: a task that waited for a task of its own pool could wait for ever\n\n"
+            "hint: submit from this process, or make an executor of its own in the worker"
+        )
+
     def __repr__(self) -> str:
         return f"<treadle.{type(self).__name__} {self._plan}>"
 
 
 def _process_cpu_count() -> int | None:
+    if _worker.current is not None:
+        # A pool inside a worker gets the worker's share of the machine, unless it is asked for more.
+        return max(1, int(_core.usable_cores()))
     count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
     return count()
 

@@ -30,6 +30,7 @@ use crate::codec;
 use crate::lease::Lease;
 use crate::pickling;
 use crate::processes::submit_error;
+use crate::threads;
 
 /// An outcome as asyncio wants it: a result, or an exception.
 type Ended = (Option<Py<PyAny>>, Option<Py<PyAny>>);
@@ -385,6 +386,9 @@ impl FutureBase {
         let this = slf.get();
         let py = slf.py();
         let deadline = deadline_after(timeout)?;
+        if this.local().is_some() {
+            threads::run_awaited(py, slf)?;
+        }
         loop {
             if matches!(this.phase(), Phase::Finished | Phase::Cancelled) {
                 if this.by_hand() {

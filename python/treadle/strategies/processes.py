@@ -77,6 +77,7 @@ class Processes(Strategy):
                 str(settings.max_memory_per_child or 0).encode(),
                 settings.name.encode(),
                 str(_root_level()).encode(),
+                str(max(1.0, _core.usable_cores() / workers)).encode(),
             ],
             initializer=initializer,
             # The objects that own these may be gone when a worker is replaced.
