@@ -914,15 +914,16 @@ impl ProcessPool {
 
     /// Sleeps until the condition holds, draining the rings meanwhile.
     fn wait_until(&self, holds: impl Fn() -> bool) -> Result<(), SubmitError> {
+        // A signal that comes just before a sleep does not end it, so the caller looks for signals now and then.
+        let look_for_signals = Instant::now() + Duration::from_millis(100);
         while !holds() {
             self.drain();
             if holds() {
                 break;
             }
             // Any commit may make it true.
-            if self.sleep(0, Some(Instant::now() + Duration::from_millis(100)), &holds)
-                == Waited::Interrupted
-            {
+            let slept = self.sleep(0, Some(look_for_signals), &holds);
+            if slept == Waited::Interrupted || Instant::now() >= look_for_signals {
                 return Err(SubmitError::Interrupted);
             }
         }
