@@ -115,6 +115,13 @@ pub(crate) fn new_future(py: Python<'_>, source: Source) -> PyResult<Bound<'_, F
     Ok(future)
 }
 
+/// A pending future of a task of this process, for the strategies written in Python; unlike `Future()` its waiters are told by `_finish`,
+/// `_fail` and `cancel`.
+#[pyfunction]
+pub(crate) fn pending_future(py: Python<'_>) -> PyResult<Bound<'_, FutureBase>> {
+    new_future(py, Source::Local(Local::default()))
+}
+
 impl FutureBase {
     fn source(&self) -> &Source {
         self.source.get_or_init(|| Source::Local(Local::default()))

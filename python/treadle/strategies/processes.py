@@ -62,7 +62,8 @@ class Processes(Strategy):
         super().__init__(plan, settings)
         workers = plan.processes or 1
         spawn = _start_method(settings.mp_context) == "spawn"
-        initializer, inherited = None, []
+        initializer: bytes | None = None
+        inherited: list[Any] = []
         if settings.initializer is not None:
             initializer, inherited = _initializer_bytes(settings.initializer, settings.initargs)
         self._payload_limit = _payload_limit()

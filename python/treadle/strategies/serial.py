@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from treadle import _payload, errors
+from treadle import _core, _payload, errors
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions, refusal
@@ -47,7 +47,7 @@ class Serial(Strategy):
                 "a serial plan cannot keep a timeout: the call runs in the thread that would have to stop it\n\n"
                 "hint: use processes=1, which can be stopped, or threads=1, which can be left behind"
             )
-        future = Future()
+        future: Future = _core.pending_future()
         future._start()
         with self._lock:
             self._submitted += 1
