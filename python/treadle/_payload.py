@@ -111,7 +111,7 @@ def unreadable_call(error: BaseException) -> BaseException:
         # The interruption came while the arguments were read: it says by itself what happened.
         return error
     text = f"the call could not be rebuilt in the worker: {type(error).__name__}: {error}"
-    if isinstance(error, AttributeError) and "__main__" in str(error) + "__mp_main__":
+    if isinstance(error, AttributeError) and "__mp_main__" in str(error):
         text += (
             "\n\nhint: workers import the main module once, at their start; define the function at its top level, "
             "outside `if __name__ == '__main__':`"

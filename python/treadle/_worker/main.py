@@ -96,7 +96,7 @@ def _settle_in(worker: _core.Worker, number: int, name: str, dump: int, level: i
     # Lines of several workers shall not be torn: each is one write.
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+            stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
         except (AttributeError, ValueError):
             pass
     logging = sys.modules.get("logging")

@@ -57,6 +57,9 @@ class Processes(Strategy):
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         _refuse_while_main_is_imported()
+        # Workers know the main module by this name, and so do the classes in their results.
+        if "__main__" in sys.modules:
+            sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
         super().__init__(plan, settings)
         workers = plan.processes or 1
         spawn = _start_method(settings.mp_context) == "spawn"
