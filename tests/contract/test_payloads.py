@@ -379,11 +379,7 @@ class Demanding(Exception):
 class WithHandle(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(text)
-<<<<<<< HEAD
-        self.handle = open("/dev/null", "rb")  # noqa: SIM115
-=======
         self.handle = open("/dev/null", "rb")  # noqa: SIM115  (kept open on purpose)
->>>>>>> contract
 
 
 class WithoutText(Exception):
