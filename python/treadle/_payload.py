@@ -123,7 +123,7 @@ def unreadable_call(error: BaseException) -> BaseException:
 
 def _as_broken_process_pool(kind: type[errors.TreadleError]) -> Callable[..., BaseException]:
     """This kind of error as what a program catches that was written for the standard library's pool of processes."""
-    return errors.as_standard(kind, "process", "BrokenProcessPool")
+    return errors.as_standard(kind, "process", "BrokenProcessPool")  # type: ignore[arg-type]
 
 
 # ---- results and exceptions
@@ -291,6 +291,11 @@ def shut_down() -> BaseException:
 def no_memory(message: str) -> BaseException:
     """No shared memory for a payload or a result."""
     return errors.PayloadMemoryError(message)
+
+
+def forked(message: str) -> BaseException:
+    """A pool was used in a fork of the process that made it."""
+    return errors.PoolBroken(message)
 
 
 def not_started(message: str) -> BaseException:

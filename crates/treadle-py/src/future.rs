@@ -21,7 +21,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple, PyType};
 use treadle_core::pool::cell::{Cell, Marks, Phase};
 use treadle_core::pool::outcome::{Failure, Outcome, Reply};
-use treadle_core::pool::processes::{ProcessPool, Waited};
+use treadle_core::pool::processes::{ProcessPool, SubmitError, Waited};
 use treadle_core::pool::tasks::TaskId;
 use treadle_core::pool::wire;
 use treadle_shm::{Parking, Woken};
@@ -29,6 +29,7 @@ use treadle_shm::{Parking, Woken};
 use crate::codec;
 use crate::lease::Lease;
 use crate::pickling;
+use crate::processes::submit_error;
 
 /// How a task of this process ends: a result, or an exception.
 pub(crate) type LocalOutcome = Result<Py<PyAny>, Py<PyAny>>;
@@ -112,6 +113,13 @@ pub(crate) fn new_future(py: Python<'_>, source: Source) -> PyResult<Bound<'_, F
     let future = object.cast_into::<FutureBase>()?;
     let _ = future.get().source.set(source);
     Ok(future)
+}
+
+/// A pending future of a task of this process, for the strategies written in Python; unlike `Future()` its waiters are told by `_finish`,
+/// `_fail` and `cancel`.
+#[pyfunction]
+pub(crate) fn pending_future(py: Python<'_>) -> PyResult<Bound<'_, FutureBase>> {
+    new_future(py, Source::Local(Local::default()))
 }
 
 impl FutureBase {
@@ -385,6 +393,11 @@ impl FutureBase {
                     FutureBase::announce(slf)?;
                 }
                 return Ok(true);
+            }
+            if let Source::Process { pool, .. } = this.source()
+                && !pool.is_mine()
+            {
+                return Err(submit_error(py, &SubmitError::Forked));
             }
             let waited = match this.source() {
                 Source::Process { pool, id, cell, .. } => {

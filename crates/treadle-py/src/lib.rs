@@ -22,11 +22,11 @@ mod _core {
     #[pymodule_export]
     use crate::codec::{decode_scalars, encode_scalars};
     #[pymodule_export]
-    use crate::future::{FutureBase, register_future};
+    use crate::future::{FutureBase, pending_future, register_future};
     #[pymodule_export]
     use crate::lease::Lease;
     #[pymodule_export]
-    use crate::process::die_with_parent;
+    use crate::process::{die_with_parent, note_fork};
     #[pymodule_export]
     use crate::processes::ProcessPool;
     #[pymodule_export]

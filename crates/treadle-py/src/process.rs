@@ -13,3 +13,9 @@ pub(crate) fn die_with_parent(parent: i32) -> PyResult<bool> {
     // It may have ended between the fork and the call above.
     Ok(rustix::process::getppid().is_some_and(|now| now.as_raw_nonzero().get() == parent))
 }
+
+/// Called in a forked child: the pools of its parent are not its own.
+#[pyfunction]
+pub(crate) fn note_fork() {
+    treadle_core::pool::note_fork();
+}

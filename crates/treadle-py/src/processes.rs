@@ -71,12 +71,13 @@ fn announcer(
     })
 }
 
-fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
+pub(crate) fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
     let name = match error {
         SubmitError::ShutDown => "shut_down",
         SubmitError::Broken(_) => "pool_broken",
         SubmitError::Memory(_) | SubmitError::TooLarge { .. } => "no_memory",
         SubmitError::Interrupted | SubmitError::Supervisor(_) => "not_started",
+        SubmitError::Forked => "forked",
     };
     let made = pickling::payload(py, name).and_then(|make| match error {
         SubmitError::ShutDown => make.call0(),

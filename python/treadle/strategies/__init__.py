@@ -7,6 +7,7 @@ neither; ``shutdown(wait=True)`` returns when no worker is left; the interpreter
 from __future__ import annotations
 
 import abc
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -170,8 +171,19 @@ def refusal() -> RuntimeError:
 def _finish_all() -> None:
     """At the interpreter's exit: every submitted call ends first, as with the standard library's pools."""
     _interpreter_ends.set()
+    interrupted = _ended_by_ctrl_c()
     for strategy in list(_alive):
+        if interrupted:
+            strategy.stop_now()
         strategy.shutdown(wait=True, cancel_futures=False)
+
+
+def _ended_by_ctrl_c() -> bool:
+    """Whether the program ends because nobody caught a ``KeyboardInterrupt``: then work is to be stopped, not waited for."""
+    # In a session of commands the last exception may be old news.
+    session = hasattr(sys, "ps1") or sys.flags.interactive
+    last = getattr(sys, "last_type", None)
+    return not session and isinstance(last, type) and issubclass(last, KeyboardInterrupt)
 
 
 # The hook that the standard library's pools use: it runs before threads are joined, while new ones may still start.

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from treadle import errors
+from treadle import _core, errors
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats, refusal
@@ -48,7 +48,7 @@ class Coroutines(Strategy):
             )
         if self._room is not None:
             self._room.acquire()
-        future = Future()
+        future: Future = _core.pending_future()
         try:
             self._loop.put(_Job(future, function, arguments, keywords, options))
         except BaseException:

@@ -312,4 +312,6 @@ def _preparation(spawn: bool) -> list[bytes]:
     return [field.encode(errors="surrogateescape") for field in fields]
 
 
+os.register_at_fork(after_in_child=_core.note_fork)
+
 assert signal.SIGRTMIN + 5 == _worker.DUMP_SIGNAL

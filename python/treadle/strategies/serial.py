@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from treadle import _payload, errors
+from treadle import _core, _payload, errors
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions, refusal
@@ -21,8 +21,15 @@ class Serial(Strategy):
         self._submitted = 0
         self._retried = 0
         self._closed = False
+        self._broken: errors.PoolBroken | None = None
         if settings.initializer is not None:
-            settings.initializer(*settings.initargs)
+            try:
+                settings.initializer(*settings.initargs)
+            except Exception as error:
+                self._broken = errors.PoolBroken(
+                    f"the initializer raised {type(error).__name__}: {error}"
+                )
+                self._broken.__cause__ = error
 
     def submit(
         self,
@@ -31,6 +38,8 @@ class Serial(Strategy):
         keywords: dict[str, Any],
         options: TaskOptions,
     ) -> Future:
+        if self._broken is not None:
+            raise self._broken
         if self._closed:
             raise refusal()
         if options.timeout is not None:
@@ -38,7 +47,7 @@ class Serial(Strategy):
                 "a serial plan cannot keep a timeout: the call runs in the thread that would have to stop it\n\n"
                 "hint: use processes=1, which can be stopped, or threads=1, which can be left behind"
             )
-        future = Future()
+        future: Future = _core.pending_future()
         future._start()
         with self._lock:
             self._submitted += 1

@@ -64,17 +64,14 @@ class Threads(Strategy):
         assert self._room is not None
         self._room.release()
 
-    def interrupt(self, future: Future, grace: float) -> bool:
-        import ctypes
+    def stop_now(self) -> None:
+        self.shutdown(wait=False, cancel_futures=True)
+        for thread, _ in self._pool.running():
+            _interrupt_thread(thread)
 
+    def interrupt(self, future: Future, grace: float) -> bool:
         thread = self._pool.thread_of(future)
-        if thread is None:
-            return False
-        # The exception is raised at the thread's next Python instruction; a call that blocks in C does not see it before.
-        raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread), ctypes.py_object(errors.TaskInterrupted)
-        )
-        return bool(raised)
+        return thread is not None and _interrupt_thread(thread)
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         self._pool.close()
@@ -130,6 +127,16 @@ class Threads(Strategy):
             if frame is not None and seconds is not None:
                 lines.extend(traceback.format_stack(frame))
         return "".join(lines)
+
+
+def _interrupt_thread(thread: int) -> bool:
+    """Raises ``TaskInterrupted`` at the thread's next Python instruction; a call that blocks in C does not see it before."""
+    import ctypes
+
+    raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), ctypes.py_object(errors.TaskInterrupted)
+    )
+    return bool(raised)
 
 
 class _Crew:

@@ -184,6 +184,9 @@ impl ProcessPool {
 
     /// Ends everything with one reason.
     pub fn break_down(&self, reason: &str) {
+        if !self.is_mine() {
+            return;
+        }
         let mut ended = Ended::default();
         self.break_down_with(&mut lock(&self.state), reason, &mut ended);
         self.after_settling(ended, &[]);
@@ -224,6 +227,9 @@ impl ProcessPool {
 
     /// Sends every worker a signal: SIGTERM, or SIGKILL when `force`.
     pub fn signal_workers(&self, force: bool) {
+        if !self.is_mine() {
+            return;
+        }
         let signal = if force { KILL } else { Signal::TERM };
         let tags: Vec<u64> = lock(&self.state)
             .seats
@@ -245,6 +251,9 @@ impl ProcessPool {
     /// Stops a running task: an exception is raised in its worker now, and after `grace` its worker is killed if it still runs it.
     /// False when no worker runs it.
     pub fn interrupt(&self, id: TaskId, grace: Duration) -> bool {
+        if !self.is_mine() {
+            return false;
+        }
         let mut state = lock(&self.state);
         let running =
             (0..self.settings.workers).find(|worker| self.board.current_task(*worker) == id);

@@ -10,6 +10,7 @@
 //! drains the rings itself. [`threads`] is the queue of the in-process pools. Neither knows Python: payloads are bytes there and jobs of
 //! any type here.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,20 @@ pub mod threads;
 pub mod wire;
 pub mod worker;
 pub mod zygote;
+
+/// How many forks of a program lie between the first process and this one.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Called in a forked child, before anything else runs there: the pools of its parent are not its own.
+///
+/// A count, and not the process id, because it is asked for at every drain and costs no system call.
+pub fn note_fork() {
+    FORKS.fetch_add(1, Ordering::SeqCst);
+}
+
+fn forks() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
 
 /// Locks; a panic elsewhere while the lock was held does not spread (the data are changed in steps that leave them whole).
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

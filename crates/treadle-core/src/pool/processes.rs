@@ -90,6 +90,12 @@ pub enum SubmitError {
         /// The pool's limit.
         limit: u64,
     },
+    /// The pool is of the process that this one was forked from.
+    #[error(
+        "this executor was made before this process was forked, and its workers belong to the parent process\n\n\
+         hint: make an executor of its own in the forked process"
+    )]
+    Forked,
     /// A signal came while `submit` waited.
     #[error("interrupted")]
     Interrupted,
@@ -242,7 +248,7 @@ pub struct ProcessPool {
     pub(super) collector_sleeps: AtomicBool,
     pub(super) unfinished: AtomicUsize,
     pub(super) notes: Mutex<Vec<(u32, Bytes)>>,
-    process: u32,
+    forks: u32,
     this: Weak<ProcessPool>,
 }
 
@@ -305,7 +311,7 @@ impl ProcessPool {
             collector_sleeps: AtomicBool::new(true),
             unfinished: AtomicUsize::new(0),
             notes: Mutex::default(),
-            process: std::process::id(),
+            forks: super::forks(),
             this: this.clone(),
         });
         pool.supervisor.order(Order::Watch(pool.this.clone()));
@@ -314,7 +320,7 @@ impl ProcessPool {
 
     /// Whether this is the process that made the pool (a forked child only holds a picture of it).
     pub fn is_mine(&self) -> bool {
-        self.process == std::process::id()
+        self.forks == super::forks()
     }
 
     /// This pool, counted; `None` while it is being dropped.
@@ -327,6 +333,9 @@ impl ProcessPool {
     /// # Errors
     /// When the arena has no room for it.
     pub fn add_function(&self, pickle: &[u8], label: &str) -> Result<(u32, BlockRef), SubmitError> {
+        if !self.is_mine() {
+            return Err(SubmitError::Forked);
+        }
         let id = {
             let mut state = lock(&self.state);
             state.function_labels.push(label.into());
@@ -342,6 +351,9 @@ impl ProcessPool {
     /// # Errors
     /// See [`SubmitError`]. [`SubmitError::Interrupted`] means that a signal came while it waited: look at it and call again.
     pub fn submit(&self, call: &Call<'_>) -> Result<(TaskId, Arc<Cell<Outcome>>), SubmitError> {
+        if !self.is_mine() {
+            return Err(SubmitError::Forked);
+        }
         if let Some(limit) = self.settings.max_pending {
             self.wait_until(|| self.unfinished.load(Ordering::SeqCst) < limit.max(1))?;
         }
@@ -582,6 +594,9 @@ impl ProcessPool {
 
     /// Takes every record out of the rings; returns how many tasks it settled. Another thread that drains already is not waited for.
     pub fn drain(&self) -> usize {
+        if !self.is_mine() {
+            return 0;
+        }
         match self.readers.try_lock() {
             Ok(mut readers) => self.drain_with(&mut readers),
             Err(_) => 0,
@@ -778,6 +793,9 @@ impl ProcessPool {
 
     /// Takes a task back if no worker has it yet.
     pub fn cancel(&self, id: TaskId) -> bool {
+        if !self.is_mine() {
+            return false;
+        }
         let mut ended = Ended::default();
         let blocks = {
             let mut guard = lock(&self.state);
@@ -819,6 +837,9 @@ impl ProcessPool {
     /// Cancels every task that no worker has taken; returns their ids. With `spare_starting`, as many stay as workers are
     /// being started for them: the standard library's pool counts those as begun.
     pub fn cancel_all(&self, spare_starting: bool) -> Vec<TaskId> {
+        if !self.is_mine() {
+            return Vec::new();
+        }
         let waiting: Vec<TaskId> = {
             let state = lock(&self.state);
             let starting = state
@@ -843,6 +864,9 @@ impl ProcessPool {
 
     /// Whether a worker has taken this task.
     pub fn is_running(&self, id: TaskId) -> bool {
+        if !self.is_mine() {
+            return false;
+        }
         let mut state = lock(&self.state);
         match state.tasks.get(id).map(|task| task.position) {
             Some(Some(position)) => !self.board.is_waiting(position, id),
@@ -950,6 +974,9 @@ impl ProcessPool {
 
     /// Takes no more tasks; when the last unfinished one has ended, the workers are asked to leave.
     pub fn begin_shutdown(&self) {
+        if !self.is_mine() {
+            return;
+        }
         {
             let mut state = lock(&self.state);
             if state.life == Life::Open {

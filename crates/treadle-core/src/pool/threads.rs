@@ -15,7 +15,11 @@ use super::lock;
 #[derive(Debug)]
 struct Inside<J> {
     jobs: VecDeque<J>,
+    /// Workers that found no job and have not taken one since.
     idle: usize,
+    /// Of these, those that wait at the bell: only they can be woken.
+    sleeping: usize,
+    /// A sleeper was rung for and has not looked yet.
     waking: bool,
     closed: bool,
 }
@@ -44,6 +48,7 @@ impl<J> Default for Queue<J> {
             inside: Mutex::new(Inside {
                 jobs: VecDeque::new(),
                 idle: 0,
+                sleeping: 0,
                 waking: false,
                 closed: false,
             }),
@@ -53,7 +58,7 @@ impl<J> Default for Queue<J> {
 }
 
 impl<J> Queue<J> {
-    /// Puts a job at the end. `Err` gives it back when the queue is closed. `Ok` says how many workers sleep.
+    /// Puts a job at the end. `Err` gives it back when the queue is closed. `Ok` says how many workers are idle.
     ///
     /// # Errors
     /// The job, when the queue is closed.
@@ -64,7 +69,7 @@ impl<J> Queue<J> {
         }
         inside.jobs.push_back(job);
         let idle = inside.idle;
-        if idle > 0 && !inside.waking {
+        if inside.sleeping > 0 && !inside.waking {
             inside.waking = true;
             drop(inside);
             self.bell.notify_one();
@@ -90,6 +95,7 @@ impl<J> Queue<J> {
         let mut inside = lock(&self.inside);
         let mut woken = true;
         while inside.jobs.is_empty() && !inside.closed && woken {
+            inside.sleeping += 1;
             inside = match timeout {
                 Some(timeout) => {
                     let (guard, outcome) = self
@@ -104,12 +110,12 @@ impl<J> Queue<J> {
                     .wait(inside)
                     .unwrap_or_else(PoisonError::into_inner),
             };
+            inside.sleeping -= 1;
             // The job may be another's already: whoever puts the next one must ring again.
             inside.waking = false;
         }
         inside.idle -= 1;
-        inside.waking = false;
-        if inside.jobs.len() > 1 && inside.idle > 0 && !inside.waking {
+        if inside.jobs.len() > 1 && inside.sleeping > 0 && !inside.waking {
             inside.waking = true;
             drop(inside);
             self.bell.notify_one();
@@ -180,5 +186,25 @@ mod tests {
             .collect();
         all.sort_unstable();
         assert_eq!(all, (0..10_000).collect::<Vec<_>>());
+    }
+
+    /// A ring that reaches nobody, because the idle worker has not gone to sleep yet, and a job that another worker takes meanwhile, must not
+    /// keep later jobs from ringing.
+    #[test]
+    fn a_ring_that_reaches_nobody_is_forgotten() {
+        let queue: Arc<Queue<u32>> = Arc::default();
+        assert!(matches!(queue.take_now(), Found::Empty));
+        queue.put(1).unwrap();
+        assert!(matches!(queue.take_now(), Found::Job(1)));
+        let other = queue.clone();
+        let sleeper = std::thread::spawn(move || {
+            other.sleep(None);
+            matches!(other.take_now(), Found::Job(2))
+        });
+        while lock(&queue.inside).sleeping == 0 {
+            std::thread::yield_now();
+        }
+        queue.put(2).unwrap();
+        assert!(sleeper.join().unwrap(), "the sleeper did not get the job");
     }
 }
