@@ -148,7 +148,7 @@ def _rebuild(
     kind: type[TreadleError], module: str, name: str, args: tuple[Any, ...], state: dict[str, Any]
 ) -> TreadleError:
     """An error of :func:`as_standard` from its pickle."""
-    error = as_standard(kind, module, name)(*args)  # type: ignore[arg-type]
+    error = as_standard(kind, module, name)(*args)
     vars(error).update(state)
     return error
 
