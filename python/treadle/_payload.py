@@ -179,6 +179,15 @@ def unpicklable_result(result: Any, error: BaseException) -> BaseException:
     return made
 
 
+def unpicklable_value(value: Any, error: BaseException) -> BaseException:
+    """The error of a value that cannot be shared."""
+    from treadle import _pickling
+
+    problem = _pickling.find_problem(value, "value")
+    text = f"the value cannot be shared: {problem.sentence() if problem else error}"
+    return errors.PayloadError(text if problem is None else f"{text}\n\nhint: {problem.hint}")
+
+
 def dump_exception(error: BaseException) -> bytes:
     """An exception and its traceback as bytes, whatever the exception is made of."""
     import traceback

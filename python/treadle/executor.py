@@ -314,6 +314,18 @@ class Executor(_Calls, concurrent.futures.Executor):
         """
         return View(self._strategy, _changed(self._options, timeout, retries))
 
+    def share(self, value: Any) -> Any:
+        """Hands a value to all workers once: pass what this returns as an argument, and the function gets the value.
+
+        For a big value that many calls read. In worker processes its buffers (a NumPy array's data) are read-only and not copied; they stay
+        in shared memory as long as the executor. In a plan without processes this is the value itself.
+
+        Raises:
+            PayloadError: when the value cannot be pickled.
+            PayloadMemoryError: when there is no shared memory for it.
+        """
+        return self._strategy.share(value)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more calls; the workers leave after the last one.
 

@@ -82,8 +82,7 @@ def test_a_death_in_a_map_comes_in_its_place(pool_of: Make, chunksize: int) -> N
     results = pool.map(calls.die_at, range(100), [55] * 100, chunksize=chunksize)
     seen = []
     with pytest.raises(treadle.WorkerDied):
-        for value in results:
-            seen.append(value)
+        seen.extend(results)
     assert seen == list(range(55 if chunksize == 1 else 50))
     check_pool(pool)
 
@@ -183,7 +182,7 @@ def test_a_stopped_worker_does_not_hold_up_the_others(pool_of: Make) -> None:
     try:
         # One of these may sit in the stopped worker's hands; not more.
         futures = [pool.submit(calls.double, number) for number in range(200)]
-        done, rest = concurrent.futures.wait(futures, timeout=1)
+        _done, rest = concurrent.futures.wait(futures, timeout=1)
         assert len(rest) <= 1
     finally:
         os.kill(stopped, signal.SIGCONT)

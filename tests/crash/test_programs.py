@@ -449,9 +449,7 @@ print("the same")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
-def test_too_few_descriptors_end_in_an_error_and_not_in_a_hang(
-    tmp_path: Path, marker: str
-) -> None:
+def test_too_few_descriptors_end_in_an_error_and_not_in_a_hang(tmp_path: Path, marker: str) -> None:
     program = calls.start_program(
         tmp_path,
         program_of("""

@@ -31,6 +31,9 @@ use crate::lease::Lease;
 use crate::pickling;
 use crate::processes::submit_error;
 
+/// An outcome as asyncio wants it: a result, or an exception.
+type Ended = (Option<Py<PyAny>>, Option<Py<PyAny>>);
+
 /// How a task of this process ends: a result, or an exception.
 pub(crate) type LocalOutcome = Result<Py<PyAny>, Py<PyAny>>;
 
@@ -800,7 +803,7 @@ impl FutureBase {
     }
 
     /// The outcome of an ended call: `(result, None)`, `(None, exception)`, or `None` when it was cancelled.
-    fn _ended(&self, py: Python<'_>) -> PyResult<Option<(Option<Py<PyAny>>, Option<Py<PyAny>>)>> {
+    fn _ended(&self, py: Python<'_>) -> PyResult<Option<Ended>> {
         Ok(self.outcome(py)?.map(|outcome| match outcome {
             Ok(value) => (Some(value), None),
             Err(error) => (None, Some(error)),

@@ -76,7 +76,9 @@ pub(crate) fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
         SubmitError::ShutDown => "shut_down",
         SubmitError::Broken(_) => "pool_broken",
         SubmitError::Memory(_) | SubmitError::TooLarge { .. } => "no_memory",
-        SubmitError::Interrupted | SubmitError::Supervisor(_) => "not_started",
+        SubmitError::Interrupted | SubmitError::Descriptor(_) | SubmitError::Supervisor(_) => {
+            "not_started"
+        }
         SubmitError::Forked => "forked",
     };
     let made = pickling::payload(py, name).and_then(|make| match error {
@@ -379,6 +381,29 @@ impl ProcessPool {
             options,
         };
         self.send(py, &call)
+    }
+
+    /// Puts a value where every worker reads it: the names of the blocks of its pickle and of its out-of-band buffers.
+    fn share<'py>(
+        &self,
+        py: Python<'py>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let pickled = pickling::dump(value)?;
+        let mut parts: Vec<&[u8]> = vec![pickled.bytes.as_bytes()];
+        let slices = pickled.slices();
+        parts.extend(slices.iter().map(|(bytes, _)| *bytes));
+        let blocks = py.detach(|| {
+            parts
+                .iter()
+                .map(|part| self.core.share(part))
+                .collect::<Result<Vec<_>, _>>()
+        });
+        let blocks = blocks.map_err(|error| submit_error(py, &error))?;
+        Ok(blocks
+            .iter()
+            .map(|block| PyBytes::new(py, &block.to_bytes()))
+            .collect())
     }
 
     /// Takes no more calls; the workers leave after the last.

@@ -419,6 +419,15 @@ impl Worker {
         Ok(PyBytes::new(py, &block))
     }
 
+    /// A block of the parent's arena, named by its 32 bytes, as read-only memory.
+    fn view_block<'py>(&self, py: Python<'py>, name: [u8; 32]) -> PyResult<Bound<'py, Lease>> {
+        let mapped = self
+            .session()
+            .view_block(BlockRef::from_bytes(name))
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Bound::new(py, Lease::of_argument(mapped, true))
+    }
+
     /// Tells the parent that the initializer has run.
     fn ready(&self) -> PyResult<()> {
         self.session()

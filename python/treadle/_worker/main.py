@@ -36,6 +36,7 @@ def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
         most_tasks=int(most_tasks) or None,
         most_growth=int(most_growth) or None,
     )
+    _worker.current = worker
     _settle_in(worker, int(number), name, dump, int(level))
     try:
         if initializer and not _initialize(worker, initializer):

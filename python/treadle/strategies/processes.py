@@ -15,6 +15,7 @@ a fresh interpreter instead.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import time
@@ -106,6 +107,15 @@ class Processes(Strategy):
             function, items, single, options.timeout, options.retries
         )
         return future
+
+    def share(self, value: Any) -> Any:
+        from treadle.sharing import Shared
+
+        try:
+            blocks = self._pool.share(value)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise _payload.unpicklable_value(value, error) from error
+        return Shared(self._pool, blocks)
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         if cancel_futures:

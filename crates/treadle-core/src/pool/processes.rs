@@ -99,6 +99,11 @@ pub enum SubmitError {
     /// A signal came while `submit` waited.
     #[error("interrupted")]
     Interrupted,
+    /// A worker needs descriptors, and none was left.
+    #[error(
+        "the descriptors that a worker needs could not be had: {0}\n\nhint: close files, use fewer workers, or raise the limit (ulimit -n)"
+    )]
+    Descriptor(#[source] io::Error),
     /// The supervisor could not be started.
     #[error("the thread that watches the workers could not be started: {0}")]
     Supervisor(#[source] io::Error),
@@ -346,6 +351,14 @@ impl ProcessPool {
         Ok((id, block.reference()))
     }
 
+    /// Puts bytes into the parent's arena for every worker to read, until the pool is dropped.
+    ///
+    /// # Errors
+    /// When the arena has no room for them.
+    pub fn share(&self, bytes: &[u8]) -> Result<BlockRef, SubmitError> {
+        Ok(self.allocate(&[bytes])?.block)
+    }
+
     /// Submits one call. Sleeps while the pool's limits on pending tasks or payload bytes are reached.
     ///
     /// # Errors
@@ -536,7 +549,7 @@ impl ProcessPool {
         match self.spawn_request(worker, tag) {
             Ok(request) => self.supervisor.order(Order::Spawn(tag, request)),
             Err(error) => {
-                self.break_down(&format!("no shared memory for a worker: {error}"));
+                self.break_down(&format!("a worker could not be started: {error}"));
                 self.worker_absent(worker);
             }
         }
@@ -549,9 +562,9 @@ impl ProcessPool {
         let copy = |descriptor: std::os::fd::BorrowedFd<'_>| {
             descriptor
                 .try_clone_to_owned()
-                .map_err(SubmitError::Supervisor)
+                .map_err(SubmitError::Descriptor)
         };
-        let dump = dump.map_err(SubmitError::Supervisor)?;
+        let dump = dump.map_err(SubmitError::Descriptor)?;
         let mut descriptors = vec![
             copy(self.board.fd())?,
             copy(lock(&self.arena).fd())?,
