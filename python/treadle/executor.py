@@ -93,7 +93,10 @@ class _Calls(_core.Submitter):
         from treadle import mapping
 
         chunksize = _count("chunksize", chunksize)
-        buffersize = _count("buffersize", buffersize)
+        if buffersize is not None and not hasattr(buffersize, "__index__"):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise PlanError(f"buffersize must be None or > 0, not {buffersize!r}")
         return mapping.run(
             self._strategy,
             fn,
