@@ -181,16 +181,25 @@ impl FutureBase {
                 cell,
                 observers,
             } => {
-                // Entered first: the end may be announced as soon as the mark is set.
-                lock(observers).insert(*id, slf.clone().unbind());
-                let phase = pool.observe(cell);
-                if matches!(phase, Phase::Finished | Phase::Cancelled) {
-                    drop(lock(observers).remove(id));
+                let mut entries = lock(observers);
+                if cell.observed() {
+                    // Entered before; its end may be on the way to being announced, and the entry is needed for that.
+                    return;
                 }
+                // Entered first: the end may be announced as soon as the mark is set.
+                let before = entries.insert(*id, slf.clone().unbind());
+                let phase = pool.observe(cell);
+                let needless = match phase {
+                    Some(Phase::Finished | Phase::Cancelled) => entries.remove(id),
+                    _ => None,
+                };
+                // What is dropped may run a finaliser.
+                drop(entries);
+                drop((before, needless));
                 phase
             }
         };
-        if matches!(phase, Phase::Finished | Phase::Cancelled) {
+        if matches!(phase, Some(Phase::Finished | Phase::Cancelled)) {
             // It ended while nobody observed it: there is nobody to tell.
             this.announced.store(true, Ordering::Release);
         }

@@ -133,9 +133,11 @@ impl<O> Cell<O> {
         phase_of(self.word.fetch_or(WAITED, Ordering::SeqCst))
     }
 
-    /// Says that the standard library's fields are in use; returns the phase when the mark was set.
-    pub fn mark_observed(&self) -> Phase {
-        phase_of(self.word.fetch_or(OBSERVED, Ordering::SeqCst))
+    /// Says that the standard library's fields are in use; returns the phase at that moment, or `None` when somebody had said so
+    /// before: then the end is, or was, announced on that account.
+    pub fn mark_observed(&self) -> Option<Phase> {
+        let word = self.word.fetch_or(OBSERVED, Ordering::SeqCst);
+        (word & OBSERVED == 0).then(|| phase_of(word))
     }
 
     /// Whether the standard library's fields are in use.

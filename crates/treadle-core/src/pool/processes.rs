@@ -890,13 +890,12 @@ impl ProcessPool {
         }
     }
 
-    /// Marks a future observed: its end is announced from now on. Returns the phase at that moment.
-    pub fn observe(&self, cell: &Cell<Outcome>) -> Phase {
+    /// Marks a future observed: its end is announced from now on. Returns the phase at that moment, `None` when it was observed before.
+    pub fn observe(&self, cell: &Cell<Outcome>) -> Option<Phase> {
         // Counted first: the collector must not sleep between the mark and the count.
         let others = self.observed.fetch_add(1, Ordering::SeqCst);
-        let already = cell.observed();
         let phase = cell.mark_observed();
-        if already || matches!(phase, Phase::Finished | Phase::Cancelled) {
+        if matches!(phase, None | Some(Phase::Finished | Phase::Cancelled)) {
             self.observed.fetch_sub(1, Ordering::SeqCst);
         } else if others == 0 {
             // With others, the collector is listening to every commit as it is.
