@@ -123,7 +123,7 @@ def unreadable_call(error: BaseException) -> BaseException:
 
 def _as_broken_process_pool(kind: type[errors.TreadleError]) -> Callable[..., BaseException]:
     """This kind of error as what a program catches that was written for the standard library's pool of processes."""
-    return errors.as_standard(kind, "process", "BrokenProcessPool")  # type: ignore[arg-type]
+    return errors.as_standard(kind, "process", "BrokenProcessPool")
 
 
 # ---- results and exceptions

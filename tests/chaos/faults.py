@@ -1,2 +1,95 @@
-def faults(count, seed, folder):
-    return "none"
+"""Workers that kill themselves at a named step of the protocol (the kill points of ``treadle-shm``), through the whole engine.
+
+The extension must be built with the feature ``treadle-shm/fault``; ``make chaos`` does that into a folder of its own.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import re
+from pathlib import Path
+
+import jobs
+import treadle
+from load import Load, Tally, Wrong
+
+#: Workers of one pool that die at the point; the others, and all replacements, live.
+_DEATHS = 2
+#: Most rounds of load until they are dead. The steps of a rare meeting (a wake-up in the very moment of falling asleep) are not always met.
+_ROUNDS = 6
+_SOURCE = Path(__file__).parents[2] / "crates/treadle-shm/src/fault.rs"
+
+
+def points() -> list[str]:
+    """The names in ``fault::POINTS``."""
+    table = re.search(r"POINTS: &\[&str\] = &\[(.*?)\]", _SOURCE.read_text(), re.DOTALL)
+    if table is None:
+        raise Wrong(f"{_SOURCE} has no table POINTS")
+    return re.findall('"([a-z-]+)"', table.group(1))
+
+
+def arm(path: str, point: str, deaths: int) -> None:
+    """Initializer: the first few workers are to die at the point; it runs before the engine passes any."""
+    for turn in range(deaths):
+        try:
+            os.close(os.open(f"{path}.{turn}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            continue
+        os.environ["TREADLE_FAULT"] = point
+        return
+    os.environ.pop("TREADLE_FAULT", None)
+
+
+def _die_at(point: str, nth: int, seed: int, folder: Path) -> tuple[int, Tally]:
+    """How many workers died at the point, and what became of the calls."""
+    armed = folder / f"armed-{seed}"
+    with treadle.Executor(
+        processes=2, initializer=arm, initargs=(str(armed), f"{point}:{nth}", _DEATHS)
+    ) as pool:
+        load = Load(pool, seed, folder)
+        for _ in range(_ROUNDS):
+            load.round()
+            # One at a time, so that both sides fall asleep in between.
+            for number in range(20):
+                try:
+                    if pool.submit(jobs.scaled, number).result(timeout=60) != 3 * number + 1:
+                        raise Wrong("a wrong value")
+                except treadle.WorkerDied:
+                    load.tally.died += 1
+            if pool.stats().worker_deaths >= _DEATHS + load.tally.timed_out:
+                break
+        load.finish()
+        deaths = pool.stats().worker_deaths
+        killed_for_cause = load.tally.timed_out + load.tally.interrupted
+    return max(0, deaths - killed_for_cause), load.tally
+
+
+def faults(count: int, seed: int, folder: Path) -> str:
+    chance = random.Random(seed)
+    reached: collections.Counter[str] = collections.Counter()
+    tasks = lost = pools = 0
+    for turn in range(count):
+        for point in points():
+            # Late passings too: by then the queue and the ring have wrapped.
+            nth = chance.choice([1, 2, 3, 10, 50])
+            seed = chance.getrandbits(48)
+            try:
+                deaths, tally = _die_at(point, nth, seed, folder)
+            except Wrong as error:
+                raise Wrong(f"{point}:{nth} with seed {seed} (turn {turn}): {error}") from error
+            if tally.died > _DEATHS:
+                raise Wrong(
+                    f"{point}:{nth}: {_DEATHS} deaths cost {tally.died} calls (turn {turn})"
+                )
+            reached[point] += deaths
+            tasks += tally.tasks
+            lost += tally.died
+            pools += 1
+    missed = [point for point in points() if not reached[point]]
+    if len(missed) == len(points()):
+        raise Wrong(
+            "no kill point was reached: this extension is built without the feature treadle-shm/fault; run make chaos"
+        )
+    return f"{sum(reached.values())} deaths in {pools} pools, {tasks} tasks, {lost} lost; {dict(reached)}; never reached: {missed}"

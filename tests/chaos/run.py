@@ -26,13 +26,14 @@ WATCHDOG_S = 1200
 
 #: Name, what runs, its count in a full and in a quick run.
 SCENARIOS: list[tuple[str, Callable[[int, int, Path], str], int, int]] = [
+    # First: in a process that other scenarios have swollen a leak would hide.
+    ("lifetimes", lifetimes.lifetimes, 200, 20),
     ("single", killing.single_kills, 1500, 70),
     ("fast", killing.fast_kills, 1200, 60),
     ("all-at-once", killing.all_at_once, 450, 30),
     ("zygotes", killing.zygotes, 60, 6),
     ("stops", killing.stops, 1500, 80),
     ("storm", killing.restart_storm, 10, 2),
-    ("lifetimes", lifetimes.lifetimes, 200, 20),
     ("scribbling", scribbling.scribbling, 150, 15),
     ("limits", limits.limits, 3, 1),
     ("faults", faults.faults, 5, 1),

@@ -76,7 +76,9 @@ pub(crate) fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
         SubmitError::ShutDown => "shut_down",
         SubmitError::Broken(_) => "pool_broken",
         SubmitError::Memory(_) | SubmitError::TooLarge { .. } => "no_memory",
-        SubmitError::Interrupted | SubmitError::Supervisor(_) => "not_started",
+        SubmitError::Interrupted | SubmitError::Descriptor(_) | SubmitError::Supervisor(_) => {
+            "not_started"
+        }
         SubmitError::Forked => "forked",
     };
     let made = pickling::payload(py, name).and_then(|make| match error {

@@ -297,10 +297,23 @@ impl Board {
         self.queue().holds(position, task)
     }
 
-    /// How many words of the queue cannot come from this protocol; not 0 = some process overwrote them, and the board
-    /// should be given up.
+    /// How many words of the header and the queue cannot come from this protocol; not 0 = some process overwrote them,
+    /// and the board should be given up.
     pub fn damage(&self) -> usize {
-        self.queue().damage(|| self.published.load(Ordering::Acquire))
+        self.queue().damage(|| self.published.load(Ordering::Acquire)) + self.header_damage()
+    }
+
+    /// How many of the words that nobody ever changes are changed: with them no worker can open the board again.
+    pub(crate) fn header_damage(&self) -> usize {
+        let header = self.header();
+        let changed = [
+            header.magic.load(Ordering::Relaxed) != MAGIC,
+            header.version.load(Ordering::Relaxed) != LAYOUT_VERSION,
+            header.slots.load(Ordering::Relaxed) != self.shape.slots,
+            header.workers.load(Ordering::Relaxed) != self.shape.workers,
+            header.ring_bytes.load(Ordering::Relaxed) != self.shape.ring_bytes,
+        ];
+        changed.into_iter().filter(|changed| *changed).count()
     }
 
     /// How many workers idle now.

@@ -19,8 +19,8 @@ pub struct Recovered {
     /// The task it had in hand. If a record that finishes this very task was drained, the worker died between the
     /// commit and the clearing of its journal, and the task is finished: the caller knows.
     pub current: Option<u64>,
-    /// Slots whose state cannot come from this protocol; not 0 = the worker wrote garbage, and tasks in those slots are
-    /// unknown. The board should be given up.
+    /// Slots and header words whose state cannot come from this protocol; not 0 = the worker wrote garbage, and tasks in
+    /// those slots are unknown. The board should be given up.
     pub damaged: usize,
 }
 
@@ -66,7 +66,7 @@ impl Board {
     /// with it. The lane can be used again after [`Board::reset_lane`].
     pub fn recover(&self, worker: u32) -> Recovered {
         let lane = self.lane(worker);
-        let recovered = Remains {
+        let mut recovered = Remains {
             worker,
             queue: self.queue(),
             idle: &self.header().idle,
@@ -75,6 +75,7 @@ impl Board {
             wants_room: &lane.worker.wants_room,
         }
         .clear(|| self.published.load(Ordering::Acquire));
+        recovered.damaged += self.header_damage();
         lane.worker.started.store(0, Ordering::Relaxed);
         lane.worker.cpu.store(0, Ordering::Relaxed);
         self.ring_parent();

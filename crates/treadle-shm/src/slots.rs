@@ -206,9 +206,12 @@ impl<'a> Queue<'a> {
 
     /// The first position that somebody could claim, if there is one.
     ///
-    /// The steps are bounded, for a damaged segment could otherwise lead us in circles.
+    /// The head may be far behind, for a retracted task is passed by nobody until somebody claims. The steps are bounded,
+    /// for a damaged segment could otherwise lead us in circles.
     fn first_ready(&self, from: u64) -> Option<u64> {
-        for position in from..from.saturating_add(2 * self.capacity()) {
+        let round = self.capacity();
+        let mut position = from;
+        for _ in 0..4 * round {
             // [slot-ready] Acquire
             let state = self.slot(position).state.load(Ordering::Acquire);
             if state == ready(position) {
@@ -219,6 +222,9 @@ impl<'a> Queue<'a> {
             if !passed {
                 return None; // FREE(position): not yet published
             }
+            // This slot served the position one round before its state's, so all before that one were published as well,
+            // each after its slot was free of the round before: nothing older than two rounds can wait.
+            position = position.saturating_add(1).max((position_of(state) + 1).saturating_sub(2 * round));
         }
         None
     }

@@ -71,6 +71,28 @@ fn a_task_goes_round() {
 }
 
 #[test]
+fn any_number_of_retracted_tasks_is_skipped() {
+    let board = board(SHAPE);
+    let mut publisher = Publisher::new(Arc::clone(&board));
+    let mut worker = WorkerEnd::new(Arc::clone(&board), 0);
+    let mut buffer = [0; SLOT_PAYLOAD];
+    // Nobody claims meanwhile, so nobody advances the head; 16 is two rounds of the queue.
+    for retracted in [1, 15, 16, 17, 100, 1000] {
+        for task in 0..retracted {
+            let position = publisher.publish(task + 1, 0, b"").unwrap();
+            assert!(board.retract(position, task + 1));
+        }
+        let waiting = [5001, 5002, 5003].map(|task| publisher.publish(task, 0, b"").unwrap());
+        assert!(board.retract(waiting[1], 5002));
+        for task in [5001, 5003] {
+            let claimed = worker.claim(&mut buffer).map(|claimed| claimed.task);
+            assert_eq!(claimed, Some(task), "after {retracted} retracted tasks");
+        }
+        assert_eq!(worker.claim(&mut buffer), None);
+    }
+}
+
+#[test]
 fn the_queue_fills_and_a_retracted_slot_is_skipped() {
     let board = board(SHAPE);
     let mut publisher = Publisher::new(Arc::clone(&board));

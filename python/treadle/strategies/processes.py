@@ -63,7 +63,7 @@ class Processes(Strategy):
         workers = plan.processes or 1
         spawn = _start_method(settings.mp_context) == "spawn"
         initializer: bytes | None = None
-        inherited: list[Any] = []
+        inherited: list[int] = []
         if settings.initializer is not None:
             initializer, inherited = _initializer_bytes(settings.initializer, settings.initargs)
         self._payload_limit = _payload_limit()

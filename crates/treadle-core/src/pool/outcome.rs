@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use treadle_shm::{Mapped, PeerArena};
+use treadle_shm::{Mapped, PeerArena, ShmError};
 
 use super::wire::{self, IN_ARENA, Packet, WireError};
 
@@ -80,7 +80,7 @@ impl Reply {
             let arena = arena.ok_or(WireError("a block of a worker that has no arena"))?;
             let whole = arena
                 .map(wire::read_reference(bytes)?)
-                .map_err(|_| WireError("a reference to a block outside the worker's arena"))?;
+                .map_err(|error| not_mapped(&error))?;
             Bytes::Many(whole.copy_to_vec().into_boxed_slice())
         } else {
             Bytes::copy_of(bytes)
@@ -91,7 +91,7 @@ impl Reply {
             let arena = arena.ok_or(WireError("a buffer of a worker that has no arena"))?;
             let mapped = arena
                 .map(buffer.block)
-                .map_err(|_| WireError("a reference to a buffer outside the worker's arena"))?;
+                .map_err(|error| not_mapped(&error))?;
             buffers.push(Arc::new(Buffer {
                 mapped,
                 read_only: buffer.read_only,
@@ -110,6 +110,15 @@ impl Reply {
     pub fn body(&self) -> &[u8] {
         &self.packet.as_slice()[self.body_at..]
     }
+}
+
+fn not_mapped(error: &ShmError) -> WireError {
+    WireError(match error {
+        ShmError::Map { .. } => {
+            "no address space or memory is left to map the worker's block (see ulimit -v)"
+        }
+        _ => "a reference to a block outside the worker's arena",
+    })
 }
 
 /// How a worker ended.

@@ -99,6 +99,11 @@ pub enum SubmitError {
     /// A signal came while `submit` waited.
     #[error("interrupted")]
     Interrupted,
+    /// A worker needs descriptors, and none was left.
+    #[error(
+        "the descriptors that a worker needs could not be had: {0}\n\nhint: close files, use fewer workers, or raise the limit (ulimit -n)"
+    )]
+    Descriptor(#[source] io::Error),
     /// The supervisor could not be started.
     #[error("the thread that watches the workers could not be started: {0}")]
     Supervisor(#[source] io::Error),
@@ -539,7 +544,7 @@ impl ProcessPool {
         match self.spawn_request(worker, tag) {
             Ok(request) => self.supervisor.order(Order::Spawn(tag, request)),
             Err(error) => {
-                self.break_down(&format!("no shared memory for a worker: {error}"));
+                self.break_down(&format!("a worker could not be started: {error}"));
                 self.worker_absent(worker);
             }
         }
@@ -552,9 +557,9 @@ impl ProcessPool {
         let copy = |descriptor: std::os::fd::BorrowedFd<'_>| {
             descriptor
                 .try_clone_to_owned()
-                .map_err(SubmitError::Supervisor)
+                .map_err(SubmitError::Descriptor)
         };
-        let dump = dump.map_err(SubmitError::Supervisor)?;
+        let dump = dump.map_err(SubmitError::Descriptor)?;
         let mut descriptors = vec![
             copy(self.board.fd())?,
             copy(lock(&self.arena).fd())?,

@@ -196,6 +196,11 @@ impl Drop for Zygote {
     }
 }
 
+/// Whether bytes are a message of a zygote; what the fuzzer asks, for the messages themselves are private.
+pub fn reads_message(bytes: &[u8]) -> bool {
+    read_message(bytes, None).is_some()
+}
+
 fn read_message(bytes: &[u8], pidfd: Option<OwnedFd>) -> Option<Message> {
     let mut fields = bytes.split(|byte| *byte == 0);
     let mut text = || {
