@@ -83,7 +83,9 @@ def faults(count: int, seed: int, folder: Path) -> str:
             except Wrong as error:
                 raise Wrong(f"{point}:{nth} with seed {seed} (turn {turn}): {error}") from error
             if tally.died > _DEATHS:
-                raise Wrong(f"{point}:{nth}: {_DEATHS} deaths cost {tally.died} calls (turn {turn})")
+                raise Wrong(
+                    f"{point}:{nth}: {_DEATHS} deaths cost {tally.died} calls (turn {turn})"
+                )
             reached[point] += deaths
             tasks += tally.tasks
             lost += tally.died

@@ -123,9 +123,7 @@ _CASES: list[tuple[str, str, list[int]]] = [
 def _run(name: str, code: str, size: int, folder: Path) -> dict[str, int]:
     path = folder / f"{name.replace(' ', '-')}-{size}.py"
     head = _HEAD.format(here=str(Path(__file__).parent), watchdog=WATCHDOG_S)
-    path.write_text(
-        head + code.format(size=size) + '\nif __name__ == "__main__":\n    main()\n'
-    )
+    path.write_text(head + code.format(size=size) + '\nif __name__ == "__main__":\n    main()\n')
     try:
         ran = subprocess.run(
             [sys.executable, str(path)], capture_output=True, text=True, timeout=WATCHDOG_S

@@ -21,7 +21,7 @@ import numpy
 import treadle
 
 #: No healthy call here takes a hundredth of it; a wait that is over it is a hang.
-WATCHDOG_S = 20.0
+WATCHDOG_S = 60.0
 
 
 class Wrong(AssertionError):
@@ -254,7 +254,7 @@ class Load:
 
     def _waited(self) -> None:
         calls = self._calls()
-        done, left = concurrent.futures.wait([call.future for call in calls], timeout=WATCHDOG_S)
+        _, left = concurrent.futures.wait([call.future for call in calls], timeout=WATCHDOG_S)
         if left:
             raise Wrong(f"a hang: {len(left)} of {len(calls)} futures have not ended")
         self._settle_all(calls)

@@ -58,8 +58,7 @@ def test_a_worker_that_overwrites_the_queue_breaks_the_pool_with_the_reason() ->
             pass
         errors = [call.exception(timeout=WATCHDOG_S) for call in (vandal, *calls)]
         assert any(
-            isinstance(error, treadle.PoolBroken) and "wrote over" in str(error)
-            for error in errors
+            isinstance(error, treadle.PoolBroken) and "wrote over" in str(error) for error in errors
         )
 
 
