@@ -111,7 +111,7 @@ def unreadable_call(error: BaseException) -> BaseException:
         # The interruption came while the arguments were read: it says by itself what happened.
         return error
     text = f"the call could not be rebuilt in the worker: {type(error).__name__}: {error}"
-    if isinstance(error, AttributeError) and "__main__" in str(error) + "__mp_main__":
+    if isinstance(error, AttributeError) and "__mp_main__" in str(error):
         text += (
             "\n\nhint: workers import the main module once, at their start; define the function at its top level, "
             "outside `if __name__ == '__main__':`"
@@ -123,7 +123,7 @@ def unreadable_call(error: BaseException) -> BaseException:
 
 def _as_broken_process_pool(kind: type[errors.TreadleError]) -> Callable[..., BaseException]:
     """This kind of error as what a program catches that was written for the standard library's pool of processes."""
-    return errors.as_standard(kind, "process", "BrokenProcessPool")  # type: ignore[arg-type]
+    return errors.as_standard(kind, "process", "BrokenProcessPool")
 
 
 # ---- results and exceptions
@@ -177,6 +177,15 @@ def unpicklable_result(result: Any, error: BaseException) -> BaseException:
     made = _pickling.explain_result(result, error)
     made.__cause__ = error
     return made
+
+
+def unpicklable_value(value: Any, error: BaseException) -> BaseException:
+    """The error of a value that cannot be shared."""
+    from treadle import _pickling
+
+    problem = _pickling.find_problem(value, "value")
+    text = f"the value cannot be shared: {problem.sentence() if problem else error}"
+    return errors.PayloadError(text if problem is None else f"{text}\n\nhint: {problem.hint}")
 
 
 def dump_exception(error: BaseException) -> bytes:
@@ -322,9 +331,17 @@ def run_callback(future: Any, callback: Callable[[Any], Any]) -> None:
 
 def deliver_note(worker: int, pickled: bytes) -> None:
     """What a worker logged or warned, handed to this process's logging."""
+    told = pickle.loads(pickled)
+    warning = told.get("treadle_warning")
+    if warning is not None:
+        import warnings
+
+        text, category, filename, lineno, line = warning
+        warnings.showwarning(f"{text} (in worker {worker})", category, filename, lineno, None, line)
+        return
     import logging
 
-    record = logging.makeLogRecord(pickle.loads(pickled))
+    record = logging.makeLogRecord(told)
     record.treadle_worker = worker
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):

@@ -23,7 +23,6 @@ pool that broke, a worker that died, a call or a result that could not be rebuil
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import importlib
 import pickle
 import sys
@@ -119,13 +118,18 @@ class RecordError(TreadleError, ValueError):
     """A recorded decision cannot be found or read; the message names the file and the way out."""
 
 
-@functools.cache
+_standard: dict[tuple[str, str], type[TreadleError]] = {}
+
+
 def as_standard(kind: type[TreadleError], module: str, name: str) -> type[TreadleError]:
     """The class of errors of this kind that are also the standard library's own: ``name`` in ``concurrent.futures.<module>``.
 
     It is made for the first such error: importing the standard library's pool of processes takes longer than importing treadle. While the interpreter is
     being finalised nothing can be imported any more, and the class is ``kind`` itself.
     """
+    made = _standard.get((kind.__name__, name))
+    if made is not None:
+        return made
     try:
         standard = getattr(importlib.import_module(f"concurrent.futures.{module}"), name)
     except Exception:
@@ -135,14 +139,16 @@ def as_standard(kind: type[TreadleError], module: str, name: str) -> type[Treadl
         "__doc__": kind.__doc__,
         "__reduce__": lambda error: (_rebuild, (kind, module, name, error.args, vars(error))),
     }
-    return type(kind.__name__, (kind, standard), members)
+    return _standard.setdefault(
+        (kind.__name__, name), type(kind.__name__, (kind, standard), members)
+    )
 
 
 def _rebuild(
     kind: type[TreadleError], module: str, name: str, args: tuple[Any, ...], state: dict[str, Any]
 ) -> TreadleError:
     """An error of :func:`as_standard` from its pickle."""
-    error = as_standard(kind, module, name)(*args)  # type: ignore[arg-type]
+    error = as_standard(kind, module, name)(*args)
     vars(error).update(state)
     return error
 

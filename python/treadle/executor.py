@@ -17,10 +17,10 @@ import itertools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from treadle import _core, strategies
-from treadle.errors import PlanError
+from treadle import _core, _worker, strategies
+from treadle.errors import PayloadError, PlanError
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions
 
@@ -93,7 +93,10 @@ class _Calls(_core.Submitter):
         from treadle import mapping
 
         chunksize = _count("chunksize", chunksize)
-        buffersize = _count("buffersize", buffersize)
+        if buffersize is not None and not hasattr(buffersize, "__index__"):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise PlanError(f"buffersize must be None or > 0, not {buffersize!r}")
         return mapping.run(
             self._strategy,
             fn,
@@ -311,6 +314,18 @@ class Executor(_Calls, concurrent.futures.Executor):
         """
         return View(self._strategy, _changed(self._options, timeout, retries))
 
+    def share(self, value: Any) -> Any:
+        """Hands a value to all workers once: pass what this returns as an argument, and the function gets the value.
+
+        For a big value that many calls read. In worker processes its buffers (a NumPy array's data) are read-only and not copied; they stay
+        in shared memory as long as the executor. In a plan without processes this is the value itself.
+
+        Raises:
+            PayloadError: when the value cannot be pickled.
+            PayloadMemoryError: when there is no shared memory for it.
+        """
+        return self._strategy.share(value)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more calls; the workers leave after the last one.
 
@@ -350,11 +365,20 @@ class Executor(_Calls, concurrent.futures.Executor):
         if strategy is not None:
             strategy.abandon()
 
+    def __reduce__(self) -> NoReturn:
+        raise PayloadError(
+            "an executor cannot be sent to another process: a task that waited for a task of its own pool could wait for ever\n\n"
+            "hint: submit from this process, or make an executor of its own in the worker"
+        )
+
     def __repr__(self) -> str:
         return f"<treadle.{type(self).__name__} {self._plan}>"
 
 
 def _process_cpu_count() -> int | None:
+    if _worker.current is not None:
+        # A pool inside a worker gets the worker's share of the machine, unless it is asked for more.
+        return max(1, int(_core.usable_cores()))
     count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
     return count()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
-from typing import Any
+from typing import Any, NoReturn
 
 from treadle import _core
+from treadle.errors import PayloadError
 
 __all__ = ["Future"]
 
@@ -39,6 +40,12 @@ class Future(_core.FutureBase, concurrent.futures.Future[Any]):
         from treadle.strategies import living
 
         return any(strategy.interrupt(self, grace) for strategy in living())
+
+    def __reduce__(self) -> NoReturn:
+        raise PayloadError(
+            "a future cannot be sent to another process: a task that waited for a task of its own pool could wait for ever\n\n"
+            "hint: wait for the result here and submit the next call with it"
+        )
 
     def __repr__(self) -> str:
         state = self._state.lower()

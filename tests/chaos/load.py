@@ -254,7 +254,7 @@ class Load:
 
     def _waited(self) -> None:
         calls = self._calls()
-        _, left = concurrent.futures.wait([call.future for call in calls], timeout=WATCHDOG_S)
+        _done, left = concurrent.futures.wait([call.future for call in calls], timeout=WATCHDOG_S)
         if left:
             raise Wrong(f"a hang: {len(left)} of {len(calls)} futures have not ended")
         self._settle_all(calls)

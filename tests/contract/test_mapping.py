@@ -143,8 +143,7 @@ def test_an_exception_ends_an_unordered_map(way: Any, chunksize: int | None) -> 
         )
         seen = []
         with pytest.raises(calls.Complaint, match="33 is bad"):
-            for value in results:
-                seen.append(value)
+            seen.extend(results)
         assert len(set(seen)) == len(seen)
         assert 33 not in seen
 

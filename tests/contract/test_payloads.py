@@ -50,7 +50,7 @@ class Flag(enum.Enum):
     RED = "red"
 
 
-Point = collections.namedtuple("Point", "x y")  # noqa: PYI024  (the untyped kind is what is tested)
+Point = collections.namedtuple("Point", "x y")
 
 SCALARS = [
     None,
@@ -115,7 +115,9 @@ def identical(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.parametrize("value", SCALARS, ids=lambda value: repr(value)[:30].encode("ascii", "replace").decode())
+@pytest.mark.parametrize(
+    "value", SCALARS, ids=lambda value: repr(value)[:30].encode("ascii", "replace").decode()
+)
 def test_a_value_comes_back_as_it_was(pool: treadle.Executor, value: Any) -> None:
     for result in (
         pool.submit(calls.give, value).result(),
@@ -144,7 +146,9 @@ def test_bytes_of_every_size(pool: treadle.Executor, size: int, kind: Any) -> No
 @pytest.mark.parametrize("count", [0, 1, 10, 2047, 2048, 8192, 131_072, 2_500_000])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_of_every_size(pool: treadle.Executor, count: int, order: Any) -> None:
-    array = numpy.arange(count, dtype="f8").reshape((-1, 2) if count % 2 == 0 else (-1, 1), order=order)
+    array = numpy.arange(count, dtype="f8").reshape(
+        (-1, 2) if count % 2 == 0 else (-1, 1), order=order
+    )
     result = pool.submit(calls.give, array).result()
     assert result.dtype == array.dtype
     assert result.shape == array.shape
@@ -375,7 +379,7 @@ class Demanding(Exception):
 class WithHandle(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.handle = open("/dev/null", "rb")
+        self.handle = open("/dev/null", "rb")  # noqa: SIM115  (kept open on purpose)
 
 
 class WithoutText(Exception):

@@ -83,9 +83,7 @@ def test_callbacks_run_once_with_their_future(way: Any, gate: Gate) -> None:
     assert told == [future, 5, future]
 
 
-def test_a_callback_that_raises_harms_nothing(
-    way: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_callback_that_raises_harms_nothing(way: Any, caplog: pytest.LogCaptureFixture) -> None:
     with way.make() as pool, caplog.at_level(logging.ERROR, "concurrent.futures"):
         over = threading.Event()
         future = pool.submit(way.of(calls.double), 1)
@@ -179,9 +177,7 @@ def test_amap_raises_and_reads_no_more_than_it_needs(way: Any, ordered: bool) ->
 
 
 @CONCURRENT
-def test_cancelling_the_awaiting_task_reaches_the_worker(
-    way: Any, gate: Gate, marks: Path
-) -> None:
+def test_cancelling_the_awaiting_task_reaches_the_worker(way: Any, gate: Gate, marks: Path) -> None:
     run_on = calls.wait_for_ever if way.name == "coroutines" else calls.run_on
 
     async def main(pool: treadle.Executor) -> None:

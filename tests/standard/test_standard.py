@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 
 import exclusions
@@ -37,6 +38,13 @@ def test_the_interpreters_tests_are_there() -> None:
     assert len(run) > 150, f"only {len(run)} of {len(TESTS)} tests are run"
 
 
+def source_of(one: type, test: str) -> str:
+    """A test's text, with that of the methods of its class that it calls."""
+    text = inspect.getsource(getattr(one, test))
+    called = {getattr(one, name, None) for name in re.findall(r"self\.(_\w+)\(", text)}
+    return text + "".join(inspect.getsource(method) for method in called if method is not None)
+
+
 @pytest.mark.parametrize("entry", exclusions.EXCLUSIONS, ids=lambda entry: entry.test)
 def test_no_exclusion_is_stale(entry: exclusions.Exclusion) -> None:
     """Each exclusion excludes a test that this interpreter has, and that uses what it is said to use."""
@@ -48,7 +56,7 @@ def test_no_exclusion_is_stale(entry: exclusions.Exclusion) -> None:
         if not entry.private:
             assert getattr(CLASSES[name], "ctx", None) == "fork", f"{name} does not ask for fork"
             continue
-        text = inspect.getsource(getattr(CLASSES[name], test))
+        text = source_of(CLASSES[name], test)
         for attribute in entry.private:
             assert attribute in text, f"{name}.{test} does not use {attribute}"
             assert not hasattr(treadle.ProcessPoolExecutor, attribute), f"treadle has {attribute}"

@@ -23,7 +23,7 @@ def open_pool(name: str, workers: int) -> Iterator[Sample]:
         given = array
         if name == TREADLE:
             assert isinstance(pool, Futures)
-            put = getattr(pool.executor, "put", None)
+            put = getattr(pool.executor, "share", None)
             if put is None:
                 raise NotImplementedError("this treadle has no way to share an object once")
             given = put(array)

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, stderr, stdout};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
@@ -126,8 +127,22 @@ pub(crate) fn load_decision(py: Python<'_>, directory: &str, name: &str) -> PyRe
     }
 }
 
-/// The cores that this process may use: the smallest of its affinity and the quota of every control group above it.
+/// The cores of this worker's share in thousandths; 0 when this process is no worker.
+static SHARE: AtomicU32 = AtomicU32::new(0);
+
+/// Limits what [`usable_cores`] says to a worker's share of the machine.
+#[pyfunction]
+pub(crate) fn limit_cores(cores: f64) {
+    SHARE.store((cores * 1000.0).clamp(1.0, 4e9) as u32, Ordering::Relaxed);
+}
+
+/// The cores that this process may use: the smallest of its affinity and the quota of every control group above it; in a worker, at most
+/// the worker's share.
 #[pyfunction]
 pub(crate) fn usable_cores() -> f64 {
-    treadle_probe::usable_cores().cores
+    let cores = treadle_probe::usable_cores().cores;
+    match SHARE.load(Ordering::Relaxed) {
+        0 => cores,
+        share => cores.min(f64::from(share) / 1000.0),
+    }
 }

@@ -30,6 +30,10 @@ use crate::codec;
 use crate::lease::Lease;
 use crate::pickling;
 use crate::processes::submit_error;
+use crate::threads;
+
+/// An outcome as asyncio wants it: a result, or an exception.
+type Ended = (Option<Py<PyAny>>, Option<Py<PyAny>>);
 
 /// How a task of this process ends: a result, or an exception.
 pub(crate) type LocalOutcome = Result<Py<PyAny>, Py<PyAny>>;
@@ -391,6 +395,9 @@ impl FutureBase {
         let this = slf.get();
         let py = slf.py();
         let deadline = deadline_after(timeout)?;
+        if this.local().is_some() {
+            threads::run_awaited(py, slf)?;
+        }
         loop {
             if matches!(this.phase(), Phase::Finished | Phase::Cancelled) {
                 if this.by_hand() {
@@ -809,7 +816,7 @@ impl FutureBase {
     }
 
     /// The outcome of an ended call: `(result, None)`, `(None, exception)`, or `None` when it was cancelled.
-    fn _ended(&self, py: Python<'_>) -> PyResult<Option<(Option<Py<PyAny>>, Option<Py<PyAny>>)>> {
+    fn _ended(&self, py: Python<'_>) -> PyResult<Option<Ended>> {
         Ok(self.outcome(py)?.map(|outcome| match outcome {
             Ok(value) => (Some(value), None),
             Err(error) => (None, Some(error)),

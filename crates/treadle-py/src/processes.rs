@@ -383,6 +383,29 @@ impl ProcessPool {
         self.send(py, &call)
     }
 
+    /// Puts a value where every worker reads it: the names of the blocks of its pickle and of its out-of-band buffers.
+    fn share<'py>(
+        &self,
+        py: Python<'py>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let pickled = pickling::dump(value)?;
+        let mut parts: Vec<&[u8]> = vec![pickled.bytes.as_bytes()];
+        let slices = pickled.slices();
+        parts.extend(slices.iter().map(|(bytes, _)| *bytes));
+        let blocks = py.detach(|| {
+            parts
+                .iter()
+                .map(|part| self.core.share(part))
+                .collect::<Result<Vec<_>, _>>()
+        });
+        let blocks = blocks.map_err(|error| submit_error(py, &error))?;
+        Ok(blocks
+            .iter()
+            .map(|block| PyBytes::new(py, &block.to_bytes()))
+            .collect())
+    }
+
     /// Takes no more calls; the workers leave after the last.
     fn begin_shutdown(&self, py: Python<'_>) {
         if self.core.is_mine() {

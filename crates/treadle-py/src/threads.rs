@@ -3,6 +3,7 @@
 //! A thread takes one job at a time while it holds the interpreter's lock and gives the lock up only to sleep; the switch interval then batches
 //! submissions and runs by itself.
 
+use std::cell::RefCell;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -77,7 +78,7 @@ impl ThreadPool {
                     retries -= 1;
                     lock(&self.counts).retried += 1;
                     let mut running = lock(&self.running);
-                    match running.iter_mut().find(|running| running.thread == thread) {
+                    match running.iter_mut().rfind(|running| running.thread == thread) {
                         Some(mine) if !mine.overdue => mine.since = Instant::now(),
                         _ => break Err(raised(py, error)),
                     }
@@ -87,12 +88,53 @@ impl ThreadPool {
         };
         let mine = {
             let mut running = lock(&self.running);
-            let place = running.iter().position(|running| running.thread == thread);
-            place.map(|place| running.swap_remove(place))
+            // The last one: a job that waits for a job of its own pool runs that one inside.
+            let place = running.iter().rposition(|running| running.thread == thread);
+            place.map(|place| running.remove(place))
         };
         lock(&self.counts).done += 1;
         FutureBase::finish_local(future, outcome)?;
         Ok(mine.is_some_and(|mine| mine.overdue))
+    }
+}
+
+thread_local! {
+    /// The pool for which this thread works, and the thread's number in Python.
+    static WORKING: RefCell<Option<(Py<ThreadPool>, u64)>> = const { RefCell::new(None) };
+}
+
+/// While it lives, this thread works for a pool.
+struct Working;
+
+impl Working {
+    fn begin(pool: Py<ThreadPool>, thread: u64) -> Working {
+        WORKING.replace(Some((pool, thread)));
+        Working
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        drop(WORKING.take());
+    }
+}
+
+/// A worker is about to sleep until this future ends: if its job still waits in the worker's own pool, the job runs here and now. So a job
+/// that waits for another of its pool does not wait for ever for a worker that is waiting itself. Only the awaited job is run: any other could
+/// wait for something that this thread holds.
+pub(crate) fn run_awaited(py: Python<'_>, future: &Bound<'_, FutureBase>) -> PyResult<()> {
+    let working = WORKING.with_borrow(|working| {
+        working
+            .as_ref()
+            .map(|(pool, thread)| (pool.clone_ref(py), *thread))
+    });
+    let Some((pool, thread)) = working else {
+        return Ok(());
+    };
+    let pool = pool.get();
+    match pool.queue.take_where(|job| job.future.is(future)) {
+        Some(job) => pool.run(py, thread, job).map(drop),
+        None => Ok(()),
     }
 }
 
@@ -171,20 +213,22 @@ impl ThreadPool {
     }
 
     /// Runs jobs until the pool is closed and empty (true), or until a job of this thread was replaced because its time was over (false).
-    fn work(&self, py: Python<'_>) -> PyResult<bool> {
+    fn work(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let (this, py) = (slf.get(), slf.py());
         let thread = PyModule::import(py, "_thread")?
             .call_method0("get_ident")?
             .extract()?;
+        let _working = Working::begin(slf.clone().unbind(), thread);
         loop {
-            match self.queue.take_now() {
+            match this.queue.take_now() {
                 Found::Job(job) => {
-                    if self.run(py, thread, job)? {
+                    if this.run(py, thread, job)? {
                         return Ok(false);
                     }
                 }
                 Found::Closed => return Ok(true),
                 Found::Empty => {
-                    py.detach(|| self.queue.sleep(None));
+                    py.detach(|| this.queue.sleep(None));
                 }
             }
         }

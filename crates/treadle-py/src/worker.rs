@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -37,6 +38,8 @@ pub(crate) struct Worker {
     session: Mutex<WorkerSession>,
     /// Notes of threads that found the session in use; written before the next task.
     unsent: Mutex<Vec<Vec<u8>>>,
+    /// The task in hand, for what it logs.
+    task: AtomicU64,
     most_tasks: Option<u64>,
     most_growth: Option<u64>,
 }
@@ -286,6 +289,7 @@ impl Worker {
         mut taken: Taken,
     ) -> PyResult<()> {
         let task = taken.task;
+        self.task.store(task, Ordering::Relaxed);
         let answer = match self.prepare(py, known, &mut taken) {
             Ok(ready) => self.run(py, ready),
             Err(error) => Err(PyErr::from_value(
@@ -397,6 +401,7 @@ impl Worker {
         Ok(Worker {
             session: Mutex::new(session),
             unsent: Mutex::default(),
+            task: AtomicU64::new(0),
             most_tasks,
             most_growth,
         })
@@ -419,6 +424,15 @@ impl Worker {
         Ok(PyBytes::new(py, &block))
     }
 
+    /// A block of the parent's arena, named by its 32 bytes, as read-only memory.
+    fn view_block<'py>(&self, py: Python<'py>, name: [u8; 32]) -> PyResult<Bound<'py, Lease>> {
+        let mapped = self
+            .session()
+            .view_block(BlockRef::from_bytes(name))
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Bound::new(py, Lease::of_argument(mapped, true))
+    }
+
     /// Tells the parent that the initializer has run.
     fn ready(&self) -> PyResult<()> {
         self.session()
@@ -432,6 +446,12 @@ impl Worker {
         self.session()
             .post(wire::INITIALIZER_FAILED, &text.as_bytes()[..cut])
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))
+    }
+
+    /// The task in hand; 0 for none.
+    #[getter]
+    fn task(&self) -> u64 {
+        self.task.load(Ordering::Relaxed)
     }
 
     /// Sends the parent a pickled note (a log record, a warning); false when it is too long.

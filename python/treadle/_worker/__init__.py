@@ -4,8 +4,17 @@ This module is imported at the start of every zygote and worker, so it imports n
 machinery would add 57.
 """
 
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 #: Set while the zygote imports the program's main module: executors of processes made then are a missing main guard.
 importing_main = False
+
+#: This process's end of the pool, once it is a worker.
+current: Any = None
 
 #: The signal on which a worker writes its stacks: the sixth real-time signal, which no library here uses.
 DUMP_SIGNAL = 39

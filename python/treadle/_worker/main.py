@@ -18,12 +18,12 @@ def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
     Args:
         zygote: the process that must still be the parent.
         fields: number, block of the initializer (hexadecimal or empty), payload limit, most tasks, most growth in bytes, name, level of the
-            parent's root logger.
+            parent's root logger, the worker's share of the cores.
         descriptors: board, the parent's arena, this worker's arena, file for stacks, what the initializer takes along.
     """
     if not _core.die_with_parent(zygote):
         return 0
-    number, initializer, limit, most_tasks, most_growth, name, level = (
+    number, initializer, limit, most_tasks, most_growth, name, level, cores = (
         field.decode() for field in fields
     )
     board, parent_arena, arena, dump, *inheritance.arrived[:] = descriptors
@@ -36,6 +36,8 @@ def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
         most_tasks=int(most_tasks) or None,
         most_growth=int(most_growth) or None,
     )
+    _worker.current = worker
+    _core.limit_cores(float(cores))
     _settle_in(worker, int(number), name, dump, int(level))
     try:
         if initializer and not _initialize(worker, initializer):
@@ -94,12 +96,13 @@ def _settle_in(worker: _core.Worker, number: int, name: str, dump: int, level: i
     # Lines of several workers shall not be torn: each is one write.
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+            stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
         except (AttributeError, ValueError):
             pass
     logging = sys.modules.get("logging")
     if logging is not None:
         _forward_logs(worker, number, name, level, logging)
+    _forward_warnings(worker)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         # Forks of one zygote would all draw the same numbers.
@@ -122,6 +125,7 @@ def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logg
                     )
                 told["exc_info"] = None
                 told["processName"] = f"{name}-{number}"
+                told["treadle_task"] = worker.task
                 worker.note(pickle.dumps(told, 5))
             except Exception:
                 self.handleError(record)
@@ -129,6 +133,31 @@ def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logg
     root = logging.getLogger()
     root.handlers[:] = [Forward()]
     root.setLevel(level)
+
+
+def _forward_warnings(worker: _core.Worker) -> None:
+    import pickle
+    import warnings
+
+    def showwarning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        try:
+            told = pickle.dumps(
+                {"treadle_warning": (str(message), category, filename, lineno, line)}, 5
+            )
+        except Exception:
+            told = pickle.dumps(
+                {"treadle_warning": (str(message), UserWarning, filename, lineno, line)}, 5
+            )
+        worker.note(told)
+
+    warnings.showwarning = showwarning
 
 
 def _initialize(worker: _core.Worker, block: str) -> bool:

@@ -111,6 +111,10 @@ class Strategy(abc.ABC):
             f"the strategy {self.plan.strategy} hands over one call at a time"
         )
 
+    def share(self, value: Any) -> Any:
+        """A stand-in for a value in the arguments of calls; in this process, the value itself."""
+        return value
+
     @abc.abstractmethod
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """Takes no more calls; see :meth:`treadle.Executor.shutdown`."""

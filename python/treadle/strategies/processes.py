@@ -15,6 +15,7 @@ a fresh interpreter instead.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import time
@@ -56,11 +57,14 @@ class Processes(Strategy):
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         _refuse_while_main_is_imported()
+        # Workers know the main module by this name, and so do the classes in their results.
+        if "__main__" in sys.modules:
+            sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
         super().__init__(plan, settings)
         workers = plan.processes or 1
         spawn = _start_method(settings.mp_context) == "spawn"
         initializer: bytes | None = None
-        inherited: list[Any] = []
+        inherited: list[int] = []
         if settings.initializer is not None:
             initializer, inherited = _initializer_bytes(settings.initializer, settings.initargs)
         self._payload_limit = _payload_limit()
@@ -76,6 +80,7 @@ class Processes(Strategy):
                 str(settings.max_memory_per_child or 0).encode(),
                 settings.name.encode(),
                 str(_root_level()).encode(),
+                str(max(1.0, _core.usable_cores() / workers)).encode(),
             ],
             initializer=initializer,
             # The objects that own these may be gone when a worker is replaced.
@@ -106,6 +111,15 @@ class Processes(Strategy):
             function, items, single, options.timeout, options.retries
         )
         return future
+
+    def share(self, value: Any) -> Any:
+        from treadle.sharing import Shared
+
+        try:
+            blocks = self._pool.share(value)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise _payload.unpicklable_value(value, error) from error
+        return Shared(self._pool, blocks)
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         if cancel_futures:

@@ -24,6 +24,10 @@ const LONGEST_NAP: Duration = Duration::from_millis(20);
 /// waking it each time.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How often waiting threads are sent to look for signals while tasks are unfinished. A signal that comes in the instant before a sleep does
+/// not end the sleep; this bounds how long Ctrl-C goes unseen then, and costs a waiting thread two wakes a second.
+const NUDGE: Duration = Duration::from_millis(500);
+
 impl ProcessPool {
     /// Gets the collector to look; starts it when it does not run and is needed.
     pub(super) fn wake_collector(&self) {
@@ -53,7 +57,13 @@ impl ProcessPool {
     fn collect(self: Arc<Self>) {
         let mut nap = SHORTEST_NAP;
         let mut last_busy = Instant::now();
+        let mut last_nudge = last_busy;
         loop {
+            if last_nudge.elapsed() >= NUDGE && self.unfinished.load(Ordering::SeqCst) > 0 {
+                last_nudge = Instant::now();
+                self.nudges.fetch_add(1, Ordering::SeqCst);
+                self.board.ring_parent();
+            }
             self.collector_sleeps.store(false, Ordering::SeqCst);
             let drained = self.drain();
             let endings = std::mem::take(&mut *lock(&self.endings));

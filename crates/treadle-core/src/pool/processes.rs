@@ -251,6 +251,8 @@ pub struct ProcessPool {
     pub(super) collector_in_wait: AtomicBool,
     /// The collector looks at nothing until it is woken, or does not run.
     pub(super) collector_sleeps: AtomicBool,
+    /// How often the collector sent waiting threads to look for signals.
+    pub(super) nudges: AtomicUsize,
     pub(super) unfinished: AtomicUsize,
     pub(super) notes: Mutex<Vec<(u32, Bytes)>>,
     forks: u32,
@@ -314,6 +316,7 @@ impl ProcessPool {
             collector_asked: Mutex::new(false),
             collector_in_wait: AtomicBool::new(false),
             collector_sleeps: AtomicBool::new(true),
+            nudges: AtomicUsize::new(0),
             unfinished: AtomicUsize::new(0),
             notes: Mutex::default(),
             forks: super::forks(),
@@ -349,6 +352,14 @@ impl ProcessPool {
         let mut block = lock(&self.arena).allocate(pickle.len())?;
         block.write_at(0, pickle);
         Ok((id, block.reference()))
+    }
+
+    /// Puts bytes into the parent's arena for every worker to read, until the pool is dropped.
+    ///
+    /// # Errors
+    /// When the arena has no room for them.
+    pub fn share(&self, bytes: &[u8]) -> Result<BlockRef, SubmitError> {
+        Ok(self.allocate(&[bytes])?.block)
     }
 
     /// Submits one call. Sleeps while the pool's limits on pending tasks or payload bytes are reached.
@@ -896,6 +907,7 @@ impl ProcessPool {
     /// Sleeps until the task is settled, draining the rings meanwhile.
     pub fn wait(&self, id: TaskId, cell: &Cell<Outcome>, deadline: Option<Instant>) -> Waited {
         let mut marked = false;
+        let nudges = self.nudges.load(Ordering::SeqCst);
         loop {
             if cell.settled() {
                 return Waited::Done;
@@ -910,6 +922,9 @@ impl ProcessPool {
                 continue;
             }
             match self.sleep(id, deadline, || cell.settled()) {
+                Waited::Done if self.nudges.load(Ordering::SeqCst) != nudges && !cell.settled() => {
+                    return Waited::Interrupted;
+                }
                 Waited::Done => {}
                 other => return other,
             }
@@ -918,15 +933,16 @@ impl ProcessPool {
 
     /// Sleeps until the condition holds, draining the rings meanwhile.
     fn wait_until(&self, holds: impl Fn() -> bool) -> Result<(), SubmitError> {
+        // A signal that comes just before a sleep does not end it, so the caller looks for signals now and then.
+        let look_for_signals = Instant::now() + Duration::from_millis(100);
         while !holds() {
             self.drain();
             if holds() {
                 break;
             }
             // Any commit may make it true.
-            if self.sleep(0, Some(Instant::now() + Duration::from_millis(100)), &holds)
-                == Waited::Interrupted
-            {
+            let slept = self.sleep(0, Some(look_for_signals), &holds);
+            if slept == Waited::Interrupted || Instant::now() >= look_for_signals {
                 return Err(SubmitError::Interrupted);
             }
         }
@@ -1018,12 +1034,16 @@ impl ProcessPool {
     /// Sleeps until every worker of a pool that shuts down has left.
     pub fn wait_for_end(&self, deadline: Option<Instant>) -> Waited {
         let over = || lock(&self.state).life == Life::Ended;
+        let nudges = self.nudges.load(Ordering::SeqCst);
         loop {
             if over() {
                 return Waited::Done;
             }
             self.drain();
             match self.sleep(0, deadline, over) {
+                Waited::Done if self.nudges.load(Ordering::SeqCst) != nudges && !over() => {
+                    return Waited::Interrupted;
+                }
                 Waited::Done => {}
                 other => return other,
             }

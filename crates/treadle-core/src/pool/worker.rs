@@ -149,6 +149,14 @@ impl WorkerSession {
         Ok(self.parent.view(block)?.copy_to_vec())
     }
 
+    /// A block of the parent that every worker may read and none gives back.
+    ///
+    /// # Errors
+    /// When the block is outside the parent's arena.
+    pub fn view_block(&self, block: BlockRef) -> Result<Mapped, WorkerError> {
+        Ok(self.parent.view(block)?)
+    }
+
     /// Sleeps until there may be a task.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Waited {
         self.end.wait_for_task(timeout)
