@@ -53,7 +53,7 @@ test-all: $(BUILT) ## the Python tests on every other interpreter (3.10 to 3.14)
 chaos: $(BUILT) $(FAULTY)/.built ## kills, stops, limits, leaks; CHAOS='--quick --seed 7 single' (minutes)
 	cargo test --package treadle-shm $(FAULTS) --locked --test kills
 	$(BIN)/python tests/chaos/run.py $(CHAOS)
-	PYTHONPATH=$(FAULTY)/python $(BIN)/python tests/chaos/run.py $(filter --%,$(CHAOS)) faults
+	PYTHONPATH=$(FAULTY)/python $(BIN)/python tests/chaos/run.py --faults $(CHAOS)
 
 # libFuzzer and the sanitizers hide behind unstable flags, which this opens on the stable compiler.
 UNSTABLE := RUSTC_BOOTSTRAP=1
