@@ -165,6 +165,19 @@ def partial_results(timed: list[Any]) -> PartialChunk:
     )
 
 
+def dump_result_otherwise(result: Any, error: BaseException) -> bytes:
+    """A result that pickle refused, by value if cloudpickle is installed; else raises the error that explains."""
+    if not isinstance(error, Exception):
+        raise error
+    try:
+        import cloudpickle
+
+        by_value: bytes = cloudpickle.dumps(result, 5)
+        return by_value
+    except Exception:
+        raise unpicklable_result(result, error) from error
+
+
 def unpicklable_result(result: Any, error: BaseException) -> BaseException:
     """The exception of a task whose result cannot travel."""
     if isinstance(error, errors.TaskInterrupted):

@@ -211,7 +211,8 @@ class Executor(_Calls, concurrent.futures.Executor):
         max_memory_per_child: a process worker is replaced when it has grown by this many bytes since its start.
         name: for threads' names and for what is watched.
         timeout: seconds a task may run, from its start.
-        retries: how often a task is run again after it raised, was over its time, or lost its worker.
+        retries: how often a task is run again after it raised, lost its worker, or was over its time (in a thread it cannot be:
+                the call that is over its time runs on).
         max_pending: most unfinished calls; ``submit`` waits beyond it.
         native_threads: threads that BLAS and OpenMP may use in a process worker; default: usable cores divided by workers.
 
@@ -311,7 +312,8 @@ class Executor(_Calls, concurrent.futures.Executor):
 
         Args:
             timeout: seconds a task may run, from its start; ``None`` for no limit.
-            retries: how often a task is run again after it raised, was over its time, or lost its worker.
+            retries: how often a task is run again after it raised, lost its worker, or was over its time (in a thread it cannot be:
+                the call that is over its time runs on).
         """
         return View(self._strategy, _changed(self._options, timeout, retries))
 

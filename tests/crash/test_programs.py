@@ -66,6 +66,8 @@ def finish(program: subprocess.Popen[str], seconds: float = 60) -> tuple[int, st
 HEAD = """
 import sys, os, signal, treadle, crash_calls as calls
 def main():
+    # What runs in the background of a shell inherits an ignored SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ready = sys.argv[1]
 """
 TAIL = """
@@ -485,3 +487,32 @@ except (treadle.TreadleError, OSError) as error:
     code, out, err = finish(program)
     assert code == 0, err
     assert out.startswith(("refused:", "[0, 2")), out
+
+
+@pytest.mark.parametrize("plan", ["threads=2", "coroutines=2"])
+def test_a_fork_cannot_use_its_parents_threads(
+    tmp_path: Path, marker: str, arrivals: Any, plan: str
+) -> None:
+    body = [
+        "import asyncio",
+        "async def double(number): return 2 * number",
+        f"pool = treadle.Executor({plan})",
+        f"call = {'calls.double' if plan.startswith('threads') else 'double'}",
+        "assert pool.submit(call, 1).result() == 2",
+        "pid = os.fork()",
+        "if pid == 0:",
+        "    import faulthandler; faulthandler.dump_traceback_later(20, exit=True)",
+        "    try: pool.submit(call, 1)",
+        "    except treadle.PoolBroken as error: assert 'forked' in str(error)",
+        "    else: os._exit(9)",
+        "    sys.exit(0)",
+        "assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, 'the child failed'",
+        "assert pool.submit(call, 2).result() == 4",
+        "pool.shutdown()",
+        "print('fine')",
+    ]
+    program = calls.start_program(
+        tmp_path, program_of("\n".join(body)), arrivals.path, marker=marker
+    )
+    code, out, err = finish(program)
+    assert (code, out) == (0, "fine\n"), err

@@ -467,6 +467,7 @@ impl ProcessPool {
         told.set_item("cancelled", snapshot.counts.cancelled)?;
         told.set_item("lost", snapshot.counts.lost)?;
         told.set_item("retried", snapshot.counts.retried)?;
+        told.set_item("timed_out", snapshot.counts.timed_out)?;
         told.set_item("worker_deaths", snapshot.counts.deaths)?;
         told.set_item("running", snapshot.running)?;
         told.set_item(

@@ -10,10 +10,15 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+use treadle_core::pool::forks;
 use treadle_core::pool::threads::{Found, Queue};
 
 use crate::future::{FutureBase, Local, Source, lock, new_future};
 use crate::pickling;
+
+/// What a forked child is told that uses its parent's pool.
+const FORKED: &str = "this executor was made before this process was forked, and its threads are not in this process\n\n\
+     hint: make an executor of its own in the forked process";
 
 struct Job {
     function: Py<PyAny>,
@@ -47,6 +52,8 @@ pub(crate) struct ThreadPool {
     queue: Queue<Job>,
     running: Mutex<Vec<Running>>,
     counts: Mutex<Counts>,
+    /// How many forks lay before the process that made it: a forked child has the queue and none of the threads.
+    forks: u32,
 }
 
 fn raised(py: Python<'_>, error: PyErr) -> Py<PyAny> {
@@ -180,6 +187,7 @@ impl ThreadPool {
             queue: Queue::default(),
             running: Mutex::default(),
             counts: Mutex::default(),
+            forks: forks(),
         }
     }
 
@@ -194,6 +202,10 @@ impl ThreadPool {
         timeout: Option<f64>,
         retries: u32,
     ) -> PyResult<Option<(Bound<'py, FutureBase>, usize)>> {
+        if self.forks != forks() {
+            let error = pickling::payload(py, "forked")?.call1((FORKED,))?;
+            return Err(PyErr::from_value(error));
+        }
         let future = new_future(py, Source::Local(Local::default()))?;
         let job = Job {
             function,
@@ -236,7 +248,10 @@ impl ThreadPool {
 
     /// Takes no more jobs.
     fn close(&self) {
-        self.queue.close();
+        // In a forked child a thread that is not there may hold the queue's lock.
+        if self.forks == forks() {
+            self.queue.close();
+        }
     }
 
     /// Cancels every job that waits; returns how many.

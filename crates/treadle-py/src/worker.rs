@@ -350,9 +350,14 @@ fn chunk_of<'py>(items: &Bound<'py, PyAny>, single: bool) -> PyResult<Work<'py>>
 fn dump_result<'py>(result: &Bound<'py, PyAny>) -> PyResult<pickling::Pickled<'py>> {
     let py = result.py();
     pickling::dump(result).or_else(|error| {
-        let explained =
-            pickling::payload(py, "unpicklable_result")?.call1((result, error.value(py)))?;
-        Err(PyErr::from_value(explained))
+        // By value, when an optional library can; else the error that explains.
+        let bytes = pickling::payload(py, "dump_result_otherwise")?
+            .call1((result, error.value(py)))?
+            .cast_into::<PyBytes>()?;
+        Ok(pickling::Pickled {
+            bytes,
+            buffers: Vec::new(),
+        })
     })
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct Compare {
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
     pub(crate) budget: f64,
 
-    /// Race exactly these plans, and serial: 'threads=2,8;processes=2;processes=2+threads=4'
+    /// Race exactly these plans, and serial: 'threads=2,8;processes=2'
     #[arg(long, value_name = "PLANS")]
     pub(crate) plans: Option<String>,
 

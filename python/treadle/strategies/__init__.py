@@ -7,12 +7,14 @@ neither; ``shutdown(wait=True)`` returns when no worker is left; the interpreter
 from __future__ import annotations
 
 import abc
+import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from treadle import _core
 from treadle.errors import PoolShutDown
 from treadle.future import Future
 from treadle.plan import Plan
@@ -189,6 +191,10 @@ def _ended_by_ctrl_c() -> bool:
     last = getattr(sys, "last_type", None)
     return not session and isinstance(last, type) and issubclass(last, KeyboardInterrupt)
 
+
+# A forked child has a picture of its parent's pools, and none of their workers.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_core.note_fork)
 
 # The hook that the standard library's pools use: it runs before threads are joined, while new ones may still start.
 threading._register_atexit(_finish_all)  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import os
 import threading
 import time
 from collections import deque
@@ -124,6 +125,7 @@ class _Loop:
     def __init__(self, settings: Settings, limit: int) -> None:
         self._settings = settings
         self._limit = limit
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._up = threading.Event()
@@ -141,6 +143,11 @@ class _Loop:
         self.timed_out = 0
 
     def put(self, job: _Job) -> None:
+        if self._process != os.getpid():
+            raise errors.PoolBroken(
+                "this executor was made before this process was forked, and its loop is not in this process\n\n"
+                "hint: make an executor of its own in the forked process"
+            )
         with self._lock:
             if self._broken is not None:
                 raise errors.PoolBroken(
@@ -257,6 +264,8 @@ class _Loop:
         return True
 
     def close(self, cancel_waiting: bool, cancel_running: bool = False) -> None:
+        if self._process != os.getpid():
+            return
         with self._lock:
             self._closed = True
             waiting = list(self.waiting) if cancel_waiting else []

@@ -154,6 +154,7 @@ class Processes(Strategy):
             cancelled=now["cancelled"],
             lost=now["lost"],
             retried=now["retried"],
+            timed_out=now["timed_out"],
             running=now["running"],
             queued=now["queued"],
             worker_deaths=now["worker_deaths"],
@@ -325,7 +326,5 @@ def _preparation(spawn: bool) -> list[bytes]:
     fields = [start, str(os.getpid()), key, folder, kind, value, *sys.argv]
     return [field.encode(errors="surrogateescape") for field in fields]
 
-
-os.register_at_fork(after_in_child=_core.note_fork)
 
 assert signal.SIGRTMIN + 5 == _worker.DUMP_SIGNAL

@@ -75,11 +75,9 @@ impl ProcessPool {
                 state.seats[worker as usize].retired || state.seats[worker as usize].asked_to_stop;
             let condemned = state.kills.iter().find(|kill| kill.tag == tag).copied();
             state.kills.retain(|kill| kill.tag != tag);
-            if !expected {
+            if !expected && condemned.is_none() {
                 state.counts.deaths += 1;
-                if condemned.is_none() {
-                    state.deaths_in_a_row += 1;
-                }
+                state.deaths_in_a_row += 1;
             }
             for stray in strays {
                 self.bereave(
@@ -179,6 +177,7 @@ impl ProcessPool {
             },
         };
         state.counts.lost += 1;
+        state.counts.timed_out += u64::from(why == Some(Why::TimedOut));
         blocks.append(&mut task.blocks);
         self.settle(state, id, &task, Outcome::Failed(failure), ended);
     }

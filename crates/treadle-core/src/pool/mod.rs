@@ -37,7 +37,7 @@ pub fn note_fork() {
     FORKS.fetch_add(1, Ordering::SeqCst);
 }
 
-fn forks() -> u32 {
+pub fn forks() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }
 

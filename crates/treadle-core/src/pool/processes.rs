@@ -46,6 +46,9 @@ thread_local! {
     static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Deadlines of tasks that have not begun are looked at no more often than this, however short they are: a look costs microseconds.
+const FINEST_LOOK: Duration = Duration::from_millis(5);
+
 /// How a pool is built.
 #[derive(Debug)]
 pub struct Settings {
@@ -185,6 +188,8 @@ pub struct Counts {
     pub lost: u64,
     /// Tasks that were run again.
     pub retried: u64,
+    /// Of those that ended without a reply, those over their time.
+    pub timed_out: u64,
     /// Workers that died unasked.
     pub deaths: u64,
 }
@@ -1134,13 +1139,21 @@ impl ProcessPool {
             let now = Instant::now();
             let now_ns = monotonic_ns();
             // A timed task that begins later than now ends later than this.
-            let mut soonest = now.checked_add(state.shortest_timeout);
+            let mut soonest = now.checked_add(state.shortest_timeout.max(FINEST_LOOK));
             for worker in 0..self.settings.workers {
-                let task = self.board.current_task(worker);
-                let Some(timeout) = state.tasks.get(task).and_then(|task| task.options.timeout)
+                let id = self.board.current_task(worker);
+                let Some(timeout) = state.tasks.get(id).and_then(|task| task.options.timeout)
                 else {
                     continue;
                 };
+                if state
+                    .kills
+                    .iter()
+                    .any(|kill| kill.task == id && kill.why == Why::TimedOut)
+                {
+                    // Its worker is being killed: its end is what comes next.
+                    continue;
+                }
                 let ran = now_ns.saturating_sub(self.board.task_started_at(worker));
                 let left = Duration::from_nanos(nanoseconds(timeout).saturating_sub(ran));
                 soonest = soonest.min(now.checked_add(left)).or(soonest);

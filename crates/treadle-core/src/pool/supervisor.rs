@@ -141,19 +141,19 @@ impl Watch {
             for pool in self.pools.iter().filter_map(Weak::upgrade) {
                 pool.expire(now);
             }
-            let unused: Vec<u32> = self
-                .zygotes
-                .iter()
-                .filter(|(id, (_, used))| {
-                    now.duration_since(*used) > IDLE_ZYGOTE
-                        && !self.workers.values().any(|worker| worker.zygote == **id)
-                })
-                .map(|(id, _)| *id)
-                .collect();
-            for id in unused {
-                self.zygotes.remove(&id);
-            }
+            self.dismiss(now);
         }
+    }
+
+    /// Ends the zygotes that no pool has used for a while.
+    fn dismiss(&mut self, now: Instant) {
+        let workers = &self.workers;
+        self.zygotes.retain(|id, (_, used)| {
+            if workers.values().any(|worker| worker.zygote == *id) {
+                *used = now;
+            }
+            now.duration_since(*used) <= IDLE_ZYGOTE
+        });
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -167,10 +167,12 @@ impl Watch {
             .values()
             .filter_map(|worker| worker.gone_at)
             .map(|gone| gone + STATUS_PATIENCE);
+        // One with workers has no deadline: it is unused from the last one's end on.
         let idle = self
             .zygotes
-            .values()
-            .map(|(_, used)| *used + IDLE_ZYGOTE + Duration::from_secs(1));
+            .iter()
+            .filter(|(id, _)| !self.workers.values().any(|worker| worker.zygote == **id))
+            .map(|(_, (_, used))| *used + IDLE_ZYGOTE + Duration::from_secs(1));
         deadlines.chain(burials).chain(idle).min()
     }
 
