@@ -199,9 +199,21 @@ impl<'a> Queue<'a> {
         let slots = self.slots.iter().enumerate().filter(|(index, slot)| {
             !self.is_sound(*index, slot.state.load(Ordering::Acquire), oldest, &published)
         });
+        let damaged = slots.count();
+        let head = self.head.load(Ordering::Acquire);
         // A worker may have claimed the position that the publisher is about to count.
-        let head_is_sound = self.head.load(Ordering::Relaxed) <= published() + self.capacity();
-        slots.count() + usize::from(!head_is_sound)
+        damaged + usize::from(head > published() + 1)
+    }
+
+    /// Sets the head back to where nothing can have been missed; whether a task waits.
+    #[cfg(not(loom))]
+    pub fn rewind(&self, published: u64) -> bool {
+        let waits = |slot: &Slot| tag_of(slot.state.load(Ordering::Acquire)) == READY;
+        let waiting = self.slots.iter().any(waits);
+        if waiting {
+            self.head.store(published.saturating_sub(self.capacity()), Ordering::Relaxed);
+        }
+        waiting
     }
 
     /// The first position that somebody could claim, if there is one.
