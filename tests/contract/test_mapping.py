@@ -89,7 +89,7 @@ def test_inputs_are_read_only_as_far_as_is_needed(
             assert first == list(range(0, 40, 2))
         results.close()
     # Without a bound of the caller's own: some per worker, or chunks of tasks that take no time.
-    assert numbers.read <= (20 + 1 + buffersize if buffersize else 100_000)
+    assert numbers.read <= (20 + 1 + buffersize if buffersize else 1_000_000)
 
 
 @CONCURRENT
