@@ -81,6 +81,9 @@ impl ProcessPool {
                     state.deaths_in_a_row += 1;
                 }
             }
+            if recovered.damaged > 0 {
+                self.break_down_with(state, &damage_reason(recovered.damaged), &mut ended);
+            }
             for stray in strays {
                 self.bereave(
                     state,
@@ -92,9 +95,6 @@ impl ProcessPool {
                     &mut ended,
                     &mut blocks,
                 );
-            }
-            if recovered.damaged > 0 {
-                self.break_down_with(state, &damage_reason(recovered.damaged), &mut ended);
             }
             if state.deaths_in_a_row > most_deaths_in_a_row(self.settings.workers) {
                 let reason = format!(
