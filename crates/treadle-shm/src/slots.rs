@@ -209,15 +209,13 @@ impl<'a> Queue<'a> {
         damaged + usize::from(head > published() + 1)
     }
 
-    /// Sets the head back to where nothing can have been missed; whether a task waits.
+    /// Sets the head back to where nothing can have been missed, if a task waits.
     #[cfg(not(loom))]
-    pub fn rewind(&self, published: u64) -> bool {
+    pub fn rewind(&self, published: u64) {
         let waits = |slot: &Slot| tag_of(slot.state.load(Ordering::Acquire)) == READY;
-        let waiting = self.slots.iter().any(waits);
-        if waiting {
+        if self.slots.iter().any(waits) {
             self.head.store(published.saturating_sub(self.capacity()), Ordering::Relaxed);
         }
-        waiting
     }
 
     /// The first position that somebody could claim, if there is one.
