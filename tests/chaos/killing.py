@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jobs
 import processes
@@ -115,8 +116,9 @@ def _under(
     workers: int,
     pause_s: float,
     big: bool = True,
+    **options: Any,
 ) -> tuple[int, Tally]:
-    with treadle.Executor(processes=workers) as pool:
+    with treadle.Executor(processes=workers, **options) as pool:
         load = Load(pool, seed, folder, big=big)
         with Attacker(attack, count, seed + 1, pause_s, lambda: pool.stats().completed) as attacker:
             while not attacker.over:
@@ -141,6 +143,26 @@ def single_kills(count: int, seed: int, folder: Path) -> str:
 def fast_kills(count: int, seed: int, folder: Path) -> str:
     """The same without big payloads and with hardly a pause: the kills hit the protocol's steps more often."""
     made, tally = _under(_kill_one, count, seed, folder, workers=3, pause_s=0.004, big=False)
+    if tally.died > made:
+        raise Wrong(f"{made} kills cost {tally.died} calls: more than one each")
+    return f"{made} kills, {tally}"
+
+
+def turnover(count: int, seed: int, folder: Path) -> str:
+    """Kills among workers that leave by plan after a few tasks, so that deaths meet departures and starts."""
+    made, tally = _under(
+        _kill_one, count, seed, folder, workers=3, pause_s=0.02, max_tasks_per_child=7
+    )
+    if tally.died > made:
+        raise Wrong(f"{made} kills cost {tally.died} calls: more than one each")
+    return f"{made} kills, {tally}"
+
+
+def spawned(count: int, seed: int, folder: Path) -> str:
+    """Kills of workers that are interpreters of their own."""
+    made, tally = _under(
+        _kill_one, count, seed, folder, workers=2, pause_s=0.2, big=False, mp_context="spawn"
+    )
     if tally.died > made:
         raise Wrong(f"{made} kills cost {tally.died} calls: more than one each")
     return f"{made} kills, {tally}"

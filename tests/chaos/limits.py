@@ -113,7 +113,7 @@ def work():
 """
 
 _CASES: list[tuple[str, str, list[int]]] = [
-    ("address space", _SMALL_ADDRESS_SPACE, [1 << 24, 1 << 26, 1 << 28]),
+    ("address space", _SMALL_ADDRESS_SPACE, [1 << 26, 1 << 27, 1 << 28]),
     ("descriptors", _FEW_DESCRIPTORS, [0, 1, 2, 4, 6, 8, 11, 14, 17, 20, 25, 30, 40]),
     ("file size", _SMALL_FILES, [4096, 1 << 20, 3 << 20]),
     ("arena", _SMALL_ARENA, [1 << 20, 8 << 20]),

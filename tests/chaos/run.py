@@ -30,6 +30,8 @@ SCENARIOS: list[tuple[str, Callable[[int, int, Path], str], int, int]] = [
     ("lifetimes", lifetimes.lifetimes, 200, 20),
     ("single", killing.single_kills, 1500, 70),
     ("fast", killing.fast_kills, 1200, 60),
+    ("turnover", killing.turnover, 300, 30),
+    ("spawned", killing.spawned, 40, 6),
     ("all-at-once", killing.all_at_once, 450, 30),
     ("zygotes", killing.zygotes, 60, 6),
     ("stops", killing.stops, 1500, 80),

@@ -303,6 +303,13 @@ impl Board {
         self.queue().damage(|| self.published.load(Ordering::Acquire)) + self.header_damage()
     }
 
+    /// Repairs what is only a hint, after a stand-still: with tasks waiting, sets the head back; wakes every
+    /// worker, whatever the counts of sleepers say. Right at any time, and dear.
+    pub fn mend(&self) {
+        self.queue().rewind(self.published.load(Ordering::Acquire));
+        (0..self.shape.workers).for_each(|worker| self.lane(worker).door.0.ring_blindly());
+    }
+
     /// How many of the words that nobody ever changes are changed: with them no worker can open the board again.
     pub(crate) fn header_damage(&self) -> usize {
         let header = self.header();

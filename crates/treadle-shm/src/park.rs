@@ -46,6 +46,13 @@ impl Doorbell {
         }
     }
 
+    /// Rings without trusting the count of sleepers, which may have been overwritten.
+    #[cfg(not(loom))]
+    pub fn ring_blindly(&self) {
+        self.futex.bump();
+        self.futex.wake_all();
+    }
+
     /// Sleeps unless the bell has rung since `seen`.
     pub fn sleep(&self, seen: u32, timeout: Option<Duration>) -> Slept {
         self.sleepers.fetch_add(1, Ordering::SeqCst);

@@ -183,25 +183,39 @@ impl<'a> Queue<'a> {
             && slot.task.load(Ordering::Relaxed) == task
     }
 
-    /// Whether a state is one that the protocol can write into slot `index`.
-    fn is_sound(&self, index: usize, state: u64, oldest: u64, published: &impl Fn() -> u64) -> bool {
+    /// Whether a state that was loaded from slot `index` is one that the protocol can have written there. `before` is what
+    /// `published` said before it was loaded: every position below has been published since.
+    fn is_sound(&self, index: usize, state: u64, before: u64, published: &impl Fn() -> u64) -> bool {
         let position = position_of(state);
-        position & (self.capacity() - 1) == index as u64
-            && tag_of(state) <= TAKEN
-            && (oldest..=published() + self.capacity()).contains(&position)
+        let in_time = match tag_of(state) {
+            FREE => (before..=published() + self.capacity()).contains(&position),
+            READY | TAKEN => (before.saturating_sub(self.capacity())..=published()).contains(&position),
+            _ => false,
+        };
+        in_time && position & (self.capacity() - 1) == index as u64
     }
 
     /// Slots, and 1 for the head, that no process following the protocol can have written. A worker that overwrote them
     /// and lives on leaves a queue that may never move again.
     #[cfg(not(loom))]
     pub fn damage(&self, published: impl Fn() -> u64) -> usize {
-        let oldest = published().saturating_sub(self.capacity());
+        let before = published();
         let slots = self.slots.iter().enumerate().filter(|(index, slot)| {
-            !self.is_sound(*index, slot.state.load(Ordering::Acquire), oldest, &published)
+            !self.is_sound(*index, slot.state.load(Ordering::Acquire), before, &published)
         });
+        let damaged = slots.count();
+        let head = self.head.load(Ordering::Acquire);
         // A worker may have claimed the position that the publisher is about to count.
-        let head_is_sound = self.head.load(Ordering::Relaxed) <= published() + self.capacity();
-        slots.count() + usize::from(!head_is_sound)
+        damaged + usize::from(head > published() + 1)
+    }
+
+    /// Sets the head back to where nothing can have been missed, if a task waits.
+    #[cfg(not(loom))]
+    pub fn rewind(&self, published: u64) {
+        let waits = |slot: &Slot| tag_of(slot.state.load(Ordering::Acquire)) == READY;
+        if self.slots.iter().any(waits) {
+            self.head.store(published.saturating_sub(self.capacity()), Ordering::Relaxed);
+        }
     }
 
     /// The first position that somebody could claim, if there is one.
@@ -284,11 +298,12 @@ impl<'a> Queue<'a> {
     /// have been missed; `published` tells the publisher's next position, which may move meanwhile.
     pub fn reclaim(&self, owner: u32, published: impl Fn() -> u64) -> Reclaimed {
         let mut found = Reclaimed::default();
-        let oldest = published().saturating_sub(self.capacity());
+        let before = published();
+        let oldest = before.saturating_sub(self.capacity());
         for (index, slot) in self.slots.iter().enumerate() {
             let state = slot.state.load(Ordering::Acquire);
             let position = position_of(state);
-            if !self.is_sound(index, state, oldest, &published) {
+            if !self.is_sound(index, state, before, &published) {
                 found.damaged += 1;
             } else if tag_of(state) == TAKEN && owner_of(state) == owner {
                 found.claimed.push(slot.task.load(Ordering::Relaxed));

@@ -210,3 +210,27 @@ fn a_foreign_or_damaged_file_is_not_opened() {
         );
     }
 }
+
+#[test]
+fn a_head_that_could_be_right_is_mended() {
+    let (board, file) = board();
+    let mut publisher = Publisher::new(Arc::clone(&board));
+    let mut worker = WorkerEnd::new(Arc::clone(&board), 0);
+    let mut buffer = [0; SLOT_PAYLOAD];
+    for task in 1..=6 {
+        publisher.publish(task, 0, &[]).unwrap();
+    }
+    let mut claim = || worker.claim(&mut buffer).map(|claimed| claimed.task);
+    assert_eq!(claim(), Some(1));
+    // The head is the first word behind the header's sizes.
+    file.write_all_at(&6_u64.to_ne_bytes(), 64).unwrap();
+    assert_eq!(board.damage(), 0, "six tasks were published");
+    assert_eq!(claim(), None, "the head is where this test thinks it is");
+    board.mend();
+    assert_eq!(
+        [(); 6].map(|()| claim()),
+        [2, 3, 4, 5, 6, 0].map(|task| (task > 0).then_some(task))
+    );
+    file.write_all_at(&8_u64.to_ne_bytes(), 64).unwrap();
+    assert_eq!(board.damage(), 1, "a head beyond all tasks");
+}

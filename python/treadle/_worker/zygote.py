@@ -155,9 +155,15 @@ def _serve(channel: _socket.socket, parent: int, preparation: list[bytes]) -> No
                     pass
                 _bury(channel)
             elif descriptor == channel.fileno():
-                message, ancillary, _, _ = channel.recvmsg(
-                    _LONGEST, _socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4), _socket.MSG_CMSG_CLOEXEC
-                )
+                try:
+                    message, ancillary, _, _ = channel.recvmsg(
+                        _LONGEST,
+                        _socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4),
+                        _socket.MSG_CMSG_CLOEXEC,
+                    )
+                except ConnectionResetError:
+                    # The parent ended with messages of ours that it had not read.
+                    return
                 if not message:
                     return
                 descriptors = array("i")

@@ -56,6 +56,10 @@ impl ProcessPool {
             self.break_down(&damage_reason(damage));
             return;
         }
+        // A head hint or a count of sleepers that was overwritten with a number that could be right.
+        self.board.mend();
+        // Asked again: a worker's order to leave may have been overwritten too.
+        self.finish_shutdown_if_due();
         let mut readers = lock(&self.readers);
         let strays = self.find_strays(&mut readers);
         if strays.is_empty() {

@@ -79,6 +79,9 @@ impl ProcessPool {
                 state.counts.deaths += 1;
                 state.deaths_in_a_row += 1;
             }
+            if recovered.damaged > 0 {
+                self.break_down_with(state, &damage_reason(recovered.damaged), &mut ended);
+            }
             for stray in strays {
                 self.bereave(
                     state,
@@ -90,9 +93,6 @@ impl ProcessPool {
                     &mut ended,
                     &mut blocks,
                 );
-            }
-            if recovered.damaged > 0 {
-                self.break_down_with(state, &damage_reason(recovered.damaged), &mut ended);
             }
             if state.deaths_in_a_row > most_deaths_in_a_row(self.settings.workers) {
                 let reason = format!(

@@ -67,6 +67,7 @@ pub(super) struct Zygote {
     socket: OwnedFd,
     process: Child,
     unread: VecDeque<Message>,
+    message: Vec<u8>,
 }
 
 const LARGEST_MESSAGE: usize = 128 * 1024;
@@ -96,6 +97,7 @@ impl Zygote {
             socket: ours,
             process,
             unread: VecDeque::new(),
+            message: vec![0; LARGEST_MESSAGE],
         };
         let mut fields: Vec<&[u8]> = vec![b"prepare"];
         fields.extend(launch.preparation.iter().map(Vec::as_slice));
@@ -156,13 +158,14 @@ impl Zygote {
         if let Some(message) = self.unread.pop_front() {
             return Some(message);
         }
-        let mut bytes = vec![0; LARGEST_MESSAGE];
+        // Taken once: where memory is short, the news of a death must not need any.
+        self.message.resize(LARGEST_MESSAGE, 0);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
             rustix::net::recvmsg(
                 &self.socket,
-                &mut [io::IoSliceMut::new(&mut bytes)],
+                &mut [io::IoSliceMut::new(&mut self.message)],
                 &mut ancillary,
                 RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
             )
@@ -179,7 +182,7 @@ impl Zygote {
         if length == 0 {
             return Some(Message::Gone);
         }
-        Some(read_message(&bytes[..length], pidfd).unwrap_or(Message::Gone))
+        Some(read_message(&self.message[..length], pidfd).unwrap_or(Message::Gone))
     }
 
     /// Ends the zygote, and with it every worker that it forked.
