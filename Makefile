@@ -13,7 +13,10 @@ BUILT := $(VENV)/.built
 PEERS := $(VENV)/.peers
 
 # The inputs of the native build. Python sources are used in place and need no build.
-RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
+RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -path '*/fuzz' -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
+
+# A build of its own with the kill points compiled in, for the crash tests.
+FAULTY := target/fault
 
 # Kill points are compiled in for the crash tests and the lints, never into what users run.
 FAULTS := --features treadle-shm/fault
@@ -26,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test test-rust test-python test-all chaos loom bench lint format wheel audit lock clean FORCE
+.PHONY: help build demo test test-rust test-python test-all chaos fuzz sanitize miri loom bench lint format wheel audit lock clean FORCE
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,8 +50,47 @@ test-python: $(BUILT) ## the Python tests; PYTEST='-k name' to choose
 test-all: $(BUILT) ## the Python tests on every other interpreter (3.10 to 3.14) found here
 	bash .ci/interpreters $(BIN)/python $(PYTEST)
 
-chaos: ## real workers killed at every named step of the protocol (minutes)
+chaos: $(BUILT) $(FAULTY)/.built ## kills, stops, limits, leaks; CHAOS='--quick --seed 7 single' (minutes)
 	cargo test --package treadle-shm $(FAULTS) --locked --test kills
+	$(BIN)/python tests/chaos/run.py $(CHAOS)
+	PYTHONPATH=$(FAULTY)/python $(BIN)/python tests/chaos/run.py --faults $(CHAOS)
+
+# libFuzzer and the sanitizers hide behind unstable flags, which this opens on the stable compiler.
+UNSTABLE := RUSTC_BOOTSTRAP=1
+HOST = $(shell rustc -vV | sed -n 's/host: //p')
+# Seconds for each fuzz target.
+FUZZ ?= 60
+
+fuzz: ## fuzz what reads shared memory or decodes; FUZZ=600 seconds each (needs cargo-fuzz)
+	@cargo fuzz --version >/dev/null 2>&1 || { \
+	  echo "error: cargo-fuzz is not installed"; \
+	  echo "hint: cargo install --locked cargo-fuzz"; exit 1; } >&2
+	set -e; for crate in treadle-shm treadle-core; do \
+	  for target in $$(ls crates/$$crate/fuzz/bodies | sed 's/[.]rs$$//'); do \
+	    mkdir -p target/fuzz/found/$$target; \
+	    (cd crates/$$crate && $(UNSTABLE) cargo fuzz run --target-dir $(abspath target/fuzz) $$target \
+	      $(abspath target/fuzz)/found/$$target fuzz/corpus/$$target -- \
+	      -max_total_time=$(FUZZ) -max_len=2048 -print_final_stats=1); \
+	  done; \
+	done
+
+# AddressSanitizer's own map does not fit into the address space that the skipped test leaves.
+sanitize: ## AddressSanitizer over the tests of the engine, ThreadSanitizer over those in one process
+	$(UNSTABLE) CARGO_TARGET_DIR=target/address RUSTFLAGS="-Zsanitizer=address" ASAN_OPTIONS=detect_leaks=1 \
+	  cargo test --package treadle-shm $(FAULTS) --locked --target $(HOST) -- --skip exhausted_address_space
+	$(UNSTABLE) CARGO_TARGET_DIR=target/address RUSTFLAGS="-Zsanitizer=address" \
+	  cargo test --package treadle-core --locked --target $(HOST) --lib pool
+	$(UNSTABLE) CARGO_TARGET_DIR=target/thread TSAN_OPTIONS="suppressions=$(abspath tests/chaos/thread-sanitizer.txt)" \
+	  RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
+	  cargo test --package treadle-shm --locked --target $(HOST) --lib --test board --test arena --test garbage
+
+miri: ## the engine's plain code under Miri (needs a nightly toolchain with miri)
+	@cargo +nightly miri --version >/dev/null 2>&1 || { \
+	  echo "error: there is no nightly toolchain with miri"; \
+	  echo "hint: rustup toolchain install nightly --component miri"; exit 1; } >&2
+	CARGO_TARGET_DIR=target/miri MIRIFLAGS=-Zmiri-disable-isolation \
+	  cargo +nightly miri test --package treadle-core --locked --lib pool::cell pool::tasks pool::wire
+	CARGO_TARGET_DIR=target/miri cargo +nightly miri test --package treadle-shm --locked --lib
 
 loom: ## the shared-memory protocols under every interleaving (loom; minutes)
 	CARGO_TARGET_DIR=target/loom RUSTFLAGS="--cfg loom" \
@@ -108,6 +150,13 @@ $(PEERS): $(INSTALLED) requirements/peers.txt
 
 $(BUILT): $(INSTALLED) $(RUST_SOURCES)
 	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@touch $@
+
+$(FAULTY)/.built: $(INSTALLED) $(RUST_SOURCES) $(shell find python -name '*.py')
+	rm -rf $(FAULTY)/wheel $(FAULTY)/python
+	CARGO_TARGET_DIR=$(FAULTY) $(BIN)/maturin build --release --quiet $(FAULTS) \
+	  --interpreter $(BIN)/python --out $(FAULTY)/wheel
+	$(BIN)/python -m zipfile -e $(FAULTY)/wheel/*.whl $(FAULTY)/python
 	@touch $@
 
 # The stamp tells nothing when the built module itself is gone.

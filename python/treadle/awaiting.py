@@ -17,7 +17,7 @@ from typing import Any
 
 from treadle.future import Future
 
-__all__ = ["Awaited", "awaitable"]
+__all__ = ["Awaited", "Bridge", "bridge"]
 
 
 class Awaited(asyncio.Future):  # type: ignore[type-arg]
@@ -34,7 +34,7 @@ class Awaited(asyncio.Future):  # type: ignore[type-arg]
         return True
 
 
-class _Bridge:
+class Bridge:
     """What has ended and the loop does not know yet."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -42,6 +42,14 @@ class _Bridge:
         self._lock = threading.Lock()
         self._ended: deque[tuple[Awaited, Future]] = deque()
         self._called = False
+
+    def awaitable(self, future: Future) -> Awaited:
+        """An asyncio future of the loop that ends as this future does."""
+        awaited = Awaited(loop=self._loop)
+        awaited.source = future
+        if not future._listen(lambda ended: self.end(awaited, ended)):
+            settle(awaited, future)
+        return awaited
 
     def end(self, awaited: Awaited, future: Future) -> None:
         """A call has ended; called by any thread."""
@@ -84,19 +92,17 @@ def settle(awaited: Awaited, future: Future) -> None:
         awaited.set_exception(outcome[1])
 
 
-_bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Bridge] = (
-    weakref.WeakKeyDictionary()
-)
+_bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = weakref.WeakKeyDictionary()
 
 
-def awaitable(future: Future) -> Awaited:
-    """An asyncio future of the running loop that ends as this future does."""
+def bridge() -> Bridge:
+    """The bridge of the running loop.
+
+    Raises:
+        RuntimeError: when no loop runs in this thread.
+    """
     loop = asyncio.get_running_loop()
-    bridge = _bridges.get(loop)
-    if bridge is None:
-        bridge = _bridges[loop] = _Bridge(loop)
-    awaited = Awaited(loop=loop)
-    awaited.source = future
-    if not future._listen(lambda ended: bridge.end(awaited, ended)):
-        settle(awaited, future)
-    return awaited
+    known = _bridges.get(loop)
+    if known is None:
+        known = _bridges[loop] = Bridge(loop)
+    return known

@@ -122,7 +122,8 @@ class _Calls(_core.Submitter):
         """
         from treadle import awaiting
 
-        return awaiting.awaitable(self.submit(fn, *args, **kwargs))
+        bridge = awaiting.bridge()
+        return bridge.awaitable(self.submit(fn, *args, **kwargs))
 
     async def amap(
         self,

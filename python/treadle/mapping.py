@@ -26,6 +26,9 @@ CHUNK_SECONDS = 0.002
 #: A chunk grows by at most this factor at a time: one fast item must not make a chunk that is a thousand times too long.
 GROWTH = 4
 
+#: A chunk has no more items than this, however short they are: the window of inputs read ahead is that much longer.
+MOST_ITEMS = 4096
+
 #: With a known number of inputs, chunks leave at least this many for each worker, so that the end is even.
 SHARES = 4
 
@@ -201,7 +204,7 @@ class _Chunks(_Window):
         seconds = told.pop(0)
         if self._fixed is None:
             fitting = int(CHUNK_SECONDS * length / seconds) if seconds > 0 else self._size * GROWTH
-            self._size = max(1, min(fitting, self._size * GROWTH))
+            self._size = max(1, min(fitting, self._size * GROWTH, MOST_ITEMS))
         return told, None
 
 

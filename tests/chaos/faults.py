@@ -46,18 +46,21 @@ def _die_at(point: str, nth: int, seed: int, folder: Path) -> tuple[int, Tally]:
     """How many workers died at the point, and what became of the calls."""
     armed = folder / f"armed-{seed}"
     with treadle.Executor(
-        processes=2, initializer=arm, initargs=(str(armed), f"{point}:{nth}", _DEATHS)
+        processes=3, initializer=arm, initargs=(str(armed), f"{point}:{nth}", _DEATHS)
     ) as pool:
         load = Load(pool, seed, folder)
         for _ in range(_ROUNDS):
             load.round()
-            # One at a time, so that both sides fall asleep in between.
-            for number in range(20):
-                try:
-                    if pool.submit(jobs.scaled, number).result(timeout=60) != 3 * number + 1:
-                        raise Wrong("a wrong value")
-                except treadle.WorkerDied:
-                    load.tally.died += 1
+            # One at a time, so that both sides fall asleep in between; and a few right after a burst, while the workers doze, so that
+            # one of them wakes the others.
+            for burst in [1] * 20 + [30, 3] * 30:
+                calls = [pool.submit(jobs.scaled, number) for number in range(burst)]
+                for number, call in enumerate(calls):
+                    try:
+                        if call.result(timeout=60) != 3 * number + 1:
+                            raise Wrong("a wrong value")
+                    except treadle.WorkerDied:
+                        load.tally.died += 1
             if pool.stats().worker_deaths >= _DEATHS + load.tally.timed_out:
                 break
         load.finish()

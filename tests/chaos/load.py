@@ -21,7 +21,7 @@ import numpy
 import treadle
 
 #: No healthy call here takes a hundredth of it; a wait that is over it is a hang.
-WATCHDOG_S = 20.0
+WATCHDOG_S = 60.0
 
 
 class Wrong(AssertionError):

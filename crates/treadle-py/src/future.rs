@@ -351,7 +351,9 @@ impl FutureBase {
     fn failed(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(match self.source() {
             Source::Process { cell, .. } => match cell.outcome() {
-                Some(Outcome::Reply(reply)) => reply.kind == wire::RAISED,
+                Some(Outcome::Reply(reply)) => {
+                    matches!(reply.kind, wire::RAISED | wire::RAISED_FINAL)
+                }
                 Some(Outcome::Failed(_)) => true,
                 None => false,
             },
@@ -477,7 +479,7 @@ fn decode(py: Python<'_>, reply: &Reply) -> PyResult<LocalOutcome> {
             .into_any()
             .unbind()),
         wire::VALUE_PICKLED => Ok(pickling::load(py, body, leases(py, reply)?)?.unbind()),
-        wire::RAISED => Err(pickling::payload(py, "load_exception")?
+        wire::RAISED | wire::RAISED_FINAL => Err(pickling::payload(py, "load_exception")?
             .call1((body, leases(py, reply)?))?
             .unbind()),
         _ => {

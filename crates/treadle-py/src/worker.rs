@@ -62,7 +62,8 @@ enum Answer<'py> {
     /// The seconds and the results of a chunk.
     Many(Vec<Bound<'py, PyAny>>),
     Pickled(pickling::Pickled<'py>),
-    Raised(Vec<u8>),
+    /// [`wire::RAISED`] or [`wire::RAISED_FINAL`], and the pickled exception.
+    Raised(u32, Vec<u8>),
 }
 
 impl Worker {
@@ -222,8 +223,8 @@ impl Worker {
     ) -> PyResult<Result<(), WorkerError>> {
         let pickled;
         let pickled = match answer {
-            Answer::Raised(bytes) => {
-                return Ok(self.session().reply(task, wire::RAISED, bytes, &[]));
+            Answer::Raised(kind, bytes) => {
+                return Ok(self.session().reply(task, *kind, bytes, &[]));
             }
             Answer::One(result) => {
                 let mut writer = Writer::default();
@@ -267,11 +268,20 @@ impl Worker {
     }
 
     fn raised<'py>(py: Python<'py>, error: PyErr) -> PyResult<Answer<'py>> {
+        // Not `value`: that leaves the traceback behind.
+        let error = error.into_value(py);
+        let again = pickling::payload(py, "may_run_again")?
+            .call1((&error,))?
+            .is_truthy()?;
+        let kind = if again {
+            wire::RAISED
+        } else {
+            wire::RAISED_FINAL
+        };
         let bytes = pickling::payload(py, "dump_exception")?
-            // Not `value`: that leaves the traceback behind.
-            .call1((error.into_value(py),))?
+            .call1((error,))?
             .cast_into::<PyBytes>()?;
-        Ok(Answer::Raised(bytes.as_bytes().to_vec()))
+        Ok(Answer::Raised(kind, bytes.as_bytes().to_vec()))
     }
 
     fn send_notes(&self, session: &mut WorkerSession) -> bool {

@@ -9,23 +9,37 @@ use treadle_shm::{Arena, Board, Publisher, SLOT_PAYLOAD, Shape};
 const TASKS: usize = 8;
 
 /// Each task: its kind (two bytes), a length, then its payload. 0xB0 and the following byte become the reference of a real block.
-pub fn run(mut bytes: &[u8]) {
-    let shape = Shape { slots: 8, workers: 1, ring_bytes: 4096 };
+pub(crate) fn run(mut bytes: &[u8]) {
+    let shape = Shape {
+        slots: 8,
+        workers: 1,
+        ring_bytes: 4096,
+    };
     let board = Arc::new(Board::create(shape).expect("a small board"));
-    let copy = |descriptor: std::os::fd::BorrowedFd<'_>| descriptor.try_clone_to_owned().expect("a descriptor");
+    let copy = |descriptor: std::os::fd::BorrowedFd<'_>| {
+        descriptor.try_clone_to_owned().expect("a descriptor")
+    };
     let mut parent = Arena::create(1 << 20).expect("an empty file");
     let blocks = [0_usize, 3, 40, 300].map(|length| {
         let mut block = parent.allocate(length).expect("room");
-        let content: Vec<u8> = bytes.iter().copied().chain([1]).cycle().take(length).collect();
+        let content: Vec<u8> = bytes
+            .iter()
+            .copied()
+            .chain([1])
+            .cycle()
+            .take(length)
+            .collect();
         block.write_at(0, &content);
         block.reference()
     });
     let mine = Arena::empty_file().expect("an empty file");
-    let mut session =
-        WorkerSession::open(copy(board.fd()), copy(parent.fd()), mine, 0, 1 << 20).expect("sound files");
+    let mut session = WorkerSession::open(copy(board.fd()), copy(parent.fd()), mine, 0, 1 << 20)
+        .expect("sound files");
     let mut publisher = Publisher::new(Arc::clone(&board));
     for id in 1..=TASKS as u64 {
-        let Some(([low, high, length], rest)) = bytes.split_first_chunk::<3>() else { break };
+        let Some(([low, high, length], rest)) = bytes.split_first_chunk::<3>() else {
+            break;
+        };
         let (content, rest) = rest.split_at(rest.len().min(usize::from(*length)));
         bytes = rest;
         let mut payload = Vec::new();
@@ -55,6 +69,8 @@ pub fn run(mut bytes: &[u8]) {
             }
             Err((task, _)) => assert_eq!(task, id),
         }
-        session.reply(id, kind & 7, b"done", &[]).expect("room in the ring");
+        session
+            .reply(id, kind & 7, b"done", &[])
+            .expect("room in the ring");
     }
 }

@@ -21,14 +21,21 @@ fn arena() -> &'static (PeerArena, File, Vec<BlockRef>) {
                 block.reference()
             })
             .to_vec();
-        let peer = PeerArena::open(owner.fd().try_clone_to_owned().expect("a descriptor")).expect("a sealed file");
-        (peer, File::from(owner.fd().try_clone_to_owned().expect("a descriptor")), blocks)
+        let peer = PeerArena::open(owner.fd().try_clone_to_owned().expect("a descriptor"))
+            .expect("a sealed file");
+        (
+            peer,
+            File::from(owner.fd().try_clone_to_owned().expect("a descriptor")),
+            blocks,
+        )
     })
 }
 
 /// Byte 0 steers; 0xB0 and the following byte in the rest become the reference of a real block, which random bytes never hit.
-pub fn run(bytes: &[u8]) {
-    let Some((steer, rest)) = bytes.split_first() else { return };
+pub(crate) fn run(bytes: &[u8]) {
+    let Some((steer, rest)) = bytes.split_first() else {
+        return;
+    };
     let (peer, file, blocks) = arena();
     let mut input = Vec::with_capacity(rest.len());
     let mut place = 0;
@@ -53,7 +60,10 @@ pub fn run(bytes: &[u8]) {
         assert!(packet.len() + 36 == input.len());
     }
     if let Ok(packet) = Packet::read(&input) {
-        assert_eq!(2 + packet.buffers().len() * 33 + packet.body.len(), input.len());
+        assert_eq!(
+            2 + packet.buffers().len() * 33 + packet.body.len(),
+            input.len()
+        );
         let mut again = Vec::new();
         wire::write_buffers(&mut again, &packet.buffers().collect::<Vec<_>>());
         assert_eq!(again.len() + packet.body.len(), input.len());
@@ -63,6 +73,7 @@ pub fn run(bytes: &[u8]) {
     drop(Reply::read(kind, &input, arena));
     // The reply has released its blocks, which the next input shall read again: byte 8 of the 64 before a block says so.
     for block in blocks {
-        file.write_all_at(&[0; 4], block.extent_offset + block.offset - 56).expect("inside the file");
+        file.write_all_at(&[0; 4], block.extent_offset + block.offset - 56)
+            .expect("inside the file");
     }
 }

@@ -149,7 +149,8 @@ impl ProcessPool {
         let Some(task) = state.tasks.get(id) else {
             return;
         };
-        task.deaths += 1;
+        // A worker that was killed for the task's time-out did not die of the task.
+        task.deaths += u32::from(why.is_none());
         let again = task.retries_left > 0
             && task.deaths < MOST_DEATHS
             && why != Some(Why::Interrupted)

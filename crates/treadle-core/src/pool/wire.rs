@@ -45,6 +45,8 @@ pub const VALUE_PICKLED: u32 = 2;
 pub const RAISED: u32 = 3;
 /// Record body: a chunk's results as scalars.
 pub const VALUES_SCALAR: u32 = 4;
+/// Record body: as [`RAISED`], and the task is not to be run again: it was interrupted, or asked the program to end.
+pub const RAISED_FINAL: u32 = 5;
 /// Record body: the worker has finished its initializer and takes tasks.
 pub const READY: u32 = 16;
 /// Record body: the worker leaves by plan; the body says why.

@@ -23,25 +23,36 @@ fn range(reference: BlockRef) -> std::ops::Range<u64> {
 }
 
 /// Interprets the input as a program of one-byte operations and their operands.
-pub fn run(mut bytes: &[u8]) {
+pub(crate) fn run(mut bytes: &[u8]) {
     let mut arena = Arena::create(LIMIT).expect("an empty file");
-    let peer = PeerArena::open(arena.fd().try_clone_to_owned().expect("a descriptor")).expect("a sealed file");
+    let peer = PeerArena::open(arena.fd().try_clone_to_owned().expect("a descriptor"))
+        .expect("a sealed file");
     let file = File::from(arena.fd().try_clone_to_owned().expect("a descriptor"));
     let mut blocks: Vec<(Block, u8)> = Vec::new();
     let mut mapped: Vec<Mapped> = Vec::new();
     let mut damaged = false;
     for step in 0..STEPS {
-        let Some([operation]) = number::<1>(&mut bytes) else { break };
+        let Some([operation]) = number::<1>(&mut bytes) else {
+            break;
+        };
         let chosen = usize::from(operation >> 3);
         match operation & 7 {
             0 | 1 => {
-                let Some(length) = number::<3>(&mut bytes) else { break };
-                let length = u32::from_le_bytes([length[0], length[1], length[2] & 0x1f, 0]) as usize;
-                let Ok(mut block) = arena.allocate(length) else { continue };
+                let Some(length) = number::<3>(&mut bytes) else {
+                    break;
+                };
+                let length =
+                    u32::from_le_bytes([length[0], length[1], length[2] & 0x1f, 0]) as usize;
+                let Ok(mut block) = arena.allocate(length) else {
+                    continue;
+                };
                 let new = range(block.reference());
                 for (other, _) in &blocks {
                     let other = range(other.reference());
-                    assert!(damaged || new.end <= other.start || other.end <= new.start, "two blocks share memory");
+                    assert!(
+                        damaged || new.end <= other.start || other.end <= new.start,
+                        "two blocks share memory"
+                    );
                 }
                 let mark = step as u8;
                 block.write_at(0, &vec![mark; length.min(64)]);
@@ -52,7 +63,10 @@ pub fn run(mut bytes: &[u8]) {
                 match peer.map(block.reference()) {
                     Ok(view) => {
                         let copy = view.copy_to_vec();
-                        assert!(damaged || copy.iter().take(64).all(|byte| *byte == mark), "another block's bytes");
+                        assert!(
+                            damaged || copy.iter().take(64).all(|byte| *byte == mark),
+                            "another block's bytes"
+                        );
                         mapped.push(view);
                         // Mapped once: kept as long as the owner's side is.
                     }
@@ -66,9 +80,12 @@ pub fn run(mut bytes: &[u8]) {
                 assert!(!arena.is_live(block.reference(), block.serial()));
             }
             4 => {
-                let Some(numbers) = number::<8>(&mut bytes) else { break };
+                let Some(numbers) = number::<8>(&mut bytes) else {
+                    break;
+                };
                 // Small and huge numbers, aligned or not.
-                let short = |at: usize| u64::from(u16::from_le_bytes([numbers[at], numbers[at + 1]]));
+                let short =
+                    |at: usize| u64::from(u16::from_le_bytes([numbers[at], numbers[at + 1]]));
                 let wide = |value: u64| value.rotate_left(u32::from(operation >> 3) * 2);
                 let reference = BlockRef {
                     extent_offset: wide(short(0)),
@@ -79,11 +96,17 @@ pub fn run(mut bytes: &[u8]) {
                 if let Ok(view) = peer.view(reference) {
                     view.copy_to_vec();
                 }
-                arena.free(BlockRef { extent_len: 0, ..reference });
+                arena.free(BlockRef {
+                    extent_len: 0,
+                    ..reference
+                });
                 damaged = true;
             }
             5 => {
-                let (Some(place), Some(value)) = (number::<2>(&mut bytes), number::<8>(&mut bytes)) else { break };
+                let (Some(place), Some(value)) = (number::<2>(&mut bytes), number::<8>(&mut bytes))
+                else {
+                    break;
+                };
                 // Headers stand at multiples of 64.
                 let place = u64::from(u16::from_le_bytes(place)) * 8;
                 let _ = file.metadata().map(|file_is| {

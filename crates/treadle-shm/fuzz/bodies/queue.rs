@@ -11,7 +11,11 @@ use std::time::Duration;
 
 use treadle_shm::{Board, Publisher, RingReader, SLOT_PAYLOAD, Shape, WorkerEnd};
 
-const SHAPE: Shape = Shape { slots: 4, workers: 2, ring_bytes: 256 };
+const SHAPE: Shape = Shape {
+    slots: 4,
+    workers: 2,
+    ring_bytes: 256,
+};
 /// Behind the header's sizes, which nobody reads after the opening: the head, the bell, the idle bits; then the slots.
 const DAMAGED_FROM: u64 = 64;
 const DAMAGED_TO: u64 = 4096 + 4 * 256;
@@ -25,7 +29,7 @@ fn number<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 /// Interprets the input as a program of one-byte operations and their operands.
-pub fn run(mut bytes: &[u8]) {
+pub(crate) fn run(mut bytes: &[u8]) {
     let board = Arc::new(Board::create(SHAPE).expect("a small board"));
     let file = File::from(board.fd().try_clone_to_owned().expect("a descriptor"));
     let mut publisher = Publisher::new(Arc::clone(&board));
@@ -36,14 +40,20 @@ pub fn run(mut bytes: &[u8]) {
     let mut next = 1_u64;
     let mut damaged = false;
     for _ in 0..STEPS {
-        let Some([operation]) = number::<1>(&mut bytes) else { break };
+        let Some([operation]) = number::<1>(&mut bytes) else {
+            break;
+        };
         let lane = usize::from(operation >> 7);
         match operation & 7 {
             0 | 1 => {
                 let payload = [operation; SLOT_PAYLOAD];
                 let length = usize::from(operation >> 3) * 6;
-                if let Some(position) = publisher.publish(next, u32::from(operation), &payload[..length]) {
-                    assert!(damaged || board.is_waiting(position, next) && board.holds(position, next));
+                if let Some(position) =
+                    publisher.publish(next, u32::from(operation), &payload[..length])
+                {
+                    assert!(
+                        damaged || board.is_waiting(position, next) && board.holds(position, next)
+                    );
                     waiting.insert((position, next));
                     next += 1;
                 }
@@ -56,18 +66,28 @@ pub fn run(mut bytes: &[u8]) {
                     assert_eq!(claimed.task, task, "tasks are claimed in order");
                     assert!(!board.holds(position, task));
                     assert_eq!(board.current_task(lane as u32), task);
-                    assert!(buffer[..claimed.len].iter().all(|byte| u32::from(*byte) == claimed.kind));
-                    let _ = workers[lane].commit(task, claimed.kind, &[&buffer[..8.min(claimed.len)]]);
+                    assert!(
+                        buffer[..claimed.len]
+                            .iter()
+                            .all(|byte| u32::from(*byte) == claimed.kind)
+                    );
+                    let _ =
+                        workers[lane].commit(task, claimed.kind, &[&buffer[..8.min(claimed.len)]]);
                 }
                 None => assert!(damaged || waiting.is_empty()),
             },
             3 => {
-                let Some((position, task)) = waiting.pop_last() else { continue };
+                let Some((position, task)) = waiting.pop_last() else {
+                    continue;
+                };
                 assert!(board.retract(position, task) || damaged);
                 assert!(damaged || !board.holds(position, task));
             }
             4 => {
-                let (Some(place), Some(value)) = (number::<2>(&mut bytes), number::<8>(&mut bytes)) else { break };
+                let (Some(place), Some(value)) = (number::<2>(&mut bytes), number::<8>(&mut bytes))
+                else {
+                    break;
+                };
                 let words = (DAMAGED_TO - DAMAGED_FROM) / 8;
                 let place = DAMAGED_FROM + u64::from(u16::from_le_bytes(place)) % words * 8;
                 file.write_all_at(&value, place).expect("inside the file");

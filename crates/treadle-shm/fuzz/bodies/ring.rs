@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use treadle_shm::{Board, RingReader, Shape, ShmError, WorkerEnd};
 
-const SHAPE: Shape = Shape { slots: 2, workers: 1, ring_bytes: 256 };
+const SHAPE: Shape = Shape {
+    slots: 2,
+    workers: 1,
+    ring_bytes: 256,
+};
 /// Where the lane begins, and its words before the ring.
 const LANE: u64 = 4096 + 2 * 256;
 const LANE_BYTES: usize = 256;
@@ -14,14 +18,16 @@ const LANE_BYTES: usize = 256;
 const ROUNDS: usize = 8;
 
 /// Each round takes a steering byte, then up to a lane and ring of bytes.
-pub fn run(mut bytes: &[u8]) {
+pub(crate) fn run(mut bytes: &[u8]) {
     let board = Arc::new(Board::create(SHAPE).expect("a board of two pages"));
     let file = File::from(board.fd().try_clone_to_owned().expect("a descriptor"));
     let mut reader = RingReader::new(Arc::clone(&board), 0);
     let write = |at: u64, bytes: &[u8]| file.write_all_at(bytes, at).expect("inside the file");
     let mut head = 0_u64;
     for _ in 0..ROUNDS {
-        let Some((steer, rest)) = bytes.split_first() else { break };
+        let Some((steer, rest)) = bytes.split_first() else {
+            break;
+        };
         let (garbage, rest) = rest.split_at(rest.len().min(LANE_BYTES + SHAPE.ring_bytes as usize));
         bytes = rest;
         if steer & 1 == 0 {
@@ -34,20 +40,27 @@ pub fn run(mut bytes: &[u8]) {
         }
         let mut total = 0;
         let read = reader.read(&mut |record| total += record.bytes.len() + 16);
-        assert!(total <= SHAPE.ring_bytes as usize, "{total} bytes out of a ring of 256");
+        assert!(
+            total <= SHAPE.ring_bytes as usize,
+            "{total} bytes out of a ring of 256"
+        );
         assert!(matches!(read, Ok(_) | Err(ShmError::Corrupt(_))));
         board.in_hand(0);
         board.recover(0);
         board.reset_lane(0);
         assert!(reader.is_empty());
         let mut worker = WorkerEnd::new(Arc::clone(&board), 0);
-        worker.commit(5, 6, &[b"so", b"und"]).expect("an empty ring");
+        worker
+            .commit(5, 6, &[b"so", b"und"])
+            .expect("an empty ring");
         let mut seen = Vec::new();
-        let read = reader.read(&mut |record| seen.push((record.task, record.kind, record.bytes.to_vec())));
+        let read =
+            reader.read(&mut |record| seen.push((record.task, record.kind, record.bytes.to_vec())));
         assert_eq!(read.ok(), Some(1));
         assert_eq!(seen, [(5, 6, b"sound".to_vec())]);
         let mut word = [0; 8];
-        file.read_exact_at(&mut word, LANE).expect("inside the file");
+        file.read_exact_at(&mut word, LANE)
+            .expect("inside the file");
         head = u64::from_ne_bytes(word);
     }
 }
