@@ -173,7 +173,9 @@ def test_amap_raises_and_reads_no_more_than_it_needs(way: Any, ordered: bool) ->
 
     with way.make() as pool:
         asyncio.run(main(pool))
-    assert next(read) <= 30 + 1 + 2 * 5
+    if ordered:
+        # Without order, others may end any number of times before the one that raises.
+        assert next(read) <= 30 + 1 + 2 * 5
 
 
 @CONCURRENT

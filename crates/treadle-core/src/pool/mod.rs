@@ -37,6 +37,7 @@ pub fn note_fork() {
     FORKS.fetch_add(1, Ordering::SeqCst);
 }
 
+/// How many forks lie between the first process and this one: a pool made at another count is a picture of its parent's.
 pub fn forks() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }
