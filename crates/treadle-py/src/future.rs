@@ -11,26 +11,21 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple, PyType};
-use treadle_core::pool::cell::{Cell, Marks, Phase};
-use treadle_core::pool::outcome::{Failure, Outcome, Reply};
-use treadle_core::pool::processes::{ProcessPool, SubmitError, Waited};
+use treadle_core::pool::cell::{Cell, Phase};
+use treadle_core::pool::outcome::Outcome;
+use treadle_core::pool::processes::ProcessPool;
 use treadle_core::pool::tasks::TaskId;
-use treadle_core::pool::wire;
-use treadle_shm::{Parking, Woken};
+use treadle_shm::Parking;
 
-use crate::codec;
-use crate::lease::Lease;
+use crate::outcome::standard_error;
 use crate::pickling;
-use crate::processes::submit_error;
-use crate::threads;
 
 /// An outcome as asyncio wants it: a result, or an exception.
 type Ended = (Option<Py<PyAny>>, Option<Py<PyAny>>);
@@ -42,9 +37,9 @@ pub(crate) type LocalOutcome = Result<Py<PyAny>, Py<PyAny>>;
 #[derive(Default)]
 pub(crate) struct Local {
     pub(crate) cell: Cell<()>,
-    parking: Parking,
+    pub(crate) parking: Parking,
     /// Its state is written through the standard library's fields, by whoever made it: then so are its waiters told.
-    by_hand: AtomicBool,
+    pub(crate) by_hand: AtomicBool,
 }
 
 /// Where a future's outcome comes from.
@@ -63,15 +58,15 @@ pub(crate) type Observers = Mutex<HashMap<TaskId, Py<FutureBase>>>;
 
 /// What only Python sees, made on first touch.
 #[derive(Default)]
-struct Face {
-    condition: Option<Py<PyAny>>,
-    waiters: Option<Py<PyList>>,
-    callbacks: Option<Py<PyList>>,
+pub(crate) struct Face {
+    pub(crate) condition: Option<Py<PyAny>>,
+    pub(crate) waiters: Option<Py<PyList>>,
+    pub(crate) callbacks: Option<Py<PyList>>,
     /// The callbacks were taken: one that comes now runs at once.
-    called_back: bool,
-    outcome: Option<LocalOutcome>,
+    pub(crate) called_back: bool,
+    pub(crate) outcome: Option<LocalOutcome>,
     /// Called with the future when it has ended, before the callbacks: how asyncio hears of it without a condition variable.
-    listener: Option<Py<PyAny>>,
+    pub(crate) listener: Option<Py<PyAny>>,
 }
 
 /// The native half of a future.
@@ -80,7 +75,7 @@ pub(crate) struct FutureBase {
     source: OnceLock<Source>,
     face: Mutex<Face>,
     /// The completion was announced to waiters (or there was nobody to announce it to).
-    announced: AtomicBool,
+    pub(crate) announced: AtomicBool,
 }
 
 /// The class `treadle.Future`, told to this module by the package.
@@ -127,7 +122,7 @@ pub(crate) fn pending_future(py: Python<'_>) -> PyResult<Bound<'_, FutureBase>> 
 }
 
 impl FutureBase {
-    fn source(&self) -> &Source {
+    pub(crate) fn source(&self) -> &Source {
         self.source.get_or_init(|| Source::Local(Local::default()))
     }
 
@@ -139,18 +134,18 @@ impl FutureBase {
         }
     }
 
-    fn face(&self) -> MutexGuard<'_, Face> {
+    pub(crate) fn face(&self) -> MutexGuard<'_, Face> {
         lock(&self.face)
     }
 
-    fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         match self.source() {
             Source::Local(local) => local.cell.phase(),
             Source::Process { cell, .. } => cell.phase(),
         }
     }
 
-    fn observed(&self) -> bool {
+    pub(crate) fn observed(&self) -> bool {
         match self.source() {
             Source::Local(local) => local.cell.observed(),
             Source::Process { cell, .. } => cell.observed(),
@@ -158,276 +153,15 @@ impl FutureBase {
     }
 
     /// Whether the outcome is there and nobody must still be told before it may be seen.
-    fn settled(&self) -> bool {
+    pub(crate) fn settled(&self) -> bool {
         matches!(self.phase(), Phase::Finished | Phase::Cancelled)
             && (!self.observed() || self.announced.load(Ordering::Acquire) || self.by_hand())
     }
 
-    fn by_hand(&self) -> bool {
+    pub(crate) fn by_hand(&self) -> bool {
         match self.source() {
             Source::Local(local) => local.by_hand.load(Ordering::Acquire),
             Source::Process { .. } => false,
-        }
-    }
-
-    /// Marks the future observed, before one of its fields is handed out.
-    fn observe(slf: &Bound<'_, Self>) {
-        let this = slf.get();
-        let phase = match this.source() {
-            Source::Local(local) => local.cell.mark_observed(),
-            Source::Process {
-                pool,
-                id,
-                cell,
-                observers,
-            } => {
-                let mut entries = lock(observers);
-                if cell.observed() {
-                    // Entered before; its end may be on the way to being announced, and the entry is needed for that.
-                    return;
-                }
-                // Entered first: the end may be announced as soon as the mark is set.
-                let before = entries.insert(*id, slf.clone().unbind());
-                let phase = pool.observe(cell);
-                let needless = match phase {
-                    Some(Phase::Finished | Phase::Cancelled) => entries.remove(id),
-                    _ => None,
-                };
-                // What is dropped may run a finaliser.
-                drop(entries);
-                drop((before, needless));
-                phase
-            }
-        };
-        if matches!(phase, Some(Phase::Finished | Phase::Cancelled)) {
-            // It ended while nobody observed it: there is nobody to tell.
-            this.announced.store(true, Ordering::Release);
-        }
-    }
-
-    fn condition<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let (this, py) = (slf.get(), slf.py());
-        static CONDITION: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        if let Some(condition) = &this.face().condition {
-            return Ok(condition.bind(py).clone());
-        }
-        let class = CONDITION.get_or_try_init(py, || {
-            Ok::<_, PyErr>(
-                PyModule::import(py, "threading")?
-                    .getattr("Condition")?
-                    .unbind(),
-            )
-        })?;
-        let made = class.bind(py).call0()?;
-        let condition = this
-            .face()
-            .condition
-            .get_or_insert_with(|| made.unbind())
-            .bind(py)
-            .clone();
-        FutureBase::observe(slf);
-        Ok(condition)
-    }
-
-    fn list<'py>(
-        slf: &Bound<'py, Self>,
-        which: impl Fn(&mut Face) -> &mut Option<Py<PyList>>,
-    ) -> PyResult<Bound<'py, PyList>> {
-        let (this, py) = (slf.get(), slf.py());
-        FutureBase::condition(slf)?;
-        if let Some(list) = which(&mut this.face()) {
-            return Ok(list.bind(py).clone());
-        }
-        let made = PyList::empty(py).unbind();
-        Ok(which(&mut this.face()).get_or_insert(made).bind(py).clone())
-    }
-
-    /// Tells the installed waiters that the outcome is there, once, under the condition.
-    fn announce(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let this = slf.get();
-        let py = slf.py();
-        if this.announced.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let condition = this
-            .face()
-            .condition
-            .as_ref()
-            .map(|condition| condition.clone_ref(py));
-        let Some(condition) = condition.map(|condition| condition.into_bound(py)) else {
-            // Only a listener: nobody waits on a condition that was never made.
-            this.announced.store(true, Ordering::Release);
-            return Ok(());
-        };
-        condition.call_method0(intern!(py, "acquire"))?;
-        let told = (|| {
-            if this.announced.swap(true, Ordering::AcqRel) {
-                return Ok(());
-            }
-            let waiters = this.face().waiters.as_ref().map(|list| list.clone_ref(py));
-            if let Some(waiters) = waiters {
-                let method = match this.phase() {
-                    Phase::Cancelled => intern!(py, "add_cancelled"),
-                    _ if this.failed(py)? => intern!(py, "add_exception"),
-                    _ => intern!(py, "add_result"),
-                };
-                for waiter in waiters.bind(py).iter() {
-                    waiter.call_method1(method, (slf,))?;
-                }
-            }
-            condition.call_method0(intern!(py, "notify_all")).map(drop)
-        })();
-        condition.call_method0(intern!(py, "release"))?;
-        told
-    }
-
-    /// Announces the outcome and runs the callbacks, each once.
-    pub(crate) fn complete(slf: &Bound<'_, Self>) -> PyResult<()> {
-        FutureBase::announce(slf)?;
-        let py = slf.py();
-        let (listener, callbacks) = {
-            let mut face = slf.get().face();
-            face.called_back = true;
-            (face.listener.take(), face.callbacks.take())
-        };
-        if let Some(listener) = listener {
-            listener.call1(py, (slf,))?;
-        }
-        if let Some(callbacks) = callbacks {
-            let run = pickling::payload(py, "run_callback")?;
-            for callback in callbacks.bind(py).iter() {
-                run.call1((slf, callback))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Stores the outcome of a task of this process and tells whoever waits.
-    pub(crate) fn finish_local(slf: &Bound<'_, Self>, outcome: LocalOutcome) -> PyResult<()> {
-        let this = slf.get();
-        let Some(local) = this.local() else {
-            return Ok(());
-        };
-        if local.cell.settled() {
-            return Ok(());
-        }
-        this.face().outcome = Some(outcome);
-        if let Some(marks) = local.cell.finish(()) {
-            FutureBase::after_local(slf, local, marks)?;
-        }
-        Ok(())
-    }
-
-    fn after_local(slf: &Bound<'_, Self>, local: &Local, marks: Marks) -> PyResult<()> {
-        let by_hand = slf.get().by_hand();
-        if by_hand {
-            FutureBase::after_cancel_by_hand(slf)?;
-        } else if marks.observed {
-            FutureBase::announce(slf)?;
-        } else {
-            slf.get().announced.store(true, Ordering::Release);
-        }
-        // Sleepers first: a callback may take its time.
-        if marks.waited {
-            local.parking.wake_all();
-        }
-        if marks.observed && !by_hand {
-            FutureBase::complete(slf)?;
-        }
-        Ok(())
-    }
-
-    /// A future made by hand was cancelled: its callbacks run, its waiters are told by `set_running_or_notify_cancel`.
-    fn after_cancel_by_hand(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        let condition = FutureBase::condition(slf)?;
-        condition.call_method0(intern!(py, "acquire"))?;
-        let told = condition.call_method0(intern!(py, "notify_all"));
-        condition.call_method0(intern!(py, "release"))?;
-        told?;
-        slf.call_method0(intern!(py, "_invoke_callbacks")).map(drop)
-    }
-
-    fn failed(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(match self.source() {
-            Source::Process { cell, .. } => match cell.outcome() {
-                Some(Outcome::Reply(reply)) => {
-                    matches!(reply.kind, wire::RAISED | wire::RAISED_FINAL)
-                }
-                Some(Outcome::Failed(_)) => true,
-                None => false,
-            },
-            Source::Local(_) => matches!(self.outcome(py)?, Some(Err(_))),
-        })
-    }
-
-    /// The outcome as Python objects, decoded once.
-    fn outcome(&self, py: Python<'_>) -> PyResult<Option<LocalOutcome>> {
-        let copy = |outcome: &LocalOutcome| match outcome {
-            Ok(value) => Ok(value.clone_ref(py)),
-            Err(error) => Err(error.clone_ref(py)),
-        };
-        // The standard library's `__init__` stores a result of None, which a cancelled future does not have.
-        if self.phase() == Phase::Cancelled {
-            return Ok(None);
-        }
-        if let Some(outcome) = &self.face().outcome {
-            return Ok(Some(copy(outcome)));
-        }
-        let Source::Process { cell, .. } = self.source() else {
-            return Ok(None);
-        };
-        let Some(raw) = cell.outcome() else {
-            return Ok(None);
-        };
-        let decoded = match raw {
-            Outcome::Reply(reply) => match decode(py, reply) {
-                Ok(decoded) => decoded,
-                Err(error) => Err(unreadable(py, &error)?),
-            },
-            Outcome::Failed(failure) => Err(explain(py, failure)?),
-        };
-        let mut face = self.face();
-        let kept = face.outcome.get_or_insert(decoded);
-        Ok(Some(copy(kept)))
-    }
-
-    /// Sleeps until the future is settled; false when the time was over.
-    fn wait(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<bool> {
-        let this = slf.get();
-        let py = slf.py();
-        let deadline = deadline_after(timeout)?;
-        if this.local().is_some() {
-            threads::run_awaited(py, slf)?;
-        }
-        loop {
-            if matches!(this.phase(), Phase::Finished | Phase::Cancelled) {
-                if this.by_hand() {
-                    // Whoever ends it holds the condition until the outcome is there.
-                    let condition = FutureBase::condition(slf)?;
-                    condition.call_method0(intern!(py, "acquire"))?;
-                    condition.call_method0(intern!(py, "release"))?;
-                } else if !this.settled() {
-                    FutureBase::announce(slf)?;
-                }
-                return Ok(true);
-            }
-            if let Source::Process { pool, .. } = this.source()
-                && !pool.is_mine()
-            {
-                return Err(submit_error(py, &SubmitError::Forked));
-            }
-            let waited = match this.source() {
-                Source::Process { pool, id, cell, .. } => {
-                    py.detach(|| pool.wait(*id, cell, deadline))
-                }
-                Source::Local(local) => py.detach(|| wait_local(local, deadline)),
-            };
-            match waited {
-                Waited::Done => {}
-                Waited::Interrupted => py.check_signals()?,
-                Waited::TimedOut => return Ok(false),
-            }
         }
     }
 }
@@ -435,103 +169,6 @@ impl FutureBase {
 /// Locks; what a panicking thread left is whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The moment a time-out in seconds ends.
-pub(crate) fn deadline_after(timeout: Option<f64>) -> PyResult<Option<Instant>> {
-    let Some(seconds) = timeout else {
-        return Ok(None);
-    };
-    if seconds.is_nan() {
-        return Err(PyValueError::new_err(
-            "a time-out must be a number of seconds, not NaN",
-        ));
-    }
-    let duration = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    Ok(Instant::now().checked_add(duration))
-}
-
-fn wait_local(local: &Local, deadline: Option<Instant>) -> Waited {
-    loop {
-        let seen = local.parking.seen();
-        if matches!(local.cell.mark_waited(), Phase::Finished | Phase::Cancelled) {
-            return Waited::Done;
-        }
-        let left = match deadline {
-            Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
-                Some(left) if !left.is_zero() => Some(left),
-                _ => return Waited::TimedOut,
-            },
-            None => None,
-        };
-        if local.parking.sleep(seen, left) == Woken::Interrupted {
-            return Waited::Interrupted;
-        }
-    }
-}
-
-fn decode(py: Python<'_>, reply: &Reply) -> PyResult<LocalOutcome> {
-    let mut body = reply.body();
-    let apart = reply.buffers.as_slice();
-    Ok(match reply.kind {
-        wire::VALUE_SCALAR => Ok(codec::read(py, &mut body, &apart)?.unbind()),
-        wire::VALUES_SCALAR => Ok(PyList::new(py, codec::read_all(py, body, &apart)?)?
-            .into_any()
-            .unbind()),
-        wire::VALUE_PICKLED => Ok(pickling::load(py, body, leases(py, reply)?)?.unbind()),
-        wire::RAISED | wire::RAISED_FINAL => Err(pickling::payload(py, "load_exception")?
-            .call1((body, leases(py, reply)?))?
-            .unbind()),
-        _ => {
-            return Err(PyValueError::new_err(
-                "a worker sent a reply of no known kind",
-            ));
-        }
-    })
-}
-
-fn leases<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    reply
-        .buffers
-        .iter()
-        .map(|buffer| Ok(Bound::new(py, Lease::of_reply(buffer.clone()))?.into_any()))
-        .collect()
-}
-
-fn unreadable(py: Python<'_>, error: &PyErr) -> PyResult<Py<PyAny>> {
-    Ok(pickling::payload(py, "unreadable_result")?
-        .call1((error.value(py),))?
-        .unbind())
-}
-
-/// The exception that tells a failure.
-fn explain(py: Python<'_>, failure: &Failure) -> PyResult<Py<PyAny>> {
-    let exception = match failure {
-        Failure::WorkerDied {
-            worker,
-            pid,
-            ending,
-            deaths,
-        } => pickling::payload(py, "worker_died")?.call1((
-            *worker,
-            *pid,
-            ending.to_string(),
-            *deaths,
-        ))?,
-        Failure::TimedOut { seconds, pid } => {
-            pickling::payload(py, "timed_out")?.call1((*seconds, *pid))?
-        }
-        Failure::Interrupted => pickling::payload(py, "interrupted")?.call0()?,
-        Failure::PoolBroken(reason) => pickling::payload(py, "pool_broken")?.call1((&**reason,))?,
-        Failure::Unreadable(what) => pickling::payload(py, "unreadable_reply")?.call1((*what,))?,
-    };
-    Ok(exception.unbind())
-}
-
-/// An exception class of `concurrent.futures`.
-fn standard_error(py: Python<'_>, name: &str) -> PyResult<PyErr> {
-    let class = PyModule::import(py, "concurrent.futures")?.getattr(name)?;
-    Ok(PyErr::from_value(class.call0()?))
 }
 
 #[pymethods]

@@ -5,13 +5,16 @@ use pyo3::prelude::*;
 
 mod choice;
 mod codec;
+mod completion;
 mod future;
 mod lease;
+mod outcome;
 mod pickling;
 mod process;
 mod processes;
 mod submitter;
 mod threads;
+mod waiting;
 mod worker;
 
 /// The native half of treadle.

@@ -15,8 +15,9 @@ use treadle_core::pool::zygote::Launch;
 use treadle_shm::BlockRef;
 
 use crate::codec::Writer;
-use crate::future::{FutureBase, Observers, Source, deadline_after, lock, new_future};
+use crate::future::{FutureBase, Observers, Source, lock, new_future};
 use crate::pickling;
+use crate::waiting::deadline_after;
 
 /// Payloads from this size on are copied with the interpreter's lock released.
 const RELEASE_LOCK_FROM: usize = 64 * 1024;

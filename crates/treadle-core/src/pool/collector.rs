@@ -9,7 +9,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lock;
-use super::processes::{Life, ProcessPool, refill};
+use super::processes::{Life, ProcessPool};
+use super::submit::refill;
 
 /// With more observed tasks than this, the collector takes their ends in batches: being woken for each would cost more than the tasks.
 const MANY_OBSERVED: usize = 64;

@@ -6,9 +6,10 @@
 
 use treadle_shm::RingReader;
 
+use super::drain::Ended;
 use super::lock;
 use super::outcome::{Failure, Outcome};
-use super::processes::{Ended, ProcessPool};
+use super::processes::ProcessPool;
 use super::tasks::TaskId;
 
 /// A published task that was nowhere when it was looked for, and the position that it was published at.

@@ -13,8 +13,10 @@ use rustix::process::Signal;
 use treadle_shm::RingReader;
 
 use super::damage::damage_reason;
+use super::drain::Ended;
 use super::outcome::{Ending, Failure, Outcome};
-use super::processes::{Ended, Life, ProcessPool, State, refill};
+use super::processes::{Life, ProcessPool, State};
+use super::submit::refill;
 use super::supervisor::{KILL, Order, pid_of};
 use super::tasks::{Held, Task, TaskId};
 use super::{lock, monotonic_ns, nanoseconds};

@@ -1,0 +1,246 @@
+//! Out of the rings: records become outcomes, outcomes settle tasks.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use treadle_shm::RingReader;
+
+use super::cell::Marks;
+use super::deaths::Why;
+use super::lock;
+use super::outcome::{Bytes, Failure, Outcome, Reply};
+use super::processes::{ProcessPool, State};
+use super::submit::refill;
+use super::tasks::{Held, Task, TaskId};
+use super::wire;
+
+enum Record {
+    Outcome(Outcome),
+    Event(u32, Bytes),
+}
+
+/// Whom to tell, once no lock is held.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    pub(super) count: usize,
+    pub(super) waited: bool,
+    pub(super) ready: bool,
+    pub(super) notes: bool,
+    /// Tasks went from the backlog into the queue, where a worker may sleep.
+    pub(super) published: bool,
+    pub(super) observed: Vec<TaskId>,
+}
+
+impl Ended {
+    pub(super) fn mark(&mut self, id: TaskId, marks: Marks) {
+        self.waited |= marks.waited;
+        if marks.observed {
+            self.observed.push(id);
+        }
+    }
+
+    pub(super) fn wake_waiters(&mut self) {
+        self.waited = true;
+    }
+}
+
+impl ProcessPool {
+    /// Takes every record out of the rings; returns how many tasks it settled. Another thread that drains already is not waited for.
+    pub fn drain(&self) -> usize {
+        if !self.is_mine() {
+            return 0;
+        }
+        match self.readers.try_lock() {
+            Ok(mut readers) => self.drain_with(&mut readers),
+            Err(_) => 0,
+        }
+    }
+
+    pub(super) fn drain_with(&self, readers: &mut [RingReader]) -> usize {
+        let mut records: Vec<(u32, TaskId, Record)> = Vec::new();
+        let mut corrupt = Vec::new();
+        for (worker, reader) in (0u32..).zip(readers.iter_mut()) {
+            if reader.is_empty() {
+                continue;
+            }
+            let mut arena = None;
+            let read = reader.read(&mut |record| {
+                let kind = record.kind & wire::BODY;
+                let parsed = if kind >= wire::READY {
+                    Record::Event(kind, Bytes::copy_of(record.bytes))
+                } else {
+                    if arena.is_none() {
+                        arena = lock(&self.state).seats[worker as usize].arena.clone();
+                    }
+                    match Reply::read(record.kind, record.bytes, arena.as_deref()) {
+                        Ok(reply) => Record::Outcome(Outcome::Reply(reply)),
+                        Err(error) => {
+                            Record::Outcome(Outcome::Failed(Failure::Unreadable(error.0)))
+                        }
+                    }
+                };
+                records.push((worker, record.task, parsed));
+            });
+            if read.is_err() {
+                corrupt.push(worker);
+            }
+        }
+        for worker in corrupt {
+            self.kill_worker(worker);
+        }
+        let mut liars = Vec::new();
+        if records.is_empty() {
+            return 0;
+        }
+        let mut ended = Ended::default();
+        let mut settled = 0;
+        {
+            let mut guard = lock(&self.state);
+            let state = &mut *guard;
+            for (worker, task, record) in records {
+                match record {
+                    Record::Event(kind, body) => {
+                        self.note_event(state, worker, kind, body, &mut ended)
+                    }
+                    Record::Outcome(_)
+                        if state.broken.is_none() && state.tasks.get(task).is_none() =>
+                    {
+                        // No task of ours: this worker's memory, or its slot, was overwritten. Its death shows what is missing.
+                        liars.push(worker);
+                    }
+                    Record::Outcome(outcome) => {
+                        settled +=
+                            usize::from(self.accept(state, worker, task, outcome, &mut ended));
+                    }
+                }
+            }
+            ended.published = refill(state);
+        }
+        for worker in liars {
+            self.kill_worker(worker);
+        }
+        self.after_settling(ended, &[]);
+        settled
+    }
+
+    /// A worker's reply to a task. Returns whether the task is settled by it.
+    pub(super) fn accept(
+        &self,
+        state: &mut State,
+        worker: u32,
+        id: TaskId,
+        outcome: Outcome,
+        ended: &mut Ended,
+    ) -> bool {
+        state.deaths_in_a_row = 0;
+        let seat = &mut state.seats[worker as usize];
+        seat.tasks_done += 1;
+        let raised = matches!(&outcome, Outcome::Reply(reply) if reply.kind == wire::RAISED);
+        let Some(task) = state.tasks.get(id) else {
+            return false;
+        };
+        let interrupted = state
+            .kills
+            .iter()
+            .any(|kill| kill.task == id && kill.why == Why::Interrupted);
+        if raised && !interrupted && task.retries_left > 0 && !task.cell.settled() {
+            task.retries_left -= 1;
+            task.position = None;
+            state.counts.retried += 1;
+            state.backlog.push_back(id);
+            return false;
+        }
+        let Some(task) = state.tasks.remove(id) else {
+            return false;
+        };
+        state.counts.answered += 1;
+        if task.options.retries > 0 {
+            // The worker copied what it needed: blocks of a task that may run again are never released by a worker.
+            self.give_back(&task.blocks);
+        } else if !task.blocks.is_empty() {
+            self.lend(&mut state.seats[worker as usize].lent, &task.blocks);
+        }
+        self.settle(state, id, &task, outcome, ended);
+        true
+    }
+
+    /// Remembers blocks that a worker releases itself when the last view of them is gone, in case it dies before.
+    pub(super) fn lend(&self, lent: &mut Vec<Held>, blocks: &[Held]) {
+        if lent.len() >= 64 {
+            let arena = lock(&self.arena);
+            lent.retain(|held| arena.is_live(held.block, held.serial));
+        }
+        lent.extend_from_slice(blocks);
+    }
+
+    /// Stores a removed task's outcome and remembers whom to tell.
+    pub(super) fn settle(
+        &self,
+        state: &mut State,
+        id: TaskId,
+        task: &Task,
+        outcome: Outcome,
+        ended: &mut Ended,
+    ) {
+        if task.options.timeout.is_some() {
+            state.timed = state.timed.saturating_sub(1);
+            if state.timed == 0 {
+                state.shortest_timeout = Duration::MAX;
+            }
+        }
+        self.unfinished.fetch_sub(1, Ordering::SeqCst);
+        ended.count += 1;
+        if let Some(marks) = task.cell.finish(outcome) {
+            ended.mark(id, marks);
+        }
+    }
+
+    /// What follows when tasks have ended, once no lock is held.
+    pub(super) fn after_settling(&self, ended: Ended, freed: &[Held]) {
+        self.give_back(freed);
+        if !ended.observed.is_empty() {
+            self.observed
+                .fetch_sub(ended.observed.len(), Ordering::SeqCst);
+            lock(&self.endings).extend_from_slice(&ended.observed);
+            self.wake_collector();
+        }
+        if ended.published {
+            self.board.wake_for_work();
+        }
+        if ended.notes {
+            self.wake_collector();
+        }
+        if ended.waited || ended.ready {
+            self.board.ring_parent();
+        }
+        if ended.count > 0 && self.unfinished.load(Ordering::SeqCst) == 0 {
+            self.finish_shutdown_if_due();
+        }
+    }
+
+    pub(super) fn note_event(
+        &self,
+        state: &mut State,
+        worker: u32,
+        kind: u32,
+        body: Bytes,
+        ended: &mut Ended,
+    ) {
+        match kind {
+            wire::READY => {
+                state.seats[worker as usize].ready = true;
+                ended.ready = true;
+            }
+            wire::RETIRED => state.seats[worker as usize].retired = true,
+            wire::INITIALIZER_FAILED => {
+                let text = String::from_utf8_lossy(body.as_slice()).into_owned();
+                self.break_down_with(state, &text, ended);
+            }
+            wire::NOTE => {
+                lock(&self.notes).push((worker, body));
+                ended.notes = true;
+            }
+            _ => {}
+        }
+    }
+}

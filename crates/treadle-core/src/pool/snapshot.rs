@@ -1,0 +1,126 @@
+//! What a pool looks like at an instant.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::outcome::Bytes;
+use super::processes::ProcessPool;
+use super::{lock, monotonic_ns};
+
+/// What has happened in a pool since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tasks submitted.
+    pub submitted: u64,
+    /// Tasks that a worker answered, with a result or an exception.
+    pub answered: u64,
+    /// Tasks cancelled before they began.
+    pub cancelled: u64,
+    /// Tasks that ended without a reply.
+    pub lost: u64,
+    /// Tasks that were run again.
+    pub retried: u64,
+    /// Of those that ended without a reply, those over their time.
+    pub timed_out: u64,
+    /// Workers that died unasked.
+    pub deaths: u64,
+}
+
+/// One worker in a [`Snapshot`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSnapshot {
+    /// Its number in the pool.
+    pub worker: u32,
+    /// Its process; 0 while it is being started.
+    pub pid: i32,
+    /// starting, idle, busy or absent.
+    pub state: &'static str,
+    /// Tasks that it has finished.
+    pub tasks: u64,
+    /// How often its place was filled again.
+    pub restarts: u64,
+    /// Nanoseconds since its task began; 0 when it has none.
+    pub running_ns: u64,
+}
+
+/// A pool at an instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Unfinished tasks.
+    pub unfinished: usize,
+    /// Of these, taken by a worker.
+    pub running: usize,
+    /// What has happened.
+    pub counts: Counts,
+    /// The workers.
+    pub workers: Vec<WorkerSnapshot>,
+    /// Bytes of payloads in the parent's arena.
+    pub payload_bytes: u64,
+}
+
+impl ProcessPool {
+    /// The pool at this instant.
+    pub fn snapshot(&self) -> Snapshot {
+        self.drain();
+        let payload_bytes = lock(&self.arena).outstanding_bytes();
+        let state = lock(&self.state);
+        let now = monotonic_ns();
+        let workers: Vec<WorkerSnapshot> = (0u32..)
+            .zip(&state.seats)
+            .map(|(worker, seat)| {
+                let task = self.board.current_task(worker);
+                let started = self.board.task_started_at(worker);
+                let what = match (seat.tag, seat.ready, task) {
+                    (0, _, _) => "absent",
+                    (_, false, _) => "starting",
+                    (_, true, 0) => "idle",
+                    _ => "busy",
+                };
+                WorkerSnapshot {
+                    worker,
+                    pid: seat.pid,
+                    state: what,
+                    tasks: seat.tasks_done,
+                    restarts: seat.starts.saturating_sub(1),
+                    running_ns: if task == 0 {
+                        0
+                    } else {
+                        now.saturating_sub(started)
+                    },
+                }
+            })
+            .collect();
+        Snapshot {
+            unfinished: state.tasks.len(),
+            running: workers
+                .iter()
+                .filter(|worker| worker.state == "busy")
+                .count(),
+            counts: state.counts,
+            workers,
+            payload_bytes,
+        }
+    }
+
+    /// Each present worker's number, pid and the file its stacks are dumped to.
+    ///
+    /// # Errors
+    /// When a descriptor cannot be copied.
+    pub fn dump_files(&self) -> io::Result<Vec<(u32, i32, OwnedFd)>> {
+        let state = lock(&self.state);
+        (0u32..)
+            .zip(&state.seats)
+            .filter(|(_, seat)| seat.ready && seat.pid != 0)
+            .filter_map(|(worker, seat)| {
+                seat.dump
+                    .as_ref()
+                    .map(|dump| Ok((worker, seat.pid, dump.try_clone()?)))
+            })
+            .collect()
+    }
+
+    /// Takes what workers printed, warned or logged: the worker's number and the pickled note.
+    pub fn take_notes(&self) -> Vec<(u32, Bytes)> {
+        std::mem::take(&mut *lock(&self.notes))
+    }
+}
