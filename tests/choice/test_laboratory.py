@@ -279,7 +279,6 @@ def test_a_result_that_cannot_travel_is_an_error_in_processes(laboratory: Any) -
     ("target", "plan", "word"),
     [
         ("jobs_at_hand:anonymous", {"processes": 2}, "lambda"),
-        ("jobs_at_hand:fetch", {"threads": 2}, "async"),
         ("jobs_at_hand:double", {"coroutines": 2}, "plain function"),
     ],
 )
@@ -291,3 +290,11 @@ def test_what_a_plan_cannot_run_is_infeasible(
     assert found["kind"] == "plan-infeasible"
     assert word in found["message"]
     laboratory.ask("plan", plan={})
+
+
+@pytest.mark.parametrize("plan", [{}, {"threads": 2}, {"processes": 2}, {"coroutines": 2}])
+def test_an_async_function_runs_under_every_plan(plan: dict[str, int], laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:fetch")
+    laboratory.ask("plan", plan=plan)
+    found = laboratory.ask("block", first=0, count=4, seconds=60.0)
+    assert (found["count"], found["errors"]) == (4, 0)
