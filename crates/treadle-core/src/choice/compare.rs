@@ -31,8 +31,9 @@ const SAMPLE_ALONE_MOST_S: f64 = 10.0;
 const SAMPLE_MOST_COUNT: u64 = 1000;
 /// Seconds beyond the budget that loading (imports, reading items) may take before it counts as hanging.
 const LOAD_GRACE_S: f64 = 30.0;
-/// Seconds beyond the sample's own time for pickling trials, starting one worker of each kind and the pilot.
-const PROFILE_GRACE_S: f64 = 10.0;
+/// The profile may take the whole budget before an input counts as hanging, and in any case this many seconds: besides the sample it
+/// tries pickling, starts a worker of each kind and runs the pilot.
+const PROFILE_LEAST_S: f64 = 5.0;
 /// The spin probe: several scheduler slices (3 to 10 ms), not noticed by a person.
 const SPIN_S: f64 = 0.03;
 /// Most threads of the spin probe; beyond, starting them takes longer than the probe.
@@ -419,7 +420,7 @@ fn profile(
         (request.budget_s * SAMPLE_SHARE).min(SAMPLE_MOST_S)
     };
     let asked = json!({"do": "profile", "max_seconds": seconds, "max_count": SAMPLE_MOST_COUNT});
-    let timeout = request.budget_s + PROFILE_GRACE_S.min(request.budget_s);
+    let timeout = request.budget_s.max(PROFILE_LEAST_S);
     let sample = match laboratory.call(&asked, timeout, surroundings, &mut |_| {}) {
         Ok(value) => Sample::deserialize(&value).map_err(|error| broken(&error.to_string()))?,
         Err(CallError::Refused(refusal)) => {
