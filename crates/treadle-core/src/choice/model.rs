@@ -21,9 +21,9 @@ const SIZES: [u32; 24] = [
     1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100, 128, 192, 256, 384, 512, 768, 1000, 1500, 2000,
     3000, 4000,
 ];
-/// Most threads that are tried: each takes a stack and a kernel task, and more seldom helps (issue 2's bound).
+/// Most threads that are tried: each takes a stack and a kernel task, and more seldom helps.
 const MOST_THREADS: u32 = 256;
-/// Most coroutines that are tried (issue 2's bound).
+/// Most coroutines that are tried.
 const MOST_COROUTINES: u32 = 1000;
 /// Share of the free memory that worker processes may fill; the rest is for their data and for others.
 const MEMORY_SHARE: f64 = 0.8;
