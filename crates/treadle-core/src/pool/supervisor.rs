@@ -24,7 +24,7 @@ use rustix::process::{Pid, Signal};
 use super::lock;
 use super::outcome::Ending;
 use super::processes::ProcessPool;
-use super::zygote::{Launch, Message, Zygote};
+use super::zygote::{Launch, Message, Zygote, is_gone};
 
 /// How long a dead worker's exit status is waited for, once its pidfd says that it is gone. The zygote answers within about a
 /// millisecond; past this the status is reported as unknown.
@@ -297,15 +297,7 @@ impl Watch {
         let descriptors: Vec<_> = request.descriptors.iter().map(AsFd::as_fd).collect();
         match zygote.spawn(tag, &request.fields, &descriptors) {
             // The zygote is gone; its socket says so next.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    // Reset: it died with messages that it had not read.
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
-                Ok(())
-            }
+            Err(error) if is_gone(&error) => Ok(()),
             Err(error) => {
                 self.workers.remove(&tag);
                 Err(error)

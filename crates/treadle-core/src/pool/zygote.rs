@@ -75,6 +75,14 @@ const LARGEST_MESSAGE: usize = 128 * 1024;
 /// Most descriptors in one message: a worker's own four, and what its initializer takes along.
 const MOST_DESCRIPTORS: usize = 64;
 
+/// Whether a message could not be sent because the zygote has ended (reset: with messages that it had not read).
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
 fn join(fields: &[&[u8]]) -> Vec<u8> {
     fields.join(&0)
 }
@@ -101,8 +109,12 @@ impl Zygote {
         };
         let mut fields: Vec<&[u8]> = vec![b"prepare"];
         fields.extend(launch.preparation.iter().map(Vec::as_slice));
-        zygote.send(&fields, &[])?;
-        Ok(zygote)
+        match zygote.send(&fields, &[]) {
+            // Killed as soon as it was born: its socket says so next, and whoever waits for its workers hears of it there.
+            Err(error) if is_gone(&error) => Ok(zygote),
+            Err(error) => Err(error),
+            Ok(()) => Ok(zygote),
+        }
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
