@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from treadle import _core, _worker, strategies
 from treadle.errors import PayloadError, PlanError
-from treadle.plan import Plan
+from treadle.plan import Plan, whole_number
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions
 
 if TYPE_CHECKING:
@@ -42,16 +42,6 @@ def _seconds(name: str, value: float | None) -> float | None:
     if not value > 0:
         raise PlanError(f"{name} must be above 0 seconds, not {value!r}")
     return float(value)
-
-
-def _count(name: str, value: int | None, least: int = 1) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise PlanError(f"{name} must be a whole number, not {value!r}")
-    if value < least:
-        raise PlanError(f"{name} must be at least {least}, not {value!r}")
-    return int(value)
 
 
 class _Calls(_core.Submitter):
@@ -92,7 +82,7 @@ class _Calls(_core.Submitter):
         """
         from treadle import mapping
 
-        chunksize = _count("chunksize", chunksize)
+        chunksize = whole_number("chunksize", chunksize)
         if buffersize is not None and not hasattr(buffersize, "__index__"):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
@@ -139,7 +129,7 @@ class _Calls(_core.Submitter):
         import asyncio
         from collections import deque
 
-        window = _count("buffersize", buffersize) or max(64, 4 * self._strategy.concurrency)
+        window = whole_number("buffersize", buffersize) or max(64, 4 * self._strategy.concurrency)
         items = zip(*iterables, strict=False)
         running: deque[asyncio.Future[Result]] = deque()
         try:
@@ -185,7 +175,7 @@ class View(_Calls):
 def _changed(options: TaskOptions, timeout: Any, retries: Any) -> TaskOptions:
     return TaskOptions(
         timeout=options.timeout if timeout is _UNSET else _seconds("timeout", timeout),
-        retries=options.retries if retries is _UNSET else _count("retries", retries, 0) or 0,
+        retries=options.retries if retries is _UNSET else whole_number("retries", retries, 0) or 0,
     )
 
 
@@ -257,7 +247,9 @@ class Executor(_Calls, concurrent.futures.Executor):
         if plan is None:
             plan = Plan(**given)  # type: ignore[arg-type]
             if plan.strategy == "serial":
-                plan = Plan(threads=min(32, (_process_cpu_count() or 1) + 4), chunk=plan.chunk)
+                plan = Plan(
+                    threads=min(32, (_process_cpuwhole_number() or 1) + 4), chunk=plan.chunk
+                )
         elif not isinstance(plan, Plan):
             raise PlanError(
                 f"the plan must be a treadle.Plan, not {plan!r}\n\n"
@@ -273,14 +265,14 @@ class Executor(_Calls, concurrent.futures.Executor):
             initializer=initializer,
             initargs=tuple(initargs),
             mp_context=mp_context,
-            max_tasks_per_child=_count("max_tasks_per_child", max_tasks_per_child),
-            max_memory_per_child=_count("max_memory_per_child", max_memory_per_child),
+            max_tasks_per_child=whole_number("max_tasks_per_child", max_tasks_per_child),
+            max_memory_per_child=whole_number("max_memory_per_child", max_memory_per_child),
             name=name or "treadle",
-            max_pending=_count("max_pending", max_pending),
-            native_threads=_count("native_threads", native_threads),
+            max_pending=whole_number("max_pending", max_pending),
+            native_threads=whole_number("native_threads", native_threads),
         )
         task_options = TaskOptions(
-            timeout=_seconds("timeout", timeout), retries=_count("retries", retries, 0) or 0
+            timeout=_seconds("timeout", timeout), retries=whole_number("retries", retries, 0) or 0
         )
         self._plan = plan
         self._use(strategies.make(plan, settings), task_options)
@@ -378,7 +370,7 @@ class Executor(_Calls, concurrent.futures.Executor):
         return f"<treadle.{type(self).__name__} {self._plan}>"
 
 
-def _process_cpu_count() -> int | None:
+def _process_cpuwhole_number() -> int | None:
     if _worker.current is not None:
         # A pool inside a worker gets the worker's share of the machine, unless it is asked for more.
         return max(1, int(_core.usable_cores()))
@@ -413,7 +405,7 @@ class ThreadPoolExecutor(_DropIn):
         **options: Any,
     ) -> None:
         if max_workers is None:
-            max_workers = min(32, (_process_cpu_count() or 1) + 4)
+            max_workers = min(32, (_process_cpuwhole_number() or 1) + 4)
         if max_workers <= 0:
             raise PlanError("max_workers must be greater than 0")
         # The standard library's default name, which logs and debuggers show.
@@ -441,7 +433,7 @@ class ProcessPoolExecutor(_DropIn):
         **options: Any,
     ) -> None:
         if max_workers is None:
-            max_workers = _process_cpu_count() or 1
+            max_workers = _process_cpuwhole_number() or 1
         if max_workers <= 0:
             raise PlanError("max_workers must be greater than 0")
         super().__init__(

@@ -64,7 +64,7 @@ class Plan:
             "chunk": chunk,
         }
         for name, size in sizes.items():
-            object.__setattr__(self, name, _size(name, size))
+            object.__setattr__(self, name, whole_number(name, size))
         for name, address in (("dask", dask), ("ray", ray)):
             if address is not None and not isinstance(address, str):
                 raise PlanError(f"{name} must be an address as text, not {address!r}")
@@ -137,11 +137,16 @@ class Plan:
         return inside or "serial"
 
 
-def _size(name: str, size: Any) -> int | None:
-    if size is None:
+def whole_number(name: str, value: Any, least: int = 1) -> int | None:
+    """A size or a count, or None.
+
+    Raises:
+        PlanError: when it is no whole number, or below ``least``.
+    """
+    if value is None:
         return None
-    if isinstance(size, bool) or not hasattr(size, "__index__"):
-        raise PlanError(f"{name} must be a whole number, not {size!r}")
-    if size < 1:
-        raise PlanError(f"{name} must be at least 1, not {size}")
-    return int(size)
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise PlanError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise PlanError(f"{name} must be at least {least}, not {value!r}")
+    return int(value)

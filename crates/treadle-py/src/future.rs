@@ -24,7 +24,6 @@ use treadle_core::pool::processes::ProcessPool;
 use treadle_core::pool::tasks::TaskId;
 use treadle_shm::Parking;
 
-use crate::outcome::standard_error;
 use crate::pickling;
 
 /// An outcome as asyncio wants it: a result, or an exception.
@@ -185,35 +184,14 @@ impl FutureBase {
     /// Returns the result, waiting for it up to `timeout` seconds.
     #[pyo3(signature = (timeout=None))]
     fn result(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
-        if !slf.get().settled() && !FutureBase::wait(slf, timeout)? {
-            return Err(standard_error(py, "TimeoutError")?);
-        }
-        if slf.get().cancelled() {
-            return Err(standard_error(py, "CancelledError")?);
-        }
-        match slf.get().outcome(py)? {
-            Some(Ok(value)) => Ok(value),
-            Some(Err(error)) => Err(PyErr::from_value(error.into_bound(py))),
-            None => Err(standard_error(py, "CancelledError")?),
-        }
+        FutureBase::awaited(slf, timeout)?
+            .map_err(|error| PyErr::from_value(error.into_bound(slf.py())))
     }
 
     /// Returns the exception, or `None`, waiting up to `timeout` seconds.
     #[pyo3(signature = (timeout=None))]
     fn exception(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
-        let py = slf.py();
-        if !slf.get().settled() && !FutureBase::wait(slf, timeout)? {
-            return Err(standard_error(py, "TimeoutError")?);
-        }
-        if slf.get().cancelled() {
-            return Err(standard_error(py, "CancelledError")?);
-        }
-        match slf.get().outcome(py)? {
-            Some(Ok(_)) => Ok(None),
-            Some(Err(error)) => Ok(Some(error)),
-            None => Err(standard_error(py, "CancelledError")?),
-        }
+        Ok(FutureBase::awaited(slf, timeout)?.err())
     }
 
     /// Whether the call has ended or was cancelled.

@@ -162,6 +162,38 @@ impl ProcessPool {
         )
     }
 
+    /// Sends a pickled call or chunk. What pickle refused goes by value if `otherwise` can (an optional library), else the future has failed
+    /// with the error that explains. `kinds`: of the body as pickled, and of one that carries its function.
+    fn send_pickled<'py>(
+        &self,
+        py: Python<'py>,
+        kinds: (u32, u32),
+        known: Option<(u32, BlockRef)>,
+        pickled: PyResult<pickling::Pickled<'py>>,
+        otherwise: impl FnOnce(&PyErr) -> PyResult<Bound<'py, PyAny>>,
+        options: TaskOptions,
+    ) -> PyResult<Bound<'py, FutureBase>> {
+        let (kind, function, pickled) = match pickled {
+            Ok(pickled) => (kinds.0, known, pickled),
+            Err(error) => match otherwise(&error) {
+                Ok(bytes) => {
+                    let bytes = bytes.cast_into::<PyBytes>()?;
+                    let buffers = Vec::new();
+                    (kinds.1, None, pickling::Pickled { bytes, buffers })
+                }
+                Err(error) => return ProcessPool::failed(py, &error),
+            },
+        };
+        let call = Call {
+            kind,
+            function,
+            body: pickled.bytes.as_bytes(),
+            buffers: &pickled.slices(),
+            options,
+        };
+        self.send(py, &call)
+    }
+
     /// A future that has failed already, as the standard library's does when a call cannot be pickled.
     fn failed<'py>(py: Python<'py>, error: &PyErr) -> PyResult<Bound<'py, FutureBase>> {
         let future = new_future(py, Source::Local(crate::future::Local::default()))?;
@@ -277,39 +309,22 @@ impl ProcessPool {
                 pickling::dump((function, arguments, keywords).into_pyobject(py)?.as_any()),
             ),
         };
-        let pickled = match pickled {
-            Ok(pickled) => pickled,
-            Err(error) => {
-                // By value, when an optional library can; else the error that explains.
-                match pickling::payload(py, "dump_call_otherwise")?.call1((
-                    function,
-                    arguments,
-                    keywords,
-                    error.value(py),
-                )) {
-                    Ok(bytes) => {
-                        let bytes = bytes.cast_into::<PyBytes>()?;
-                        let call = Call {
-                            kind: wire::CALL_WHOLE,
-                            function: None,
-                            body: bytes.as_bytes(),
-                            buffers: &[],
-                            options,
-                        };
-                        return self.send(py, &call);
-                    }
-                    Err(error) => return ProcessPool::failed(py, &error),
-                }
-            }
+        let otherwise = |error: &PyErr| {
+            pickling::payload(py, "dump_call_otherwise")?.call1((
+                function,
+                arguments,
+                keywords,
+                error.value(py),
+            ))
         };
-        let call = Call {
-            kind,
-            function: known,
-            body: pickled.bytes.as_bytes(),
-            buffers: &pickled.slices(),
+        self.send_pickled(
+            py,
+            (kind, wire::CALL_WHOLE),
+            known,
+            pickled,
+            otherwise,
             options,
-        };
-        self.send(py, &call)
+        )
     }
 
     /// Submits the calls `function(item)` (`single`) or `function(*item)` for every item of a list, as one task whose result is the list
@@ -345,43 +360,17 @@ impl ProcessPool {
             }
         }
         let (kind, pickled) = match known {
-            Some(_) => (wire::CHUNK_PICKLED | flag, pickling::dump(items.as_any())),
+            Some(_) => (wire::CHUNK_PICKLED, pickling::dump(items.as_any())),
             None => (
-                wire::CHUNK_WHOLE | flag,
+                wire::CHUNK_WHOLE,
                 pickling::dump((function, items).into_pyobject(py)?.as_any()),
             ),
         };
-        let pickled = match pickled {
-            Ok(pickled) => pickled,
-            Err(error) => {
-                match pickling::payload(py, "dump_chunk_otherwise")?.call1((
-                    function,
-                    items,
-                    error.value(py),
-                )) {
-                    Ok(bytes) => {
-                        let bytes = bytes.cast_into::<PyBytes>()?;
-                        let call = Call {
-                            kind: wire::CHUNK_WHOLE | flag,
-                            function: None,
-                            body: bytes.as_bytes(),
-                            buffers: &[],
-                            options,
-                        };
-                        return self.send(py, &call);
-                    }
-                    Err(error) => return ProcessPool::failed(py, &error),
-                }
-            }
+        let otherwise = |error: &PyErr| {
+            pickling::payload(py, "dump_chunk_otherwise")?.call1((function, items, error.value(py)))
         };
-        let call = Call {
-            kind,
-            function: known,
-            body: pickled.bytes.as_bytes(),
-            buffers: &pickled.slices(),
-            options,
-        };
-        self.send(py, &call)
+        let kinds = (kind | flag, wire::CHUNK_WHOLE | flag);
+        self.send_pickled(py, kinds, known, pickled, otherwise, options)
     }
 
     /// Puts a value where every worker reads it: the names of the blocks of its pickle and of its out-of-band buffers.

@@ -9,7 +9,8 @@ use treadle_core::pool::cell::Phase;
 use treadle_core::pool::processes::{SubmitError, Waited};
 use treadle_shm::Woken;
 
-use crate::future::{FutureBase, Local, Source};
+use crate::future::{FutureBase, Local, LocalOutcome, Source};
+use crate::outcome::standard_error;
 use crate::processes::submit_error;
 use crate::threads;
 
@@ -47,6 +48,19 @@ pub(crate) fn wait_local(local: &Local, deadline: Option<Instant>) -> Waited {
 }
 
 impl FutureBase {
+    /// The outcome, waited for; `TimeoutError` or `CancelledError` of `concurrent.futures` when there is none.
+    pub(crate) fn awaited(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<LocalOutcome> {
+        let py = slf.py();
+        if !slf.get().settled() && !FutureBase::wait(slf, timeout)? {
+            return Err(standard_error(py, "TimeoutError")?);
+        }
+        // A cancelled call has no outcome.
+        match slf.get().outcome(py)? {
+            Some(outcome) => Ok(outcome),
+            None => Err(standard_error(py, "CancelledError")?),
+        }
+    }
+
     /// Sleeps until the future is settled; false when the time was over.
     pub(crate) fn wait(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<bool> {
         let this = slf.get();

@@ -145,9 +145,4 @@ impl ProcessPool {
             *asked = false;
         }
     }
-
-    /// Whether the collector's thread is running.
-    pub fn collector_runs(&self) -> bool {
-        lock(&self.state).collector_running
-    }
 }

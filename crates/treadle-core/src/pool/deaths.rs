@@ -19,7 +19,7 @@ use super::processes::{Life, ProcessPool, State};
 use super::submit::refill;
 use super::supervisor::{KILL, Order, pid_of};
 use super::tasks::{Held, Task, TaskId};
-use super::{lock, monotonic_ns, nanoseconds};
+use super::{lock, nanoseconds};
 
 /// A task that has killed this many workers is failed.
 const MOST_DEATHS: u32 = 3;
@@ -288,7 +288,7 @@ impl ProcessPool {
             let mut guard = lock(&self.state);
             let state = &mut *guard;
             if state.timed > 0 {
-                let now_ns = monotonic_ns();
+                let now_ns = treadle_shm::monotonic_nanoseconds();
                 for worker in 0..self.settings.workers {
                     let id = self.board.current_task(worker);
                     let ran = now_ns.saturating_sub(self.board.task_started_at(worker));

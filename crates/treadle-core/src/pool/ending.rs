@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::deaths::Why;
 use super::processes::{Life, ProcessPool, Waited};
-use super::{lock, monotonic_ns, nanoseconds};
+use super::{lock, nanoseconds};
 
 /// Deadlines of tasks that have not begun are looked at no more often than this, however short they are: a look costs microseconds.
 const FINEST_LOOK: Duration = Duration::from_millis(5);
@@ -70,11 +70,6 @@ impl ProcessPool {
         }
     }
 
-    /// Whether every worker has left for good.
-    pub fn has_ended(&self) -> bool {
-        lock(&self.state).life == Life::Ended
-    }
-
     /// Why the pool is broken, if it is.
     pub fn broken(&self) -> Option<Arc<str>> {
         lock(&self.state).broken.clone()
@@ -87,7 +82,7 @@ impl ProcessPool {
         let mut next = state.kills.iter().map(|kill| kill.at).min();
         if state.timed > 0 {
             let now = Instant::now();
-            let now_ns = monotonic_ns();
+            let now_ns = treadle_shm::monotonic_nanoseconds();
             // A timed task that begins later than now ends later than this.
             let mut soonest = now.checked_add(state.shortest_timeout.max(FINEST_LOOK));
             for worker in 0..self.settings.workers {

@@ -3,9 +3,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use super::lock;
 use super::outcome::Bytes;
 use super::processes::ProcessPool;
-use super::{lock, monotonic_ns};
 
 /// What has happened in a pool since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl ProcessPool {
         self.drain();
         let payload_bytes = lock(&self.arena).outstanding_bytes();
         let state = lock(&self.state);
-        let now = monotonic_ns();
+        let now = treadle_shm::monotonic_nanoseconds();
         let workers: Vec<WorkerSnapshot> = (0u32..)
             .zip(&state.seats)
             .map(|(worker, seat)| {

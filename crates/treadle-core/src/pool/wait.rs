@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use treadle_shm::Woken;
 
 use super::cell::{Cell, Phase};
+use super::nanoseconds;
 use super::outcome::Outcome;
 use super::processes::{ProcessPool, SubmitError, Waited};
 use super::tasks::TaskId;
-use super::{monotonic_ns, nanoseconds};
 
 /// Whoever has waited this long without a ring looks whether the shared memory is sound. Such damage is rare and its victim stands
 /// still anyway; a look costs some ten microseconds.
@@ -99,7 +99,7 @@ impl ProcessPool {
             Woken::Rung => Waited::Done,
             Woken::TimedOut => {
                 // By the clock, not by this sleep: callers may wait in shorter pieces.
-                let now = monotonic_ns();
+                let now = treadle_shm::monotonic_nanoseconds();
                 let before = self.inspected.load(Ordering::Relaxed);
                 if now.saturating_sub(before) >= nanoseconds(INSPECTION) {
                     self.inspected.store(now, Ordering::Relaxed);
