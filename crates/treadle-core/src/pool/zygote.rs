@@ -174,14 +174,21 @@ impl Zygote {
         self.message.resize(LARGEST_MESSAGE, 0);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(
-                &self.socket,
-                &mut [io::IoSliceMut::new(&mut self.message)],
-                &mut ancillary,
-                RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
-            )
-        });
+        let mut receive = || {
+            rustix::io::retry_on_intr(|| {
+                rustix::net::recvmsg(
+                    &self.socket,
+                    &mut [io::IoSliceMut::new(&mut self.message)],
+                    &mut ancillary,
+                    RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+                )
+            })
+        };
+        let received = match receive() {
+            // It ended with messages unread. The kernel says so before it gives what was said last, and says it once.
+            Err(Errno::CONNRESET) => receive(),
+            received => received,
+        };
         let length = match received {
             Ok(received) => received.bytes,
             Err(Errno::AGAIN) => return None,
@@ -248,6 +255,34 @@ fn read_message(bytes: &[u8], pidfd: Option<OwnedFd>) -> Option<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_words_of_a_zygote_that_read_nothing_are_heard() {
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let mut zygote = Zygote {
+            launch: Launch {
+                program: String::new(),
+                arguments: Vec::new(),
+                environment: Vec::new(),
+                preparation: Vec::new(),
+            },
+            socket: ours,
+            process: Command::new("true").spawn().unwrap(),
+            unread: VecDeque::new(),
+            message: Vec::new(),
+        };
+        zygote.spawn(1, &[], &[]).unwrap();
+        rustix::net::send(&theirs, b"failed\0why", SendFlags::NOSIGNAL).unwrap();
+        drop(theirs);
+        assert!(matches!(zygote.receive(), Some(Message::Failed(text)) if text == "why"));
+        assert!(matches!(zygote.receive(), Some(Message::Gone)));
+    }
 
     #[test]
     fn messages_are_read_and_nonsense_is_refused() {
