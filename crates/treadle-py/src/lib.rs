@@ -21,7 +21,7 @@ mod worker;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use crate::choice::{command, compare, limit_cores, load_decision, usable_cores};
+    use crate::choice::{command, compare, limit_cores, load_decision, page, usable_cores};
     #[pymodule_export]
     use crate::codec::{decode_scalars, encode_scalars};
     #[pymodule_export]

@@ -59,6 +59,10 @@ pub(crate) struct Compare {
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub(crate) json: Option<String>,
 
+    /// Write the comparison as a page: one HTML file that needs nothing else, for a screen, a telephone or paper
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<String>,
+
     /// Stop after the profile and the predictions
     #[arg(long, conflicts_with = "save")]
     pub(crate) profile_only: bool,

@@ -6,6 +6,7 @@
 mod arguments;
 mod comparing;
 mod date;
+pub mod html;
 mod layout;
 mod plot;
 mod progress;

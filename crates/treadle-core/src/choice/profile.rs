@@ -226,9 +226,11 @@ pub struct Profile {
     pub wall_p99_s: f64,
     /// The slowest task of the sample.
     pub wall_max_s: f64,
-    /// From call to return of each task of the sample, in the order of the inputs.
+    /// From call to return of each task of the sample, in the order of the inputs; empty in records that do not have it.
+    #[serde(default)]
     pub walls: Vec<f64>,
     /// CPU seconds of the calling thread for each of them, in the same order; empty where not measured.
+    #[serde(default)]
     pub cpus: Vec<f64>,
     /// Where the time goes by the interpreter lock, with intervals.
     pub split: Option<Split>,
