@@ -10,6 +10,8 @@
 //! chunk never touches the next: that has another round.
 //! *Assumes*: between a look and its compare-and-swap fewer than 2^24 chunks pass.
 
+#![allow(unreachable_pub)] // the loom tests, an outside crate, reach these
+
 use crate::sync::{AtomicU64, Ordering};
 
 /// The most items of one span.

@@ -197,7 +197,10 @@ impl Parent {
                     .board
                     .drafted(lane, task)
                     .map_or(Vec::new(), |draft| draft.body);
-                assert!(drafted.len() <= 16 && drafted.len() % 8 == 0, "{drafted:?}");
+                assert!(
+                    drafted.len() <= 16 && drafted.len().is_multiple_of(8),
+                    "{drafted:?}"
+                );
                 assert!(
                     drafted.chunks(8).all(|value| value == task.to_ne_bytes()),
                     "{drafted:?}"

@@ -48,6 +48,8 @@ pub(crate) fn run(mut bytes: &[u8]) {
         );
         assert!(matches!(read, Ok(_) | Err(ShmError::Corrupt(_))));
         board.in_hand(0);
+        board.split(0, board.current_task(0));
+        board.drafted(0, board.current_task(0));
         board.recover(0);
         board.reset_lane(0);
         assert!(reader.is_empty());
