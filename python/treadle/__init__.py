@@ -12,6 +12,8 @@ The map of the package::
     strategies/  one file for each way to run tasks, over one contract
     _payload     how a call becomes bytes, and what is said when it cannot
     _worker/     all that runs in a child: the zygote and the worker's main
+    serving, metrics
+                 the numbers of all pools, for Prometheus
     measuring, comparing, record
                  thin faces over the choice: profile, race, decision
     _laboratory/ the process in which a function is measured
@@ -32,6 +34,7 @@ from treadle.errors import (
     PoolShutDown,
     RecordError,
     RemoteTraceback,
+    ServingError,
     TaskInterrupted,
     TaskTimeout,
     TreadleError,
@@ -45,12 +48,14 @@ if TYPE_CHECKING:
     from treadle._core import usable_cores
     from treadle.comparing import Comparison, compare
     from treadle.measuring import Profile, measure
+    from treadle.serving import MetricsServer, serve_metrics
 
 __all__ = [
     "Comparison",
     "Executor",
     "Future",
     "MeasureError",
+    "MetricsServer",
     "PayloadError",
     "PayloadMemoryError",
     "Plan",
@@ -61,6 +66,7 @@ __all__ = [
     "Profile",
     "RecordError",
     "RemoteTraceback",
+    "ServingError",
     "TaskInterrupted",
     "TaskTimeout",
     "ThreadPoolExecutor",
@@ -69,6 +75,7 @@ __all__ = [
     "compare",
     "errors",
     "measure",
+    "serve_metrics",
     "usable_cores",
 ]
 
@@ -78,6 +85,8 @@ _LATER = {
     "compare": "treadle.comparing",
     "Profile": "treadle.measuring",
     "measure": "treadle.measuring",
+    "MetricsServer": "treadle.serving",
+    "serve_metrics": "treadle.serving",
     "usable_cores": "treadle._core",
 }
 

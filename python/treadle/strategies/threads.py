@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from treadle import _core, _payload, errors
+from treadle._usage import usage
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats, refusal
@@ -95,8 +96,15 @@ class Threads(Strategy):
         for number, thread in enumerate(self._crew.members()):
             seconds = running.get(thread.ident or 0)
             state = "idle" if seconds is None else "busy" if seconds >= 0 else "overdue"
+            used = usage(f"/proc/self/task/{thread.native_id}/stat")
             workers.append(
-                WorkerStats(number, thread.ident or 0, state, running_s=abs(seconds or 0.0))
+                WorkerStats(
+                    number,
+                    thread.ident or 0,
+                    state,
+                    running_s=abs(seconds or 0.0),
+                    cpu_s=None if used is None else used.cpu_s,
+                )
             )
         return Stats(
             self.plan,
@@ -109,6 +117,7 @@ class Threads(Strategy):
             queued=waiting,
             cancelled=max(0, submitted - done - waiting - len(running)),
             workers=tuple(workers),
+            limit=self.settings.max_pending,
         )
 
     def dump(self) -> str:
