@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +76,12 @@ async def asquare(number: int) -> int:
     return number * number
 
 
+def read(path: str) -> str:
+    """What comes through a pipe, at its end."""
+    with open(path) as pipe:
+        return pipe.read()
+
+
 def leave(_: int) -> None:
     """The end of the worker."""
     os._exit(3)
@@ -108,6 +116,56 @@ def test_tasks_are_counted(plan: dict[str, int], server: treadle.MetricsServer) 
             assert found("treadle_executor_memory_usage_bytes", **pool) > 1_000_000
     assert found("process_cpu_seconds_total") > 0
     assert found("process_resident_memory_bytes") > 1_000_000
+
+
+@pytest.mark.parametrize("plan", PLANS[:2], ids=lambda plan: next(iter(plan)))
+def test_times_are_counted_in_buckets(plan: dict[str, int], server: treadle.MetricsServer) -> None:
+    (strategy,) = plan
+    pool = {"pool": f"timed {strategy}", "strategy": strategy}
+    names = ["turnaround"] if strategy == "processes" else ["wait_time", "duration"]
+    with treadle.Executor(**plan, name=pool["pool"]) as executor:
+        list(executor.map(square, range(40), chunksize=1))
+        wait([executor.submit(time.sleep, 0.005) for _ in range(4)])
+    found = Scrape(server)
+    for name in names:
+        family = f"treadle_executor_task_{name}_seconds"
+        count = found(f"{family}_count", **pool)
+        assert count == 44
+        below = sorted(
+            (float(dict(labels)["le"]), value)
+            for (sample, labels), value in found.samples.items()
+            if sample == f"{family}_bucket" and ("pool", pool["pool"]) in labels
+        )
+        assert [value for _, value in below] == sorted(value for _, value in below)
+        assert below[-1] == (float("inf"), count)
+        assert below[0][0] == 1.024e-06
+        if name != "wait_time":
+            long = count - max(value for bound, value in below if bound < 0.005)
+            assert long >= 4, "sleeping tasks lie above 4 ms"
+            assert found(f"{family}_sum", **pool) >= 0.02
+
+
+@pytest.mark.parametrize("plan", PLANS[:2], ids=lambda plan: next(iter(plan)))
+def test_the_age_of_the_oldest_waiting_task(
+    plan: dict[str, int], server: treadle.MetricsServer, tmp_path: Path
+) -> None:
+    (strategy,) = plan
+    pool = {"pool": f"old {strategy}", "strategy": strategy}
+    gate = str(tmp_path / "gate")
+    os.mkfifo(gate)
+    with treadle.Executor(**{strategy: 1}, name=pool["pool"]) as executor:
+        assert not Scrape(server).has("treadle_executor_queue_oldest_age_seconds", **pool)
+        held = executor.submit(read, gate)
+        writer = os.open(gate, os.O_WRONLY)  # waits until the task reads
+        began = time.monotonic()
+        waiting = executor.submit(square, 2)
+        while time.monotonic() - began < 0.01:
+            pass
+        age = Scrape(server)("treadle_executor_queue_oldest_age_seconds", **pool)
+        assert 0.01 <= age <= time.monotonic() - began
+        os.close(writer)
+        assert (held.result(), waiting.result()) == ("", 4)
+    assert not Scrape(server).has("treadle_executor_queue_oldest_age_seconds", **pool)
 
 
 def test_running_and_queued_tasks_are_told_apart(server: treadle.MetricsServer) -> None:

@@ -64,6 +64,12 @@ class Histogram(NamedTuple):
     counts: tuple[int, ...]
     sum_s: float
 
+    @classmethod
+    def of(cls, found: tuple[list[float], list[int], float]) -> Histogram:
+        """From what the engine gives."""
+        bounds, counts, total = found
+        return cls(tuple(bounds), tuple(counts), total)
+
 
 class Stats(NamedTuple):
     """A pool at an instant. Counts are tasks since the pool's start; ``running`` and ``queued`` are now.

@@ -27,7 +27,7 @@ from treadle._usage import usage
 from treadle._worker import inheritance
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats
+from treadle.strategies import Histogram, Settings, Stats, Strategy, TaskOptions, WorkerStats
 
 #: Variables that native libraries read when they are loaded, to size their own pools of threads.
 _NATIVE_THREADS = (
@@ -164,7 +164,9 @@ class Processes(Strategy):
             worker_deaths=now["worker_deaths"],
             payload_bytes=now["payload_bytes"],
             workers=tuple(_worker_stats(one) for one in now["workers"]),
+            oldest_s=now["oldest_s"],
             limit=self.settings.max_pending,
+            turnaround=Histogram.of(now["turnaround"]),
         )
 
     def dump(self) -> str:

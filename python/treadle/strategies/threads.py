@@ -19,7 +19,15 @@ from treadle import _core, _payload, errors
 from treadle._usage import usage
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats, refusal
+from treadle.strategies import (
+    Histogram,
+    Settings,
+    Stats,
+    Strategy,
+    TaskOptions,
+    WorkerStats,
+    refusal,
+)
 
 
 class Threads(Strategy):
@@ -91,6 +99,7 @@ class Threads(Strategy):
 
     def stats(self) -> Stats:
         submitted, done, retried, timed_out, waiting = self._pool.counts()
+        oldest_s, wait, duration = self._pool.meters()
         running = dict(self._pool.running())
         workers = []
         for number, thread in enumerate(self._crew.members()):
@@ -117,7 +126,10 @@ class Threads(Strategy):
             queued=waiting,
             cancelled=max(0, submitted - done - waiting - len(running)),
             workers=tuple(workers),
+            oldest_s=oldest_s,
             limit=self.settings.max_pending,
+            wait=Histogram.of(wait),
+            duration=Histogram.of(duration),
         )
 
     def dump(self) -> str:

@@ -21,6 +21,7 @@ mod damage;
 mod deaths;
 mod drain;
 mod ending;
+pub mod meter;
 pub mod outcome;
 pub mod processes;
 pub mod snapshot;

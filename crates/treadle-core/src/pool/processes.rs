@@ -19,6 +19,7 @@ use treadle_shm::{Arena, BlockRef, Board, PeerArena, Publisher, RingReader, Shap
 
 use super::deaths::Kill;
 use super::lock;
+use super::meter::Histogram;
 use super::outcome::Bytes;
 use super::snapshot::Counts;
 use super::supervisor::{Order, Supervisor};
@@ -152,6 +153,8 @@ pub(super) struct State {
     pub(super) deaths_in_a_row: u32,
     pub(super) initializer: Option<BlockRef>,
     pub(super) counts: Counts,
+    /// From submission until the reply was drained.
+    pub(super) turnaround: Histogram,
     pub(super) collector_running: bool,
     pub(super) function_labels: Vec<Arc<str>>,
 }
@@ -235,6 +238,7 @@ impl ProcessPool {
             deaths_in_a_row: 0,
             initializer,
             counts: Counts::default(),
+            turnaround: Histogram::default(),
             collector_running: false,
             function_labels: Vec::new(),
         };

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::lock;
+use super::meter::Histogram;
 use super::outcome::Bytes;
 use super::processes::ProcessPool;
 
@@ -56,6 +57,10 @@ pub struct Snapshot {
     pub workers: Vec<WorkerSnapshot>,
     /// Bytes of payloads in the parent's arena.
     pub payload_bytes: u64,
+    /// Nanoseconds since the oldest task that no worker has was submitted; `None` when there is none.
+    pub oldest_ns: Option<u64>,
+    /// From submission until the reply was here, of answered tasks.
+    pub turnaround: Histogram,
 }
 
 impl ProcessPool {
@@ -90,6 +95,16 @@ impl ProcessPool {
                 }
             })
             .collect();
+        let held: Vec<u64> = (0u32..)
+            .zip(&state.seats)
+            .map(|(worker, _)| self.board.current_task(worker))
+            .collect();
+        let oldest_ns = state
+            .tasks
+            .iter()
+            .filter(|(id, _)| !held.contains(id))
+            .map(|(_, task)| now.saturating_sub(task.submitted_ns))
+            .max();
         Snapshot {
             unfinished: state.tasks.len(),
             running: workers
@@ -99,6 +114,8 @@ impl ProcessPool {
             counts: state.counts,
             workers,
             payload_bytes,
+            oldest_ns,
+            turnaround: state.turnaround,
         }
     }
 
