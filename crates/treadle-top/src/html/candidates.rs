@@ -80,13 +80,13 @@ fn rows(one: &Candidate) -> Markup {
                     code { (one.plan.label()) }
                 }
                 td.number role="cell" data-label="predicted" { (data(one.predicted_per_s, rate)) }
-                td.number role="cell" data-label="measured" {
+                td.number.lacking[one.measured_per_s.is_none()] role="cell" data-label="measured" {
                     (optional(one.measured_per_s, rate))
                     @if let Some([low, high]) = one.interval_per_s {
                         " " span.small { (interval(low, high, number)) }
                     }
                 }
-                td.number role="cell" data-label="× serial" {
+                td.number.lacking[one.speedup.is_none()] role="cell" data-label="× serial" {
                     @match one.speedup {
                         Some([times, low, high]) => {
                             (data(times, number)) " " span.small { (interval(low, high, number)) }
@@ -95,10 +95,10 @@ fn rows(one: &Candidate) -> Markup {
                         None => (optional(None, number)),
                     }
                 }
-                td.number role="cell" data-label="p50" { (optional(one.p50_s, seconds)) }
-                td.number role="cell" data-label="p99" { (optional(one.p99_s, seconds)) }
-                td.number role="cell" data-label="cores" { (optional(one.cpu_cores, number)) }
-                td.number role="cell" data-label="memory" { (optional(one.peak_memory_bytes, bytes)) }
+                td.number.lacking[one.p50_s.is_none()] role="cell" data-label="p50" { (optional(one.p50_s, seconds)) }
+                td.number.lacking[one.p99_s.is_none()] role="cell" data-label="p99" { (optional(one.p99_s, seconds)) }
+                td.number.lacking[one.cpu_cores.is_none()] role="cell" data-label="cores" { (optional(one.cpu_cores, number)) }
+                td.number.lacking[one.peak_memory_bytes.is_none()] role="cell" data-label="memory" { (optional(one.peak_memory_bytes, bytes)) }
             }
             tr.words role="row" {
                 td colspan="8" role="cell" {
