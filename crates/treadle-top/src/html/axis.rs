@@ -2,8 +2,9 @@
 
 use treadle_core::choice::wording::number;
 
-/// Width of a character of a chart's text in its units, on average; labels are laid out by it.
-pub(super) const CHARACTER: f64 = 6.6;
+/// Room for a character of a chart's text in its units: DejaVu Sans in bold, the widest of the usual fonts, needs so much
+/// on average; labels are laid out by it.
+pub(super) const CHARACTER: f64 = 7.4;
 
 /// The size of a chart: each is drawn for a screen and for a telephone, so that its text is never scaled small.
 #[derive(Debug, Clone, Copy)]

@@ -128,7 +128,12 @@ fn chart(drawing: &Drawing<'_>, widest: u32, frame: Frame) -> Markup {
     }
     for (one, rate) in &drawing.measured {
         let (x, at) = placed(one.plan.workers(), *rate);
-        placer.avoid(Area::around(x, at, 9.0));
+        let reach = if one.outcome == Outcome::Chosen {
+            11.0
+        } else {
+            7.0
+        };
+        placer.avoid(Area::around(x, at, reach));
         if let Some([low, high]) = one.interval_per_s {
             placer.avoid_line(&[(x, y.at(high)), (x, y.at(low))]);
         }
