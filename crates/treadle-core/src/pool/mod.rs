@@ -22,6 +22,7 @@ mod deaths;
 mod drain;
 mod ending;
 pub mod meter;
+mod heap;
 pub mod outcome;
 pub mod processes;
 pub mod snapshot;

@@ -205,6 +205,7 @@ impl ProcessPool {
     /// # Errors
     /// When shared memory or the supervisor's thread cannot be had.
     pub fn new(settings: Settings, announce: Announce) -> Result<Arc<ProcessPool>, SubmitError> {
+        super::heap::keep_freed_memory();
         let board = Arc::new(Board::create(Shape {
             slots: SLOTS,
             workers: settings.workers,
