@@ -35,7 +35,7 @@ mod _core {
     #[pymodule_export]
     use crate::submitter::Submitter;
     #[pymodule_export]
-    use crate::threads::ThreadPool;
+    use crate::threads::{ThreadPool, run_if_waiting};
     #[pymodule_export]
     use crate::worker::Worker;
 }

@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PyTuple};
 use treadle_core::pool::wire;
 use treadle_core::pool::worker::{Taken, WorkerError, WorkerSession};
-use treadle_shm::{BlockRef, Waited};
+use treadle_shm::{BlockRef, Caller, Waited};
 
 use crate::codec::{self, Writer};
 use crate::future::lock;
@@ -36,10 +36,12 @@ const LONGEST_NOTE: usize = 32 * 1024;
 #[pyclass(frozen, module = "treadle._core")]
 pub(crate) struct Worker {
     session: Mutex<WorkerSession>,
-    /// Notes of threads that found the session in use; written before the next task.
+    /// Notes of threads that found the session in use; written before the next task, or at once if there is none.
     unsent: Mutex<Vec<Vec<u8>>>,
-    /// The task in hand, for what it logs.
-    task: AtomicU64,
+    /// Wakes the main thread to write them.
+    caller: Caller,
+    /// The task that was interrupted before it began: its signal may come while its record is being written.
+    ended_early: AtomicU64,
     most_tasks: Option<u64>,
     most_growth: Option<u64>,
 }
@@ -299,8 +301,15 @@ impl Worker {
         mut taken: Taken,
     ) -> PyResult<()> {
         let task = taken.task;
-        self.task.store(task, Ordering::Relaxed);
-        let answer = match self.prepare(py, known, &mut taken) {
+        let prepared = if taken.interrupted {
+            self.ended_early.store(task, Ordering::Relaxed);
+            Err(PyErr::from_value(
+                pickling::payload(py, "interrupted_early")?.call0()?,
+            ))
+        } else {
+            self.prepare(py, known, &mut taken)
+        };
+        let answer = match prepared {
             Ok(ready) => self.run(py, ready),
             Err(error) => Err(PyErr::from_value(
                 pickling::payload(py, "unreadable_call")?.call1((error.value(py),))?,
@@ -414,9 +423,10 @@ impl Worker {
         let session = WorkerSession::open(board, parent_arena, arena, worker, payload_limit)
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         Ok(Worker {
+            caller: session.caller(),
             session: Mutex::new(session),
             unsent: Mutex::default(),
-            task: AtomicU64::new(0),
+            ended_early: AtomicU64::new(0),
             most_tasks,
             most_growth,
         })
@@ -463,12 +473,6 @@ impl Worker {
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))
     }
 
-    /// The task in hand; 0 for none.
-    #[getter]
-    fn task(&self) -> u64 {
-        self.task.load(Ordering::Relaxed)
-    }
-
     /// Sends the parent a pickled note (a log record, a warning); false when it is too long.
     fn note(&self, pickle: &[u8]) -> bool {
         if pickle.len() > LONGEST_NOTE {
@@ -478,7 +482,10 @@ impl Worker {
         // The main thread may sleep with the session in its hands: never wait for it.
         match self.session.try_lock() {
             Ok(mut session) => self.send_notes(&mut session),
-            Err(_) => true,
+            Err(_) => {
+                self.caller.call();
+                true
+            }
         }
     }
 
@@ -486,7 +493,9 @@ impl Worker {
     fn interrupt_requested(&self) -> bool {
         let session = self.session();
         let wanted = session.interrupt_requested();
-        wanted != 0 && wanted == session.current()
+        wanted != 0
+            && wanted == session.current()
+            && wanted != self.ended_early.load(Ordering::Relaxed)
     }
 
     /// Runs tasks until the parent asks this worker to leave, or its tasks or memory are at their limit.

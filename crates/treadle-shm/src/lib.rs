@@ -50,5 +50,5 @@ pub use {
     ring::Record,
     slots::{Claimed, SLOT_PAYLOAD},
     thread::{Parking, spawn_quiet},
-    worker::{Waited, WorkerEnd},
+    worker::{Caller, Waited, WorkerEnd},
 };

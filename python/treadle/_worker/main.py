@@ -125,7 +125,6 @@ def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logg
                     )
                 told["exc_info"] = None
                 told["processName"] = f"{name}-{number}"
-                told["treadle_task"] = worker.task
                 worker.note(pickle.dumps(told, 5))
             except Exception:
                 self.handleError(record)

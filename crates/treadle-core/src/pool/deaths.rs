@@ -14,7 +14,7 @@ use treadle_shm::RingReader;
 
 use super::damage::damage_reason;
 use super::drain::Ended;
-use super::outcome::{Ending, Failure, Outcome};
+use super::outcome::{Ending, Failure, Named, Outcome, Stopped};
 use super::processes::{Life, ProcessPool, State};
 use super::submit::refill;
 use super::supervisor::{KILL, Order, pid_of};
@@ -165,17 +165,25 @@ impl ProcessPool {
         let Some(mut task) = state.tasks.remove(id) else {
             return;
         };
+        let named = state.name(&task);
         let failure = match why {
             Some(Why::TimedOut) => Failure::TimedOut {
                 seconds: seconds_of(&task),
+                worker,
                 pid,
+                task: named,
             },
-            Some(Why::Interrupted) => Failure::Interrupted,
+            Some(Why::Interrupted) => Failure::Interrupted(Stopped {
+                worker,
+                pid,
+                task: named,
+            }),
             None => Failure::WorkerDied {
                 worker,
                 pid,
                 ending: ending.clone(),
                 deaths: task.deaths,
+                task: named,
             },
         };
         state.counts.lost += 1;
@@ -251,15 +259,22 @@ impl ProcessPool {
     }
 
     /// Stops a running task: an exception is raised in its worker now, and after `grace` its worker is killed if it still runs it.
-    /// False when no worker runs it.
+    /// False when no worker runs it: then it waits, has ended, or is about to be run again or to end because its worker died.
     pub fn interrupt(&self, id: TaskId, grace: Duration) -> bool {
         if !self.is_mine() {
             return false;
         }
         let mut state = lock(&self.state);
-        let running =
-            (0..self.settings.workers).find(|worker| self.board.current_task(*worker) == id);
-        let Some(worker) = running.filter(|_| state.tasks.get(id).is_some()) else {
+        let Some(position) = state.tasks.get(id).map(|task| task.position) else {
+            return false;
+        };
+        // In this order: a worker's journal names the task before the slot is free. A worker that has not come as far looks
+        // whether it is to interrupt the task before it begins it.
+        let taking = position.and_then(|position| self.board.taker(position, id));
+        let running = taking.or_else(|| {
+            (0..self.settings.workers).find(|worker| self.board.current_task(*worker) == id)
+        });
+        let Some(worker) = running else {
             return false;
         };
         let tag = state.seats[worker as usize].tag;
@@ -354,6 +369,16 @@ impl ProcessPool {
             let _ = rustix::process::kill_process(process, KILL);
         } else {
             let _ = rustix::process::kill_process(process, Signal::CONT);
+        }
+    }
+}
+
+impl State {
+    /// What a task is called in an error.
+    pub(super) fn name(&self, task: &Task) -> Named {
+        Named {
+            number: task.number,
+            function: self.labels.name(task.label),
         }
     }
 }

@@ -21,6 +21,7 @@ mod damage;
 mod deaths;
 mod drain;
 mod ending;
+mod labels;
 pub mod outcome;
 pub mod processes;
 pub mod snapshot;

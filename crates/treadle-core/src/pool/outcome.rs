@@ -68,6 +68,8 @@ pub struct Reply {
     body_at: usize,
     /// Its out-of-band buffers, in order.
     pub buffers: Vec<Arc<Buffer>>,
+    /// Set when `interrupt` was called for the task while it ran.
+    pub stopped: Option<Box<Stopped>>,
 }
 
 impl Reply {
@@ -103,6 +105,7 @@ impl Reply {
             packet,
             body_at,
             buffers,
+            stopped: None,
         })
     }
 
@@ -170,6 +173,26 @@ pub fn signal_name(signal: i32) -> Option<&'static str> {
     })
 }
 
+/// What a task is called in an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Which submission to its pool it is, counted from 1.
+    pub number: u64,
+    /// Its function's module and qualified name.
+    pub function: Arc<str>,
+}
+
+/// A running task that `interrupt` was called for, and where it ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// The worker's number in its pool.
+    pub worker: u32,
+    /// The worker's process.
+    pub pid: i32,
+    /// The task.
+    pub task: Named,
+}
+
 /// Why a task has no reply.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Failure {
@@ -183,16 +206,22 @@ pub enum Failure {
         ending: Ending,
         /// How many workers this task has killed.
         deaths: u32,
+        /// The task.
+        task: Named,
     },
     /// It ran longer than its time-out.
     TimedOut {
         /// The time-out in seconds.
         seconds: f64,
+        /// The worker's number in its pool.
+        worker: u32,
         /// The worker's process, which was killed for it.
         pid: i32,
+        /// The task.
+        task: Named,
     },
     /// `interrupt` stopped it, and its worker had to be killed for it.
-    Interrupted,
+    Interrupted(Stopped),
     /// The pool can run nothing any more.
     PoolBroken(Arc<str>),
     /// The worker's reply could not be read.

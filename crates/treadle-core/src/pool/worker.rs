@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use treadle_shm::{
-    Arena, BlockRef, Board, Mapped, PeerArena, SLOT_PAYLOAD, ShmError, Waited, WorkerEnd,
+    Arena, BlockRef, Board, Caller, Mapped, PeerArena, SLOT_PAYLOAD, ShmError, Waited, WorkerEnd,
 };
 
 use super::wire::{self, BufferRef, Packet, WireError};
@@ -21,6 +21,9 @@ const LARGEST_IN_RING: usize = 16 * 1024;
 pub struct Taken {
     /// Its id.
     pub task: u64,
+    /// The parent asked for its interruption before it was named in the journal: the signal for that may have come and been taken for
+    /// another task's.
+    pub interrupted: bool,
     /// What its body is, from [`wire`], without flags.
     pub kind: u32,
     /// Its function: number and the block that holds its pickle.
@@ -127,6 +130,7 @@ impl WorkerSession {
         let body_at = self.payload.len() - packet.body.len();
         Ok(Taken {
             task,
+            interrupted: self.end.interrupt_requested() == task,
             kind: kind & wire::BODY,
             function,
             buffers,
@@ -160,6 +164,11 @@ impl WorkerSession {
     /// Sleeps until there may be a task.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Waited {
         self.end.wait_for_task(timeout)
+    }
+
+    /// What other threads of this process call the sleeping worker by.
+    pub fn caller(&self) -> Caller {
+        self.end.caller()
     }
 
     /// Whether the parent asked this worker to leave.
@@ -196,12 +205,12 @@ impl WorkerSession {
         self.write(task, kind, body, buffers, true)
     }
 
-    /// Writes a record that ends no task.
+    /// Writes a record that ends no task; it names the one in hand, if there is one.
     ///
     /// # Errors
     /// As [`WorkerSession::reply`].
     pub fn post(&mut self, kind: u32, body: &[u8]) -> Result<(), WorkerError> {
-        self.write(0, kind, body, &[], false)
+        self.write(self.end.current(), kind, body, &[], false)
     }
 
     fn write(
