@@ -308,3 +308,16 @@ def test_workers_that_grew_are_replaced(pool_of: Make) -> None:
 
 def test_native_threads_are_told_to_workers(pool_of: Make) -> None:
     assert pool_of(1, native_threads=3).submit(calls.native_threads).result() == "3"
+
+
+def test_a_nested_pool_divides_the_share_of_its_worker(
+    pool_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    outer = pool_of(1, native_threads=2)
+    # What the pool set is not the user's wish; what the user set, is.
+    cores = int(treadle.usable_cores())
+    assert outer.submit(calls.nested_native_threads, 1).result() == str(cores)
+    assert outer.submit(calls.nested_native_threads, 2 * cores).result() == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert pool_of(1).submit(calls.nested_native_threads, 1).result() == "7"
