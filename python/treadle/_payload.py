@@ -20,11 +20,55 @@ from treadle import _core, errors
 # ---- functions and calls
 
 
-def _main_can_be_imported() -> bool:
-    """Whether a worker can import this program's main module (not so in a REPL, a notebook, ``-c``)."""
+def main_can_be_imported() -> bool:
+    """Whether a worker can import this program's main module (not so in a session of commands, a notebook, ``-c``)."""
     main = sys.modules.get("__main__")
     return main is not None and (
         getattr(main, "__spec__", None) is not None or getattr(main, "__file__", None) is not None
+    )
+
+
+def _was_typed_in(function: Any) -> bool:
+    """Whether a function of the main module came from a prompt or a notebook's cell, although that module has a file."""
+    for _ in range(100):
+        wrapped = getattr(function, "__wrapped__", None)
+        if wrapped is None:
+            break
+        function = wrapped
+    name = getattr(getattr(function, "__code__", None), "co_filename", "")
+    # "<stdin>", "<python-input-3>", "<ipython-input-3-…>"; a notebook's kernel names a file that is not there.
+    return isinstance(name, str) and (name.startswith("<") or "ipykernel_" in name)
+
+
+def look_at_main() -> None:
+    """Tells the engine whether what the main module defines must travel by value. Asked where a pool or a new function is seen."""
+    if not main_can_be_imported():
+        _send_main_by_value()
+
+
+#: Whether what the main module defines must travel by value.
+main_by_value = False
+
+
+def _send_main_by_value() -> None:
+    global main_by_value
+    main_by_value = True
+    _core.send_main_by_value(True)
+
+
+#: How `pip` names the extra that carries what a worker cannot import.
+_EXTRA = "install cloudpickle, which carries it by value (pip install 'treadle[cloudpickle]')"
+
+
+class _OnlyByValue(pickle.PicklingError):
+    """A pickle names something of a main module that no worker can import."""
+
+
+def only_by_value() -> BaseException:
+    """The error of a pickle that no worker could read; a call is pickled again by value, where that can be done."""
+    return _OnlyByValue(
+        "it uses what was defined at a prompt, in a notebook or with -c, where no worker can import it from\n\n"
+        "hint: put that into a module and import it from there"
     )
 
 
@@ -34,8 +78,13 @@ def by_reference(function: Callable[..., Any]) -> tuple[bytes, str] | None:
     module = getattr(function, "__module__", None)
     if not isinstance(name, str) or (module is not None and not isinstance(module, str)):
         return None
-    if module == "__main__" and not _main_can_be_imported():
-        return None
+    if module == "__main__":
+        look_at_main()
+        if not main_can_be_imported():
+            return None
+        if _was_typed_in(function):
+            _send_main_by_value()
+            return None
     if "<lambda>" in name or "<locals>" in name:
         return None
     try:
@@ -84,7 +133,8 @@ def _dump_otherwise(
     arguments: tuple[Any, ...],
     keywords: dict[str, Any],
 ) -> bytes:
-    reduced = _dump_with_multiprocessing(whole)
+    by_name = not isinstance(error, _OnlyByValue)
+    reduced = _dump_with_multiprocessing(whole) if by_name else None
     if reduced is not None:
         return reduced
     try:
@@ -102,6 +152,11 @@ def _dump_otherwise(
             ) from second
         except Exception as second:
             error = second
+    elif not by_name:
+        raise errors.PayloadError(
+            f"the call of {name_of(function)} cannot be sent to a worker: it uses what was defined at a prompt, in a notebook or with -c, "
+            f"where no worker can import it from\n\nhint: {_EXTRA}, or put the definitions into a module"
+        )
     from treadle import _pickling
 
     raise _pickling.explain_call(
@@ -138,6 +193,8 @@ def unreadable_call(error: BaseException) -> BaseException:
             "\n\nhint: workers import the main module once, at their start; define the function at its top level, "
             "outside `if __name__ == '__main__':`"
         )
+    elif isinstance(error, AttributeError) and "__main__" in str(error):
+        text += f"\n\nhint: a worker cannot import what is defined at a prompt or in a notebook; put it into a module, or {_EXTRA}"
     made = _as_broken_process_pool(errors.PayloadError)(text)
     made.__cause__ = error
     return made

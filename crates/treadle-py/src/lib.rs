@@ -29,6 +29,8 @@ mod _core {
     #[pymodule_export]
     use crate::lease::Lease;
     #[pymodule_export]
+    use crate::pickling::send_main_by_value;
+    #[pymodule_export]
     use crate::process::{die_with_parent, note_fork};
     #[pymodule_export]
     use crate::processes::ProcessPool;

@@ -187,7 +187,7 @@ impl ProcessPool {
         otherwise: impl FnOnce(&PyErr) -> PyResult<Bound<'py, PyAny>>,
         (options, wait): (TaskOptions, bool),
     ) -> PyResult<Option<Bound<'py, FutureBase>>> {
-        let (kind, function, pickled) = match pickled {
+        let (kind, function, pickled) = match pickled.and_then(pickling::Pickled::importable) {
             Ok(pickled) => (kinds.0, known, pickled),
             Err(error) => match otherwise(&error) {
                 Ok(bytes) => {
@@ -424,7 +424,7 @@ impl ProcessPool {
         py: Python<'py>,
         value: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-        let pickled = pickling::dump(value)?;
+        let pickled = pickling::dump(value)?.importable()?;
         let mut parts: Vec<&[u8]> = vec![pickled.bytes.as_bytes()];
         let slices = pickled.slices();
         parts.extend(slices.iter().map(|(bytes, _)| *bytes));

@@ -61,6 +61,7 @@ class Processes(Strategy):
         if "__main__" in sys.modules:
             sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
         super().__init__(plan, settings)
+        _payload.look_at_main()
         workers = plan.processes or 1
         spawn = _start_method(settings.mp_context) == "spawn"
         initializer: bytes | None = None
@@ -243,6 +244,10 @@ def _initializer_bytes(
     """The pickled initializer, and the descriptors that its arguments stand for."""
     try:
         bytes_, descriptors = inheritance.dump((initializer, initargs))
+        # Asked for what it learns of the main module.
+        _payload.by_reference(initializer)
+        if _payload.main_by_value and b"__main__" in bytes_:
+            raise _payload.only_by_value()
     except Exception as error:
         return _payload.dump_call_otherwise(initializer, initargs, {}, error), []
     if len(descriptors) > MOST_INHERITED:
