@@ -555,6 +555,50 @@ except (treadle.TreadleError, OSError) as error:
     assert out.startswith(("refused:", "[0, 2")), out
 
 
+def test_too_little_address_space_is_an_error_that_says_so(tmp_path: Path, marker: str) -> None:
+    program = calls.start_program(
+        tmp_path,
+        program_of("""
+import resource
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * os.sysconf("SC_PAGE_SIZE") + (3 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    treadle.Executor(processes=2)
+except treadle.PayloadMemoryError as error:
+    print(error)
+"""),
+        "none",
+        marker=marker,
+    )
+    code, out, err = finish(program)
+    assert code == 0, err
+    assert "cannot map 8388608 bytes of what a pool needs for itself" in out
+    assert "ulimit -v" in out
+
+
+def test_shared_memory_needs_no_dev_shm(tmp_path: Path, marker: str) -> None:
+    """The files are anonymous: a container without /dev/shm, or with one of 64 KB, does as well."""
+    hidden = "mount -t tmpfs -o size=4k,mode=000 none /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", hidden], capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    script = tmp_path / "program.py"
+    script.write_text(
+        program_of("""
+with treadle.Executor(processes=2) as pool:
+    print(sum(len(part) for part in pool.map(bytes, [3_000_000] * 4)), os.statvfs("/dev/shm").f_blocks)
+""")
+    )
+    ended = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{hidden} && exec {sys.executable} {script} none"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(calls.__file__).parent)},
+    )
+    assert (ended.returncode, ended.stdout) == (0, "12000000 1\n"), ended.stderr
+
+
 @pytest.mark.parametrize("plan", ["threads=2", "coroutines=2"])
 def test_a_fork_cannot_use_its_parents_threads(
     tmp_path: Path, marker: str, arrivals: Any, plan: str

@@ -13,9 +13,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyList, PyTuple};
 use treadle_core::pool::wire;
 use treadle_core::pool::worker::{Taken, WorkerError, WorkerSession};
 use treadle_shm::{BlockRef, Caller, Waited};
@@ -126,8 +126,10 @@ impl Worker {
             }
             kind => {
                 let views = leases(py, taken)?;
-                let body = self.session().body(taken).to_vec();
-                let object = pickling::load(py, &body, views)?;
+                let object = {
+                    let bytes = pickling::copied(py, self.session().body(taken))?;
+                    pickling::load_bytes(bytes, views)?
+                };
                 match kind {
                     wire::CALL_PICKLED => {
                         let (arguments, keywords) =
@@ -338,11 +340,17 @@ fn leases<'py>(py: Python<'py>, taken: &mut Taken) -> PyResult<Vec<Bound<'py, Py
     let mut views: Vec<Bound<'py, PyAny>> = Vec::with_capacity(buffers.len());
     for (mapped, read_only) in buffers {
         views.push(if taken.copy_buffers {
-            let copy = mapped.copy_to_vec();
+            let copy = mapped
+                .copy_to_vec()
+                .map_err(|error| PyMemoryError::new_err(error.to_string()))?;
             if read_only {
-                PyBytes::new(py, &copy).into_any()
+                pickling::copied(py, &copy)?.into_any()
             } else {
-                pyo3::types::PyByteArray::new(py, &copy).into_any()
+                PyByteArray::new_with(py, copy.len(), |target| {
+                    target.copy_from_slice(&copy);
+                    Ok(())
+                })?
+                .into_any()
             }
         } else {
             Bound::new(py, Lease::of_argument(mapped, read_only))?.into_any()
@@ -517,7 +525,13 @@ impl Worker {
             match taken {
                 Some(Ok(taken)) => self.handle(py, &mut known, taken)?,
                 Some(Err((task, error))) => {
-                    let error = Worker::raised(py, PyRuntimeError::new_err(error.to_string()))?;
+                    let text = error.to_string();
+                    let error = if error.is_exhaustion() {
+                        PyErr::from_value(pickling::payload(py, "no_memory")?.call1((text,))?)
+                    } else {
+                        PyRuntimeError::new_err(text)
+                    };
+                    let error = Worker::raised(py, error)?;
                     self.reply(py, task, &error)?
                         .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
                 }

@@ -48,6 +48,7 @@ pub use {
     reader::RingReader,
     recover::Recovered,
     ring::Record,
+    segment::check_address_space,
     slots::{Claimed, SLOT_PAYLOAD},
     thread::{Parking, spawn_quiet},
     worker::{Caller, Waited, WorkerEnd},

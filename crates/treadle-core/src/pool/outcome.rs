@@ -83,7 +83,8 @@ impl Reply {
             let whole = arena
                 .map(wire::read_reference(bytes)?)
                 .map_err(|error| not_mapped(&error))?;
-            Bytes::Many(whole.copy_to_vec().into_boxed_slice())
+            let whole = whole.copy_to_vec().map_err(|error| not_mapped(&error))?;
+            Bytes::Many(whole.into_boxed_slice())
         } else {
             Bytes::copy_of(bytes)
         };
@@ -120,6 +121,7 @@ fn not_mapped(error: &ShmError) -> WireError {
         ShmError::Map { .. } => {
             "no address space or memory is left to map the worker's block (see ulimit -v)"
         }
+        ShmError::Memory { .. } => "no memory is left for a copy of it (see ulimit -v)",
         _ => "a reference to a block outside the worker's arena",
     })
 }

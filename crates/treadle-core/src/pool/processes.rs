@@ -31,6 +31,10 @@ const SLOTS: u32 = 2048;
 /// Bytes of a worker's result ring.
 const RING_BYTES: u32 = 128 * 1024;
 
+/// Address space that a pool must find for its threads, its board and its first payloads: with half of it a thread's start or a small
+/// allocation, which cannot be refused politely, ended the program (measured with `ulimit -v`).
+const OWN_MEMORY: usize = 8 << 20;
+
 /// How a pool is built.
 #[derive(Debug)]
 pub struct Settings {
@@ -221,6 +225,7 @@ impl ProcessPool {
     /// # Errors
     /// When shared memory or the supervisor's thread cannot be had.
     pub fn new(settings: Settings, announce: Announce) -> Result<Arc<ProcessPool>, SubmitError> {
+        treadle_shm::check_address_space(OWN_MEMORY)?;
         let board = Arc::new(Board::create(Shape {
             slots: SLOTS,
             workers: settings.workers,

@@ -48,6 +48,21 @@ pub enum WorkerError {
     Wire(#[from] WireError),
 }
 
+impl WorkerError {
+    /// Whether memory or address space ran out.
+    pub fn is_exhaustion(&self) -> bool {
+        matches!(
+            self,
+            WorkerError::Memory(
+                ShmError::Map { .. }
+                    | ShmError::Memory { .. }
+                    | ShmError::Grow { .. }
+                    | ShmError::Full { .. }
+            )
+        )
+    }
+}
+
 /// A worker's side of the pool.
 pub struct WorkerSession {
     end: WorkerEnd,
@@ -110,8 +125,12 @@ impl WorkerSession {
         self.payload.clear();
         if kind & wire::IN_ARENA != 0 {
             let whole = map(wire::read_reference(inline)?)?;
-            self.payload.resize(whole.len(), 0);
-            whole.read_at(0, &mut self.payload);
+            if self.payload.capacity() < whole.len() {
+                self.payload = whole.copy_to_vec()?;
+            } else {
+                self.payload.resize(whole.len(), 0);
+                whole.read_at(0, &mut self.payload);
+            }
         } else {
             self.payload.extend_from_slice(inline);
         }
@@ -150,7 +169,7 @@ impl WorkerSession {
     /// # Errors
     /// When the block is outside the parent's arena.
     pub fn read_block(&self, block: BlockRef) -> Result<Vec<u8>, WorkerError> {
-        Ok(self.parent.view(block)?.copy_to_vec())
+        Ok(self.parent.view(block)?.copy_to_vec()?)
     }
 
     /// A block of the parent that every worker may read and none gives back.
