@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,15 +56,9 @@ def switches(pids: Iterable[int]) -> int:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """CPU seconds of these processes' living threads, to the nanosecond."""
-    spent = 0
-    for pid in pids:
-        for status in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            try:
-                spent += int(status.read_text().split()[0])
-            except OSError:
-                continue
-    return spent / 1e9
+    """CPU seconds of these processes, to the nanosecond."""
+    # A process's CPU clock, numbered as the kernel does: the complement of its id, and 2 for "scheduler's time".
+    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
 
 
 def resident_bytes() -> int:
