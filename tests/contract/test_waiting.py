@@ -275,27 +275,25 @@ def test_a_full_pool_does_not_hold_the_loop_up(way: Any, gate: Gate, marks: Path
 
 
 @CONCURRENT
-def test_calls_that_wait_outside_keep_their_order(way: Any, gate: Gate) -> None:
-    order: list[int] = []
+def test_calls_that_wait_outside_keep_their_order(way: Any, gate: Gate, tmp_path: Path) -> None:
+    order = tmp_path / "order"
 
     async def main(pool: treadle.Executor) -> None:
         held = pool.asubmit(way.of(gate))
         await asyncio.to_thread(gate.await_arrivals)
         waiting = []
         for number in range(20):
-            waiting.append(pool.asubmit(way.of(calls.give), number))
-            waiting[-1].add_done_callback(lambda call: order.append(call.result()))
+            waiting.append(pool.asubmit(way.of(calls.note_down), order, number))
         gate.open()
         # More that come while the first ones enter.
         for number in range(20, 40):
-            waiting.append(pool.asubmit(way.of(calls.give), number))
-            waiting[-1].add_done_callback(lambda call: order.append(call.result()))
+            waiting.append(pool.asubmit(way.of(calls.note_down), order, number))
             await beat(1)
         await asyncio.gather(held, *waiting)
 
     with way.make(workers=1, max_pending=1) as pool:
         asyncio.run(main(pool))
-    assert order == list(range(40))
+    assert order.read_text().split() == [str(number) for number in range(40)]
 
 
 @CONCURRENT

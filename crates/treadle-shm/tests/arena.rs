@@ -298,7 +298,7 @@ fn limited_address_space() {
     if std::env::var_os("TREADLE_LIMITED").is_none() {
         return;
     }
-    let (mut arena, _peer) = pair(1 << 40);
+    let (mut arena, peer) = pair(1 << 40);
     let small = arena.allocate(1000).unwrap();
     let error = arena.allocate(900 << 20).unwrap_err();
     assert!(
@@ -314,6 +314,60 @@ fn limited_address_space() {
         ring_bytes: 1 << 30,
     };
     assert!(matches!(Board::create(huge), Err(ShmError::Map { .. })));
+    check_address_space(1 << 20).unwrap();
+    assert!(matches!(
+        check_address_space(1 << 30),
+        Err(ShmError::Map { .. })
+    ));
+    assert!(matches!(
+        small_copy_of(&mut arena, &peer),
+        Err(ShmError::Memory { .. }) | Ok(())
+    ));
+    use_what_there_is(&mut arena, &peer);
+}
+
+/// A copy that there is no memory for is an error and ends nothing: here, of a block of 250 MB whose owner and peer map it already.
+fn small_copy_of(arena: &mut Arena, peer: &PeerArena) -> Result<(), ShmError> {
+    let block = arena.allocate(250 << 20)?;
+    let copied = peer.map(block.reference())?.copy_to_vec().map(drop);
+    arena.free(block.reference());
+    arena.trim(0);
+    copied
+}
+
+/// Little room: extents get shorter, and of a long one only the pages of a block are mapped.
+fn use_what_there_is(arena: &mut Arena, peer: &PeerArena) {
+    let in_long_extent = arena.allocate(40 << 20).unwrap();
+    let spare = {
+        let (mut spare, _) = pair(1 << 40);
+        spare.allocate(8 << 20).unwrap();
+        spare
+    };
+    let (mut hog, _) = pair(1 << 40);
+    let mut blocks = 0;
+    while hog.allocate(1 << 20).is_ok() {
+        blocks += 1;
+    }
+    assert!(blocks > 10, "only {blocks} blocks of a megabyte");
+    assert!(
+        pair(1 << 40).0.allocate(4 << 20).is_err(),
+        "there was room for more, in shorter extents"
+    );
+    drop(spare);
+    let small = arena.allocate(1000).unwrap();
+    assert_eq!(
+        small.reference().extent_offset,
+        in_long_extent.reference().extent_offset,
+        "another extent than planned"
+    );
+    let mapped = peer.map(small.reference()).unwrap();
+    assert_eq!(mapped.len(), 1000);
+    assert_eq!(mapped.copy_to_vec().unwrap().len(), 1000);
+    drop(mapped);
+    assert!(
+        arena.collect() >= 1,
+        "the block is released through the part as well"
+    );
 }
 
 #[test]

@@ -123,16 +123,25 @@ impl ProcessPool {
         settled
     }
 
-    /// A worker's reply to a task. Returns whether the task is settled by it.
+    /// A worker's reply to a task, or a part of it. Returns whether the task is settled by it.
     pub(super) fn accept(
         &self,
         state: &mut State,
         worker: u32,
         id: TaskId,
-        mut outcome: Outcome,
+        outcome: Outcome,
         ended: &mut Ended,
     ) -> bool {
         state.deaths_in_a_row = 0;
+        let mut outcome = match outcome {
+            Outcome::Reply(reply) if reply.kind == wire::VALUES_PART => {
+                if let Some(task) = state.tasks.get(id) {
+                    task.parts.push(reply);
+                }
+                return false;
+            }
+            outcome => outcome,
+        };
         let seat = &mut state.seats[worker as usize];
         seat.tasks_done += 1;
         let raised = matches!(&outcome, Outcome::Reply(reply) if reply.kind == wire::RAISED);
@@ -146,6 +155,7 @@ impl ProcessPool {
         if raised && !interrupted && task.retries_left > 0 && !task.cell.settled() {
             task.retries_left -= 1;
             task.position = None;
+            task.parts.clear();
             state.counts.retried += 1;
             state.backlog.push_back(id);
             return false;
@@ -167,7 +177,7 @@ impl ProcessPool {
         } else if !task.blocks.is_empty() {
             self.lend(&mut state.seats[worker as usize].lent, &task.blocks);
         }
-        self.settle(state, id, &task, outcome, ended);
+        self.settle(state, id, task, outcome, ended);
         true
     }
 
@@ -185,7 +195,7 @@ impl ProcessPool {
         &self,
         state: &mut State,
         id: TaskId,
-        task: &Task,
+        task: Task,
         outcome: Outcome,
         ended: &mut Ended,
     ) {
@@ -195,6 +205,11 @@ impl ProcessPool {
                 state.shortest_timeout = Duration::MAX;
             }
         }
+        let outcome = if task.parts.is_empty() {
+            outcome
+        } else {
+            Outcome::Parts(task.parts, Box::new(outcome))
+        };
         self.unfinished.fetch_sub(1, Ordering::SeqCst);
         ended.count += 1;
         if let Some(marks) = task.cell.finish(outcome) {

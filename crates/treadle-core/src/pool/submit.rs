@@ -114,6 +114,7 @@ impl ProcessPool {
             deaths: 0,
             number: state.counts.submitted + 1,
             label,
+            parts: Vec::new(),
         };
         let mut look = false;
         if let Some(timeout) = options.timeout {
@@ -173,10 +174,13 @@ impl ProcessPool {
         for (bytes, read_only) in call.buffers {
             let held = self.allocate(&[bytes], call.wait)?;
             blocks.push(held);
-            buffers.push(BufferRef {
-                block: held.block,
-                read_only: *read_only,
-            });
+            buffers.push(
+                BufferRef {
+                    block: held.block,
+                    read_only: *read_only,
+                }
+                .to_bytes(),
+            );
         }
         payload.clear();
         if let Some((id, block)) = call.function {

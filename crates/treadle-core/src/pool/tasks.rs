@@ -9,7 +9,7 @@ use std::time::Duration;
 use treadle_shm::BlockRef;
 
 use super::cell::Cell;
-use super::outcome::{Bytes, Outcome};
+use super::outcome::{Bytes, Outcome, Reply};
 
 /// A task's id; never 0, which means "none" in shared memory.
 pub type TaskId = u64;
@@ -55,6 +55,8 @@ pub struct Task {
     pub number: u64,
     /// What its function is called: a place in the pool's table of names.
     pub label: u32,
+    /// What a chunk has brought so far.
+    pub parts: Vec<Reply>,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +162,7 @@ mod tests {
             deaths: 0,
             number: 1,
             label: 0,
+            parts: Vec::new(),
         }
     }
 
