@@ -25,7 +25,7 @@ from benches.whole.__main__ import RESULTS
 QUEUED = (1_000, 10_000, 100_000, 1_000_000)
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 #: System calls are counted at two numbers of calls: the difference is the calls', without start and end.
-TRACED = (2_000, 12_000)
+TRACED = (5_000, 55_000)
 
 
 def sample(kind: str, number: int, calls: int | None = None, prefix: tuple[str, ...] = ()) -> Any:

@@ -51,6 +51,21 @@ def awaited(kind: str, count: int) -> list[int]:
     return [future.result() for future in futures]
 
 
+def mapped(ordered: bool, levels: int) -> int:
+    """Maps over its own pool, whose calls do so too."""
+    assert _pool is not None
+    if levels == 0:
+        return 1
+    return sum(_pool.map(mapped, [ordered] * 3, [levels - 1] * 3, ordered=ordered))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_thread_maps_over_its_own_pool(monkeypatch: pytest.MonkeyPatch, ordered: bool) -> None:
+    with treadle.Executor(threads=1) as pool:
+        monkeypatch.setattr(sys.modules[__name__], "_pool", pool)
+        assert pool.submit(mapped, ordered, 3).result(timeout=60) == 27
+
+
 def awaited_within(kind: str, levels: int) -> int:
     """Waits for one call of its own pool that waits for another."""
     assert _pool is not None

@@ -149,10 +149,15 @@ pub(crate) fn run_awaited(py: Python<'_>, future: &Bound<'_, FutureBase>) -> PyR
     }
 }
 
-/// Runs the job of this future here and now if it waits in the pool for which this thread works; see [`run_awaited`].
+/// Runs the job of this future here and now if it waits in the pool for which this thread works; see [`run_awaited`]. False when the thread works
+/// for no pool.
 #[pyfunction]
-pub(crate) fn run_if_waiting(py: Python<'_>, future: &Bound<'_, FutureBase>) -> PyResult<()> {
-    run_awaited(py, future)
+pub(crate) fn run_if_waiting(py: Python<'_>, future: &Bound<'_, FutureBase>) -> PyResult<bool> {
+    let works = WORKING.with_borrow(Option::is_some);
+    if works {
+        run_awaited(py, future)?;
+    }
+    Ok(works)
 }
 
 /// The waiters of a future, handed to a thread of a pool, which is about to wait for the future in the standard library's `wait` or
