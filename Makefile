@@ -29,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test test-rust test-python test-all chaos fuzz sanitize miri loom bench lint format wheel audit lock clean FORCE
+.PHONY: help build demo test test-rust test-python test-all chaos fuzz sanitize miri loom bench flatness lint format wheel audit lock clean FORCE
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -98,6 +98,9 @@ loom: ## the shared-memory protocols under every interleaving (loom; minutes)
 
 bench: $(BUILT) $(PEERS) ## treadle against its peers in one run; BENCH='--quick --only tiny,map'
 	@$(BIN)/python -m benches.whole $(BENCH)
+
+flatness: $(BUILT) ## cost per task for up to 1,000,000 queued tasks and 64 workers; FLATNESS='--quick --only queued'
+	@$(BIN)/python -m benches.flatness $(FLATNESS)
 
 lint: $(INSTALLED) ## formats and lints, changing nothing
 	cargo fmt --all --check

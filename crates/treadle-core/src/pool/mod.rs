@@ -22,6 +22,7 @@ mod deaths;
 mod drain;
 mod ending;
 mod heap;
+mod labels;
 pub mod outcome;
 pub mod processes;
 pub mod snapshot;
