@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import random
 
 from benches.corpus.workload import workload
 
@@ -20,6 +22,18 @@ def read_message(message: str) -> int:
     """The user of a message."""
     user: int = json.loads(message)["user"]
     return user
+
+
+def visitors() -> list[str]:
+    """10,000 addresses."""
+    chance = random.Random(3)
+    return [str(ipaddress.IPv4Address(chance.getrandbits(32))) for _ in range(10_000)]
+
+
+@workload(visitors, "too-small", because="the ipaddress module parses an address in microseconds")
+def is_private(visitor: str) -> bool:
+    """Whether an address is private."""
+    return ipaddress.ip_address(visitor).is_private
 
 
 def amounts() -> list[int]:
