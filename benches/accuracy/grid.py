@@ -1,8 +1,8 @@
 """The grid of plans of a workload, its screening, and the duel of the best.
 
 Screening runs each plan once and ends a batch that takes more than twice as long as the best so
-far. A second and a third pass, interleaved in random order, keep what is within a quarter of the
-best. The duel then runs the advised plan and the best few of the grid in fresh rounds, from which
+far. A second pass, in another random order, looks again at what is within a quarter of the best.
+The duel then runs the advised plan and the best few of the grid in fresh rounds, from which
 alone the regret is computed.
 
 *Guarantees*: the advised plan is in the duel, wherever the grid saw it.
@@ -10,6 +10,7 @@ alone the regret is computed.
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
@@ -27,8 +28,8 @@ Batch = Callable[[Plan, float], dict[str, Any]]
 
 SCREEN_FACTOR = 2.0  # a plan this much slower than the best is out, whatever the noise
 SLACK_S = 0.3  # beyond that: the start of a few processes, which differs from batch to batch
-KEEP_FACTOR = 1.25  # in the later passes: plans are compared to 5 %, batches scatter by some 10 %
-GRID_PASSES = 3
+KEEP_FACTOR = 1.25  # in the second pass: plans are compared to 5 %, batches scatter by some 10 %
+GRID_PASSES = 2
 FINALISTS = 3  # of the grid, beside the advised plan
 MOST_S = 20.0  # a batch longer than this is cut: its plan is out of the question
 CUT_FACTOR = 5.0  # in the duel; an advised plan that is cut has a regret of 80 % at least
@@ -41,8 +42,8 @@ SETTLED = 0.05  # an interval that ends below this is good news enough (compare'
 class Times:
     """Seconds granted to the parts; each ends with the pass that goes beyond its time."""
 
-    grid_s: float = 20.0
-    duel_s: float = 12.0
+    grid_s: float = 16.0
+    duel_s: float = 10.0
     least_rounds: int = LEAST_ROUNDS
 
 
@@ -133,7 +134,7 @@ def screen(
     chance: random.Random,
     found: Measured,
 ) -> None:
-    """Up to three passes over the plans, each over those that are still near the best."""
+    """Two passes over the plans, the second over those that are near the best."""
     started = time.perf_counter()
     names = list(by_name)
     for number in range(GRID_PASSES):
@@ -213,8 +214,6 @@ def duel(
 
 def slower(found: Measured) -> dict[str, float]:
     """Throughput lost against the best plan of the grid, by plan, from the grid's own batches."""
-    import math
-
     medians = {name: statistics.median(taken) for name, taken in found.seconds.items()}
     least = min(medians.values())
     return {name: lost(math.log(seconds / least)) for name, seconds in medians.items()}
