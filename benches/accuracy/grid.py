@@ -1,11 +1,14 @@
 """The grid of plans of a workload, its screening, and the duel of the best.
 
-Screening runs each plan once and ends a batch that takes more than twice as long as the best so
-far. A second pass, in another random order, looks again at what is within a quarter of the best.
+Screening runs plans once, down the sizes of each strategy, and ends a batch that takes more than
+twice as long as the best so far. It leaves a strategy whose curve falls away: below a size that was
+in time, one that was cut is the last; of a strategy that is cut at its two largest sizes only one
+in the middle is tried. A second pass, in random order, looks again at what is near the best.
 The duel then runs the advised plan and the best few of the grid in fresh rounds, from which
 alone the regret is computed.
 
 *Guarantees*: the advised plan is in the duel, wherever the grid saw it.
+*Assumes*: throughput over the size of a strategy has one hump.
 """
 
 from __future__ import annotations
@@ -29,8 +32,7 @@ Batch = Callable[[Plan, float], dict[str, Any]]
 SCREEN_FACTOR = 2.0  # a plan this much slower than the best is out, whatever the noise
 SLACK_S = 0.3  # beyond that: the start of a few processes, which differs from batch to batch
 KEEP_FACTOR = 1.25  # in the second pass: plans are compared to 5 %, batches scatter by some 10 %
-GRID_PASSES = 2
-FINALISTS = 3  # of the grid, beside the advised plan
+FINALISTS = 2  # of the grid, beside the advised plan
 MOST_S = 20.0  # a batch longer than this is cut: its plan is out of the question
 CUT_FACTOR = 5.0  # in the duel; an advised plan that is cut has a regret of 80 % at least
 LEAST_ROUNDS, MOST_ROUNDS = 5, 15
@@ -136,36 +138,61 @@ def screen(
 ) -> None:
     """Two passes over the plans, the second over those that are near the best."""
     started = time.perf_counter()
-    names = list(by_name)
-    for number in range(GRID_PASSES):
-        chance.shuffle(names)
-        # The advised plan sets the limit for the rest, which saves most of the time of slow ones.
-        if number == 0 and first is not None:
-            names.remove(first)
-            names.insert(0, first)
-        for name in names:
-            if number and time.perf_counter() - started > times.grid_s:
-                return
-            known = [min(taken) for taken in found.seconds.values()]
-            limit_s = min([MOST_S, *(SCREEN_FACTOR * best + SLACK_S for best in known)])
-            answer = batch(by_name[name], limit_s)
-            if "seconds" in answer:
-                found.seconds.setdefault(name, []).append(answer["seconds"])
-            elif "cut_s" in answer:
-                found.cut[name] = answer["cut_s"]
-            else:
-                found.failed[name] = answer["error"]
-        if not found.seconds:
+
+    def tried(name: str) -> str:
+        """Runs a batch; how it ended: seconds, cut_s or error."""
+        known = [min(taken) for taken in found.seconds.values()]
+        limit_s = min([MOST_S, *(SCREEN_FACTOR * best + SLACK_S for best in known)])
+        answer = batch(by_name[name], limit_s)
+        [(how, figure)] = answer.items()
+        if how == "seconds":
+            found.seconds.setdefault(name, []).append(figure)
+        else:
+            (found.cut if how == "cut_s" else found.failed)[name] = figure
+        return how
+
+    # The advised plan sets the limit for the rest, which saves most of the time of slow ones.
+    if first is not None:
+        tried(first)
+    for names in strategies(by_name, chance):
+        descend([name for name in names if name != first], tried)
+    if not found.seconds:
+        return
+    best = min(min(taken) for taken in found.seconds.values())
+    near = [name for name, taken in found.seconds.items() if min(taken) <= KEEP_FACTOR * best]
+    if len(near) < 2:
+        return
+    for name in chance.sample(near, len(near)):
+        if time.perf_counter() - started > times.grid_s:
             return
-        best = min(min(taken) for taken in found.seconds.values())
-        names = [
-            name
-            for name in found.seconds
-            if name not in found.cut
-            and name not in found.failed
-            and min(found.seconds[name]) <= KEEP_FACTOR * best
-        ]
-        if len(names) < 2:
+        tried(name)
+
+
+def strategies(by_name: dict[str, Plan], chance: random.Random) -> list[list[str]]:
+    """The plans of each strategy, the largest first; the strategies in random order."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(by_name, key=lambda name: math.prod(by_name[name].values()), reverse=True):
+        groups.setdefault(tuple(by_name[name]), []).append(name)
+    return chance.sample(list(groups.values()), len(groups))
+
+
+def descend(names: list[str], tried: Callable[[str], str]) -> None:
+    """Tries sizes from the largest on, and leaves them as the module says."""
+    in_time = False
+    cut = 0
+    for number, name in enumerate(names):
+        how = tried(name)
+        in_time = in_time or how == "seconds"
+        if how == "cut_s":
+            if in_time:
+                return
+            cut += 1
+        if cut == 2:
+            rest = names[number + 1 :]
+            middle = (len(rest) - 1) // 2
+            if rest and tried(rest[middle]) == "seconds":
+                descend(rest[:middle], tried)
+                descend(rest[middle + 1 :], tried)
             return
 
 

@@ -56,8 +56,8 @@ def httpx_client() -> httpx.AsyncClient:
 
 
 def addresses() -> list[str]:
-    """2,500 pages of the local server."""
-    return pages(2500)
+    """1,500 pages of the local server."""
+    return pages(1500)
 
 
 @workload(

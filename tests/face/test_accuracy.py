@@ -322,3 +322,33 @@ def test_without_the_libraries_the_way_out_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "make accuracy" in done.stderr
+
+
+def test_screening_leaves_a_strategy_that_falls_away() -> None:
+    asked: list[str] = []
+    speeds = {"threads=256": 1.0, "threads=128": 1.4, "processes=2": 0.9}
+    grid.measure(WAITING, known(speeds, asked), 2, {"threads": 256}, grid.Times(), random.Random(5))
+    assert "threads=64" in asked, "the first below the hump that is cut"
+    assert "threads=32" not in asked
+    assert {"processes=8", "processes=4", "processes=2", "processes=1"} - set(asked) == set()
+
+
+def test_of_a_strategy_that_is_cut_at_the_top_one_in_the_middle_is_tried() -> None:
+    asked: list[str] = []
+    batch = known({"serial": 1.0}, asked)
+    grid.measure(WAITING, batch, 2, {}, grid.Times(), random.Random(5))
+    sizes = [int(name.partition("=")[2]) for name in asked if name.startswith("threads=")]
+    assert sizes == [256, 128, 16]
+
+
+def test_a_failure_is_no_reason_to_leave_the_sizes_below_unseen() -> None:
+    asked: list[str] = []
+    speeds = {
+        "threads=256": -1,
+        "threads=128": -1,
+        "threads=16": 0.5,
+        "threads=32": 0.6,
+        "serial": 1.0,
+    }
+    found = grid.measure(WAITING, known(speeds, asked), 2, {}, grid.Times(), random.Random(5))
+    assert found.best in {"threads=16", "threads=32"}
