@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
@@ -80,7 +81,8 @@ def summary_text(outcomes: list[Outcome], summary: Summary) -> str:
     lines = [
         f"workloads         {summary.workloads}, undecided {summary.undecided}",
         f"regret            median {summary.median:.2%} ({low:.2%} to {high:.2%}), "
-        f"under {LIMIT_FEW:.0%} for {summary.under_few:.1%} of the workloads, worst {summary.worst:.1%}",
+        f"under {LIMIT_FEW:.0%} for {summary.under_few:.1%} of the workloads, worst "
+        + ("undecided" if math.isinf(summary.worst) else f"{summary.worst:.1%}"),
         f"class             right for {summary.classes_right:.1%}",
         f"decision          median {summary.decision_median_s:.1f} s, 90th percentile "
         f"{summary.decision_p90_s:.1f} s, longest {summary.decision_most_s:.1f} s",
@@ -107,13 +109,20 @@ def data(
         "schema": 1,
         "machine": facts,
         "settings": settings,
-        "summary": asdict(summary),
+        "summary": {name: finite(value) for name, value in asdict(summary).items()},
         "requirements": [
             {"requirement": words, "measured": found, "met": met}
             for words, found, met in requirements(summary)
         ],
         "workloads": [outcome.data() for outcome in outcomes],
     }
+
+
+def finite(value: Any) -> Any:
+    """None for what JSON has no word for: the worst regret where something was not decided."""
+    if isinstance(value, tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def summarised(outcomes: list[Outcome], seed: int) -> Summary:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import os
 import random
@@ -139,6 +141,7 @@ def test_an_undecided_workload_counts_against_every_limit() -> None:
     assert math.isinf(found.worst)
     words = [text for _words, text, met in requirements(found) if not met]
     assert words == ["undecided"]
+    assert report.finite(found.worst) is None
 
 
 def nothing(value: int) -> int:
@@ -272,6 +275,11 @@ def test_the_report_names_what_is_wrong() -> None:
     summary = report.summary_text([one], report.summarised([one], SEED))
     assert "required: none loses over 30%: 50.0%, NOT MET" in summary
     assert "high and yet surely 10% lost: nothing" in summary
+    json.dumps(report.data({}, {}, [one], report.summarised([one], SEED)), allow_nan=False)
+    lost = dataclasses.replace(one, measured=grid.Measured())
+    assert "worst undecided" in report.summary_text([lost], report.summarised([lost], SEED))
+    json.dumps(report.data({}, {}, [lost], report.summarised([lost], SEED)), allow_nan=False)
+    assert "NO REGRET" in report.line(lost)
 
 
 def test_what_was_measured_is_kept_until_something_changes(
