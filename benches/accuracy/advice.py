@@ -89,9 +89,15 @@ def ask(one: Workload, budget_s: float, seed: int, folder: Path) -> Advice:
             break
         time.sleep(PAUSE_S)
     if not result.exists():
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        return Advice(None, None, seconds, last, attempts=attempt)
+        why = f"exit code {done.returncode}: {complaint(done.stderr)}"
+        return Advice(None, None, seconds, why, attempts=attempt)
     return read(json.loads(result.read_text()), seconds, attempt)
+
+
+def complaint(said: str) -> str:
+    """What the command complained of: the last line of its stderr before the hint."""
+    lines = [line for line in said.split("\nhint:", 1)[0].splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
 
 
 def read(comparison: dict[str, Any], seconds: float, attempts: int) -> Advice:

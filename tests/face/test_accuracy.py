@@ -241,6 +241,12 @@ def test_the_advice_is_read_from_the_commands_json() -> None:
     assert not found.forced
 
 
+def test_a_command_that_fails_is_quoted_without_progress_and_hint() -> None:
+    said = "treadle: loading\ntreadle: input 6 failed\n\nhint: give a --budget\n"
+    assert advice.complaint(said) == "treadle: input 6 failed"
+    assert advice.complaint("") == "it said nothing"
+
+
 def told() -> outcome.Outcome:
     measured = grid.measure(
         COMPUTING,
