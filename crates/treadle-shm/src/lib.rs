@@ -49,8 +49,9 @@ pub use {
     reader::RingReader,
     recover::Recovered,
     ring::Record,
+    segment::check_address_space,
     slots::{Claimed, SLOT_PAYLOAD},
     span::MOST_ITEMS,
     thread::{Parking, spawn_quiet},
-    worker::{Waited, WorkerEnd},
+    worker::{Caller, Waited, WorkerEnd},
 };

@@ -22,6 +22,7 @@ mod deaths;
 mod drain;
 mod ending;
 mod heap;
+mod labels;
 pub mod meter;
 pub mod outcome;
 pub mod processes;

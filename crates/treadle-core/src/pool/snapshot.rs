@@ -5,8 +5,7 @@ use std::os::fd::OwnedFd;
 
 use super::lock;
 use super::meter::Histogram;
-use super::outcome::Bytes;
-use super::processes::ProcessPool;
+use super::processes::{Note, ProcessPool};
 
 /// What has happened in a pool since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -136,8 +135,8 @@ impl ProcessPool {
             .collect()
     }
 
-    /// Takes what workers printed, warned or logged: the worker's number and the pickled note.
-    pub fn take_notes(&self) -> Vec<(u32, Bytes)> {
+    /// Takes what workers logged or warned.
+    pub fn take_notes(&self) -> Vec<Note> {
         std::mem::take(&mut *lock(&self.notes))
     }
 }
