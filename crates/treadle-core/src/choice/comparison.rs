@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::model::{Handover, LoopCost};
 use super::noise::Readings;
 use super::plan::Plan;
 use super::profile::Profile;
@@ -79,10 +80,19 @@ pub enum Outcome {
 pub struct Candidate {
     /// The plan; `{}` is serial.
     pub plan: Plan,
-    /// Upper bound of steady tasks per second.
+    /// Steady tasks per second, by the simulation.
     pub predicted_per_s: f64,
-    /// The bound with as much CPU time under the interpreter lock as the pilot allows.
+    /// Low end of its interval.
     pub predicted_low_per_s: f64,
+    /// High end of its interval.
+    #[serde(default)]
+    pub predicted_high_per_s: Option<f64>,
+    /// What no schedule exceeds.
+    #[serde(default)]
+    pub bound_per_s: Option<f64>,
+    /// The prediction over the measurement, less one: 0.1 promised ten percent too much.
+    #[serde(default)]
+    pub prediction_error: Option<f64>,
     /// Steady tasks per second in the race.
     pub measured_per_s: Option<f64>,
     /// Its 95 % interval.
@@ -124,6 +134,31 @@ pub struct Curve {
     pub strategy: String,
     /// Size and predicted tasks per second.
     pub points: Vec<(u32, f64)>,
+    /// Low and high end of each point's interval, in the same order.
+    #[serde(default)]
+    pub intervals: Vec<[f64; 2]>,
+    /// The plan of each point, in the same order.
+    #[serde(default)]
+    pub plans: Vec<Plan>,
+}
+
+impl Curve {
+    /// The curve that the model predicted.
+    pub(super) fn of(curve: &super::model::Curve) -> Self {
+        let points = &curve.points;
+        Self {
+            strategy: curve.form.strategy().name().to_owned(),
+            points: points
+                .iter()
+                .map(|one| (one.plan.workers(), one.per_s))
+                .collect(),
+            intervals: points
+                .iter()
+                .map(|one| [one.low_per_s, one.high_per_s])
+                .collect(),
+            plans: points.iter().map(|one| one.plan).collect(),
+        }
+    }
 }
 
 /// How sure the decision is.
@@ -187,6 +222,12 @@ pub struct Comparison {
     pub machine: Machine,
     /// What one task costs.
     pub profile: Profile,
+    /// What handing a task over costs.
+    #[serde(default)]
+    pub handover: Handover,
+    /// What a task costs a loop that many share; null where it was not measured.
+    #[serde(default)]
+    pub shared_loop: Option<LoopCost>,
     /// Serial first, then by what was measured or predicted.
     pub candidates: Vec<Candidate>,
     /// Predicted throughput against size.
