@@ -35,7 +35,7 @@ const LOAD_GRACE_S: f64 = 30.0;
 /// tries pickling, starts a worker of each kind and runs the pilot.
 const PROFILE_LEAST_S: f64 = 5.0;
 /// Seconds that tasks doing nothing run under each kind of plan, and that inputs run on a shared loop; and until they count as hanging.
-const HANDOVER_S: f64 = 0.05;
+const HANDOVER_S: f64 = 0.03;
 const SHARED_LOOP_S: f64 = 0.3;
 const HANDOVER_MOST_S: f64 = 10.0;
 /// Tasks at a time on the shared loop: wake-ups are shared by then (6 µs of 130 are left), and few services mind.

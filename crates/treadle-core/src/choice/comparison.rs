@@ -8,6 +8,7 @@ use super::model::{Handover, LoopCost};
 use super::noise::Readings;
 use super::plan::Plan;
 use super::profile::Profile;
+use super::wording::percent;
 
 /// Version of the shape of `Comparison`.
 pub const SCHEMA: u32 = 1;
@@ -243,6 +244,33 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// How far predictions were from measurements, in a sentence; nothing where none was raced. The plain loop is left out: its
+    /// prediction is the profile.
+    pub fn prediction_sentence(&self) -> Option<String> {
+        let raced: Vec<(&Candidate, f64)> = self
+            .candidates
+            .iter()
+            .filter(|one| one.plan != Plan::SERIAL)
+            .filter_map(|one| Some((one, one.prediction_error?)))
+            .collect();
+        let (worst, error) = raced
+            .iter()
+            .max_by(|one, other| one.1.abs().total_cmp(&other.1.abs()))?;
+        let sizes: Vec<f64> = raced.iter().map(|(_, error)| error.abs()).collect();
+        let median = super::statistics::median(&sizes)?;
+        let side = if *error > 0.0 { "high" } else { "low" };
+        let (label, off) = (worst.plan.label(), percent(error.abs()));
+        Some(if raced.len() == 1 {
+            format!("The prediction for {label} was {off} too {side}.")
+        } else {
+            format!(
+                "The predictions of {} raced plans were off by {} in the median; the worst, {label}, was {off} too {side}.",
+                raced.len(),
+                percent(median)
+            )
+        })
+    }
+
     /// 0 decided (or only profiled, as asked), 3 nothing could be decided: too noisy, or no time to measure.
     pub fn exit_code(&self) -> i32 {
         if self.decision.plan.is_some() || self.profile_only {
