@@ -261,7 +261,6 @@ def profile(
         "measured": len(run.walls),
         "wall_s": _mean(walls),
         "walls": walls,
-        "cpus": run.thread,
         "thread_cpu_s": _mean(run.thread),
         "process_cpu_s": _mean(run.process),
         "children_cpu_s": children / max(1, run.calls),

@@ -104,44 +104,6 @@ pub struct Pilot {
     pub interval: [f64; 2],
 }
 
-/// A mean per task in seconds with its 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Estimate {
-    /// The mean.
-    pub mean_s: f64,
-    /// Low end of the interval.
-    pub low_s: f64,
-    /// High end.
-    pub high_s: f64,
-}
-
-/// How a task's time splits, by sampling the interpreter lock and the thread's state.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Split {
-    /// Samples that it rests on.
-    pub samples: u64,
-    /// Samples a second.
-    pub rate_hz: f64,
-    /// CPU time with the interpreter lock.
-    pub gil_cpu: Estimate,
-    /// Blocked with the interpreter lock.
-    pub gil_blocked: Estimate,
-    /// CPU time without the interpreter lock.
-    pub free_cpu: Estimate,
-    /// Blocked without the interpreter lock.
-    pub wait: Estimate,
-    /// CPU time of native helper threads.
-    pub native_cpu: Estimate,
-    /// Runnable without a processor.
-    pub run_queue: Estimate,
-    /// How often a task gave the lock up; `None` where it was not seen.
-    pub releases_per_task: Option<f64>,
-    /// Share by which the sampler slowed the task.
-    pub overhead: f64,
-}
-
 /// Seconds to start one worker; `None` where none could be started.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -163,9 +125,6 @@ pub struct Sample {
     pub wall_s: f64,
     #[serde(deserialize_with = "lenient")]
     pub walls: Vec<f64>,
-    #[serde(deserialize_with = "lenient")]
-    pub cpus: Vec<f64>,
-    pub split: Option<Split>,
     #[serde(deserialize_with = "lenient")]
     pub thread_cpu_s: f64,
     #[serde(deserialize_with = "lenient")]
@@ -263,15 +222,6 @@ pub struct Profile {
     pub wall_p99_s: f64,
     /// The slowest task of the sample.
     pub wall_max_s: f64,
-    /// Seconds of each sampled call.
-    #[serde(default)]
-    pub walls: Vec<f64>,
-    /// CPU seconds of the calling thread in each sampled call, in the same order.
-    #[serde(default)]
-    pub cpus: Vec<f64>,
-    /// How a task's time splits; `None` where it was not sampled.
-    #[serde(default)]
-    pub split: Option<Split>,
     /// CPU time with the interpreter lock; not measured yet.
     pub gil_cpu_s: Option<f64>,
     /// Blocked with the interpreter lock; not measured yet.
@@ -351,9 +301,6 @@ impl Profile {
             wall_p50_s: quantile(0.5),
             wall_p99_s: quantile(0.99),
             wall_max_s: quantile(1.0),
-            walls: sample.walls.clone(),
-            cpus: sample.cpus.clone(),
-            split: sample.split,
             gil_cpu_s: None,
             gil_blocked_s: None,
             free_cpu_s: None,

@@ -442,3 +442,37 @@ fn short_tasks_travel_in_chunks_and_the_parent_limits_them() {
     // 1 µs an item, 30 µs a chunk of about a hundred, 4 µs of pickling.
     within(processes.per_s, 1.0 / 5.4e-6, 0.06);
 }
+
+#[test]
+fn every_plan_of_a_comparison_is_predicted_in_a_moment() {
+    // Printed, not asserted: `cargo test --release … -- --nocapture` shows what a comparison pays.
+    let mut random = Random::new(5);
+    for (name, wall, cpu, asynchronous) in [
+        ("waiting", 0.1, 0.0005, false),
+        ("mixed", 0.01, 0.002, false),
+        ("computing", 0.005, 0.005, false),
+        ("short", 20e-6, 20e-6, false),
+        ("awaiting", 0.05, 0.0001, true),
+    ] {
+        let mut sample = sample(wall, cpu);
+        let lengths: Vec<f64> = (0..1000).map(|_| exponential(&mut random, 1.0)).collect();
+        sample.walls = lengths.iter().map(|one| one * wall).collect();
+        sample.cpus = lengths.iter().map(|one| one * cpu).collect();
+        let profile = Profile::from_sample(&sample);
+        let mut setting = setting(8.0);
+        setting.asynchronous = asynchronous;
+        setting.interpreters = true;
+        setting.count = Some(10_000);
+        let began = std::time::Instant::now();
+        let model = Model::new(&profile, &setting);
+        let curves = model.curves();
+        let points: usize = curves.iter().map(|curve| curve.points.len()).sum();
+        let chosen = super::super::contenders::contenders(&curves, &model);
+        println!(
+            "{name}: {points} points and {} contenders in {:?}",
+            chosen.len(),
+            began.elapsed()
+        );
+        assert!(points > 10 && chosen.len() > 1);
+    }
+}
