@@ -33,6 +33,7 @@ pub mod race;
 pub mod reason;
 pub mod record;
 pub mod request;
+pub mod split;
 pub mod statistics;
 pub mod wording;
 
