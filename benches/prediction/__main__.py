@@ -52,7 +52,9 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.only.split(",") if arguments.only else list(WORKLOADS)
     errors: dict[str, list[float]] = defaultdict(list)
-    print(f"{'function':14}{'plan':16}{'predicted/s':>12}{'interval':>20}{'measured/s':>12}{'error':>8}  limit")
+    print(
+        f"{'function':14}{'plan':16}{'predicted/s':>12}{'interval':>20}{'measured/s':>12}{'error':>8}  limit"
+    )
     for name in names:
         found = compared(name, WORKLOADS[name], arguments.budget)
         candidates = found["candidates"]
@@ -69,7 +71,9 @@ def main() -> None:
                 f"{one['measured_per_s']:12.1f}{error:+8.0%}  {one['limit']}",
                 flush=True,
             )
-    print(f"\n{'strategy':14}{'plans':>6}{'median':>8}{'90 %':>8}{'worst':>8}   (of the absolute error)")
+    print(
+        f"\n{'strategy':14}{'plans':>6}{'median':>8}{'90 %':>8}{'worst':>8}   (of the absolute error)"
+    )
     everything = [error for some in errors.values() for error in some]
     for strategy, some in [*errors.items(), ("all", everything)]:
         sizes = sorted(abs(error) for error in some)

@@ -11,7 +11,9 @@ import time
 import zlib
 
 _BLOCK = bytes(range(256)) * 4096
-_RECORD = json.dumps([{"id": number, "name": f"name {number}", "tags": ["a", "b"]} for number in range(200)])
+_RECORD = json.dumps(
+    [{"id": number, "name": f"name {number}", "tags": ["a", "b"]} for number in range(200)]
+)
 _local = threading.local()
 
 #: Plans for functions that compute, that wait, and that are async.
@@ -26,8 +28,8 @@ def sleep(_item: int) -> None:
 
 
 def sleep_skewed(item: int) -> None:
-    """2 ms of waiting, and 50 ms for one input in ten."""
-    time.sleep(0.05 if item % 10 == 0 else 0.002)
+    """2 ms of waiting, and 50 ms for one input in ten, in no order."""
+    time.sleep(0.05 if zlib.crc32(item.to_bytes(8, "big")) % 10 == 0 else 0.002)
 
 
 def python(item: int) -> int:
@@ -84,7 +86,9 @@ def database(item: int) -> int:
     if connection is None:
         connection = _local.connection = sqlite3.connect(":memory:")
         connection.execute("create table points (x integer, y integer)")
-        connection.executemany("insert into points values (?, ?)", [(n, n * n % 97) for n in range(5000)])
+        connection.executemany(
+            "insert into points values (?, ?)", [(n, n * n % 97) for n in range(5000)]
+        )
     return connection.execute("select sum(y) from points where x > ?", (item % 100,)).fetchone()[0]
 
 

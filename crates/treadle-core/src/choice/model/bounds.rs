@@ -100,6 +100,15 @@ pub(super) fn least(bounds: &[Bound]) -> f64 {
         .fold(f64::INFINITY, f64::min)
 }
 
+/// Whether the workers, `many` at least, bind alone: at less than `share` of every other bound.
+pub(super) fn apart(bounds: &[Bound], workers: u32, many: u32, share: f64) -> bool {
+    let Some((inside, others)) = bounds.split_first() else {
+        return false;
+    };
+    let next = least(others);
+    workers >= many && inside.per_s < share * next
+}
+
 /// What binds, in words; and, where `predicted` stays well below every bound, what tasks queue for besides.
 pub(super) fn limit(bounds: &[Bound], predicted: f64) -> String {
     /// Below this share of the bound, resources get into each other's way: more than the race's five percent, twice.

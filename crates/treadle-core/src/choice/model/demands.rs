@@ -4,7 +4,8 @@
 //! same profile differ in how much of it is under the interpreter lock, as far as the pilot allows.
 //! *Assumes*: the shares of the split hold for every input alike; lengths differ, as sampled.
 
-use super::super::profile::{Estimate, Profile};
+use super::super::profile::Profile;
+use super::super::split::Estimate;
 use super::super::statistics::Random;
 use super::setting::Setting;
 
@@ -101,7 +102,7 @@ impl Demands {
         let off = (profile.wall_s - profile.thread_cpu_s).max(0.0);
         // What it stood in the machine's run queue is not its own.
         let own = if off > 0.0 {
-            (profile.wait_s / off).min(1.0)
+            (1.0 - profile.run_queue_s.unwrap_or(0.0) / off).clamp(0.0, 1.0)
         } else {
             0.0
         };
@@ -267,8 +268,8 @@ fn pilot_demand(profile: &Profile, setting: &Setting) -> (f64, f64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::profile::Split;
     use super::super::super::profile::tests::sample;
+    use super::super::super::split::Split;
     use super::super::setting::LoopCost;
     use super::super::tests::{piloted, setting};
     use super::*;
@@ -293,15 +294,19 @@ mod tests {
         let mut sample = sample(0.002, 0.001);
         sample.walls = vec![0.001, 0.001, 0.004];
         sample.cpus = vec![0.0005, 0.0005, 0.002];
-        sample.split = Some(Split {
+        let mut profile = Profile::from_sample(&sample);
+        profile.split = Some(Split {
+            samples: 1000,
+            rate_hz: 1000.0,
             gil_cpu: estimate(0.00075),
             free_cpu: estimate(0.00025),
             gil_blocked: estimate(0.0002),
             wait: estimate(0.0008),
+            native_cpu: estimate(0.0),
+            run_queue: estimate(0.0),
             releases_per_task: Some(3.0),
-            ..Split::default()
+            overhead: 0.0,
         });
-        let profile = Profile::from_sample(&sample);
         let demands = Demands::new(&profile, &setting(4.0), Reading::Likely);
         assert_eq!(demands.releases, 3.0);
         close(demands.tasks[2].held, 0.0015);

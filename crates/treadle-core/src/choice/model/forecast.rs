@@ -22,9 +22,16 @@ const MOST_THREADS: u32 = 256;
 const MOST_COROUTINES: u32 = 1000;
 /// Share of the free memory that worker processes may fill; the rest is for their data and for others.
 const MEMORY_SHARE: f64 = 0.8;
-/// Rounds of all workers that are counted, and that pass before: the queues have settled after two.
+/// Rounds of all workers that are counted at least, and that pass before: the queues have settled after two.
 const COUNTED_ROUNDS: u64 = 4;
 const SKIPPED_ROUNDS: u64 = 2;
+/// Counted from [`MANY`] workers on, where a round holds enough tasks to tell.
+const COUNTED_ROUNDS_OF_MANY: u64 = 2;
+const MANY: u64 = 128;
+/// From so many workers on, and while they bind at less than this share of every other bound, hardly a task queues for anything (with
+/// so many servers half of a resource's capacity is seldom exceeded): the bound is the prediction.
+const APART: u32 = 32;
+const APART_SHARE: f64 = 0.5;
 /// Units that a run counts at least and, the rounds aside, at most: the latter is about a millisecond's computing.
 const LEAST_UNITS: u64 = 200;
 const MOST_UNITS: u64 = 1000;
@@ -35,7 +42,7 @@ const RESAMPLES: usize = 10;
 /// Student's factor for 95 % of a prediction with that many runs (nine degrees of freedom).
 const STUDENT: f64 = 2.262;
 /// The seed of every run: a prediction is a function of what was measured.
-const SEED: u64 = 0x7472_6561_646c_65;
+const SEED: u64 = 0x0074_7265_6164_6c65;
 
 /// What one plan will do.
 #[derive(Debug, Clone, PartialEq)]
@@ -210,7 +217,11 @@ impl<'a> Model<'a> {
         let bounds = bounds::bounds(plan, &self.likely, self.setting);
         let bound_per_s = bounds::least(&bounds::bounds(plan, &self.hopeful, self.setting));
         let route = Route::new(plan, &self.likely, self.setting);
-        let per_s = self.steady(&route, SEED).min(bounds::least(&bounds));
+        let per_s = if bounds::apart(&bounds, plan.workers(), APART, APART_SHARE) {
+            bounds::least(&bounds)
+        } else {
+            self.steady(&route, SEED).min(bounds::least(&bounds))
+        };
         let batch_per_s = self.batch(&route, per_s);
         Prediction {
             plan,
@@ -285,7 +296,12 @@ impl<'a> Model<'a> {
             wanted
         };
         // Tasks of one length end all together, a round of them at a time: only whole rounds tell their rate.
-        let rounds = wanted.div_ceil(workers).max(COUNTED_ROUNDS);
+        let least = if workers < MANY {
+            COUNTED_ROUNDS
+        } else {
+            COUNTED_ROUNDS_OF_MANY
+        };
+        let rounds = wanted.div_ceil(workers).max(least);
         let course = Course {
             cores: self.setting.cores,
             locked: self.locked(route),

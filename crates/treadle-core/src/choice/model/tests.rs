@@ -326,7 +326,8 @@ fn coroutines_share_the_loops_turns_but_not_work() {
     });
     let waiting = Profile::from_sample(&sample(0.02, 150e-6));
     let prediction = predict(Plan::coroutines(1000), &waiting, &setting);
-    within(prediction.per_s, 1.0 / 20.4e-6, 0.05);
+    // As many as keep the loop just busy: a few turns pass idle.
+    within(prediction.per_s, 1.0 / 20.4e-6, 0.08);
     setting.shared_loop = Some(LoopCost {
         concurrency: 32,
         cpu_s: 0.015,
