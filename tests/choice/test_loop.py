@@ -85,4 +85,5 @@ def test_handing_over_costs_something_everywhere(is_async: bool) -> None:
 
 def test_without_processes_there_is_no_number_for_them() -> None:
     found = handover.costs(False, with_processes=False, seconds=0.01)
-    assert found["processes"] is None and found["chunked"] is None
+    assert found["processes"] is None
+    assert found["chunked"] is None

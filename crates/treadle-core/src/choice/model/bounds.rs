@@ -113,6 +113,8 @@ pub(super) fn apart(bounds: &[Bound], workers: u32, many: u32, share: f64) -> bo
 pub(super) fn limit(bounds: &[Bound], predicted: f64) -> String {
     /// Below this share of the bound, resources get into each other's way: more than the race's five percent, twice.
     const QUEUEING: f64 = 0.85;
+    /// A resource with four times the capacity is idle too often to be queued for much.
+    const NEAR: f64 = 4.0;
     let least = least(bounds);
     let binding = bounds
         .iter()
@@ -121,12 +123,14 @@ pub(super) fn limit(bounds: &[Bound], predicted: f64) -> String {
     let Some(binding) = binding else {
         return String::new();
     };
+    // The first bound is the workers themselves, whom nobody queues for once they are at work.
     let next = bounds
         .iter()
+        .skip(1)
         .filter(|bound| bound.name != binding.name)
         .min_by(|one, other| one.per_s.total_cmp(&other.per_s));
     match next {
-        Some(next) if predicted < QUEUEING * least && next.per_s < 4.0 * least => {
+        Some(next) if predicted < QUEUEING * least && next.per_s < NEAR * least => {
             format!("{}, and queueing for {}", binding.name, next.name)
         }
         _ => binding.name.clone(),
