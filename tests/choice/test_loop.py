@@ -6,7 +6,6 @@ import asyncio
 import time
 
 import pytest
-
 from treadle._laboratory import handover, loop
 from treadle._laboratory.position import Position
 from treadle._laboratory.target import Target
