@@ -14,7 +14,7 @@ use super::driver;
 use super::error::ChoiceError;
 use super::field::Field;
 use super::laboratory::{CallError, Laboratory, Launch, Surroundings};
-use super::model::{Handover, LoopCost, Model, Prediction, Setting};
+use super::model::{self, Handover, LoopCost, Model, Prediction, Setting};
 use super::noise::{self, Level, Readings};
 use super::plan::Plan;
 use super::profile::{Profile, Sample, TOO_SMALL_S};
@@ -124,15 +124,6 @@ struct Loaded {
     gil: bool,
 }
 
-impl Loaded {
-    /// Whether programs can use sub-interpreters with a lock each (`concurrent.interpreters`, CPython 3.14).
-    fn has_interpreters(&self) -> bool {
-        let mut numbers = self.python.split('.').map_while(|part| part.parse().ok());
-        let version: (Option<u32>, Option<u32>) = (numbers.next(), numbers.next());
-        self.implementation == "cpython" && version >= (Some(3), Some(14))
-    }
-}
-
 /// Compares the plans for a function over its inputs.
 pub fn compare(
     request: &Request,
@@ -179,7 +170,7 @@ pub fn compare(
         pilot_trusted: verdict.level == Level::Quiet,
         count: (!loaded.items_truncated).then_some(loaded.count),
         memory_available: before.memory.available.map(|bytes| bytes as f64),
-        interpreters: loaded.has_interpreters(),
+        interpreters: model::has_interpreters(&loaded.implementation, &loaded.python),
         handover: handover.0,
         shared_loop: handover.1,
     };

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{Handover, LoopCost};
+use super::model::{Handover, LoopCost, Setting, has_interpreters};
 use super::noise::Readings;
 use super::plan::Plan;
 use super::profile::Profile;
@@ -244,6 +244,22 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// The setting that its predictions were made in, to predict again: the same gives the same, a changed one what would change.
+    pub fn setting(&self) -> Setting {
+        let machine = &self.machine;
+        Setting {
+            cores: machine.usable_cores,
+            gil: machine.gil,
+            asynchronous: self.asynchronous,
+            interpreters: has_interpreters(&machine.implementation, &machine.python),
+            pilot_trusted: machine.noise == "quiet",
+            count: (!self.items.truncated).then_some(self.items.count),
+            memory_available: machine.memory_available_bytes.map(|bytes| bytes as f64),
+            handover: self.handover,
+            shared_loop: self.shared_loop,
+        }
+    }
+
     /// How far predictions were from measurements, in a sentence; nothing where none was raced. The plain loop is left out: its
     /// prediction is the profile.
     pub fn prediction_sentence(&self) -> Option<String> {

@@ -5,8 +5,6 @@ use super::plan::Plan;
 
 /// Most candidates in a race, serial among them: each more takes its share of the budget (diagnosis notes 3.4).
 pub const MOST_CANDIDATES: usize = 5;
-/// A smaller size is preferred when it promises this share of the best of its strategy (the decision's five percent).
-const KNEE_SHARE: f64 = 0.95;
 /// A strategy that even at the high end of its interval promises less than this share of what the best promises at its low end is not
 /// raced: nine of ten predictions are closer than that (`make accuracy`).
 const HOPE_SHARE: f64 = 0.7;
@@ -16,42 +14,30 @@ const LARGER_LOOP: u32 = 4;
 /// The outside may bear fewer tasks at once than we can ask for, which no profile shows: these shares of the best size are raced too.
 const SMALLER: [u32; 2] = [4, 16];
 
-/// The smallest size of a curve that promises nearly as much as its best.
-pub fn knee(curve: &Curve) -> Option<&Prediction> {
-    let feasible = || {
-        curve
-            .points
-            .iter()
-            .filter(|one| one.infeasible.is_none() && one.plan.workers() > 1)
-    };
-    let best = feasible().map(|one| one.batch_per_s).fold(0.0, f64::max);
-    feasible().find(|one| one.batch_per_s >= KNEE_SHARE * best)
-}
-
 /// The plans worth racing: serial first, then the knee of each promising strategy, then other sizes of the best one.
 pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Prediction> {
     let serial = model.predict(Plan::SERIAL);
     let mut knees: Vec<(&Prediction, &Curve)> = curves
         .iter()
         .filter(|curve| curve.form.runs())
-        .filter_map(|curve| Some((knee(curve)?, curve)))
+        .filter_map(|curve| Some((curve.knee()?, curve)))
         .collect();
     knees.sort_by(|one, other| other.0.batch_per_s.total_cmp(&one.0.batch_per_s));
     let certain = knees
         .iter()
         .map(|(knee, _)| knee.batch_low_per_s())
         .fold(serial.batch_low_per_s(), f64::max);
-    let mut chosen: Vec<Plan> = Vec::new();
+    let mut chosen: Vec<Prediction> = Vec::new();
     for (place, (knee, _)) in knees.iter().enumerate() {
         // The best one is raced even when serial looks better: a prediction is not a proof.
         if place == 0 || knee.batch_high_per_s() >= HOPE_SHARE * certain {
-            chosen.push(knee.plan);
+            chosen.push((*knee).clone());
         }
     }
     for (knee, curve) in &knees {
         if curve.form != Form::Coroutines
             || model.knows_shared_loop()
-            || !chosen.contains(&knee.plan)
+            || !chosen.iter().any(|one| one.plan == knee.plan)
         {
             continue;
         }
@@ -60,7 +46,7 @@ pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Prediction> {
                 && one.plan.workers() > knee.plan.workers()
                 && one.plan.workers() <= knee.plan.workers() * LARGER_LOOP
         });
-        chosen.extend(larger.map(|one| one.plan));
+        chosen.extend(larger.cloned());
     }
     if let Some((knee, curve)) = knees.first() {
         for divisor in SMALLER {
@@ -69,16 +55,15 @@ pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Prediction> {
                 one.infeasible.is_none() && one.plan.workers() > 1 && one.plan.workers() <= wanted
             });
             if let Some(smaller) = smaller
-                && !chosen.contains(&smaller.plan)
+                && !chosen.iter().any(|one| one.plan == smaller.plan)
             {
-                chosen.push(smaller.plan);
+                chosen.push(smaller.clone());
             }
         }
     }
     chosen.truncate(MOST_CANDIDATES - 1);
-    std::iter::once(serial)
-        .chain(chosen.into_iter().map(|plan| model.predict(plan)))
-        .collect()
+    chosen.insert(0, serial);
+    chosen
 }
 
 #[cfg(test)]

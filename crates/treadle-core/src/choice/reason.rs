@@ -1,7 +1,6 @@
 //! The reason: the decision's paragraph, from the numbers, for a person who is tired.
 
 use super::comparison::{Candidate, Confidence, Decision, Outcome, RaceAccount};
-use super::contenders;
 use super::decide::{Choice, Target};
 use super::model::{Curve, Form, Prediction, Setting};
 use super::noise::{Level, Verdict};
@@ -35,7 +34,8 @@ pub(super) fn unraced(
         return None;
     }
     let size = setting.cores.ceil().max(2.0) as u32;
-    let shown = contenders::knee(curve)
+    let shown = curve
+        .knee()
         .or_else(|| {
             let large = |one: &&Prediction| one.plan.workers() >= size;
             curve.points.iter().find(large)

@@ -93,6 +93,28 @@ pub struct Curve {
     pub points: Vec<Prediction>,
 }
 
+/// A smaller size is preferred when it promises this share of the best of its form (the decision's five percent).
+const KNEE_SHARE: f64 = 0.95;
+
+impl Curve {
+    /// The smallest size that promises nearly as much as the best.
+    pub fn knee(&self) -> Option<&Prediction> {
+        self.points.get(knee(&self.points)?)
+    }
+}
+
+fn knee(points: &[Prediction]) -> Option<usize> {
+    let feasible = |one: &Prediction| one.infeasible.is_none() && one.plan.workers() > 1;
+    let best = points
+        .iter()
+        .filter(|one| feasible(one))
+        .map(|one| one.batch_per_s)
+        .fold(0.0, f64::max);
+    points
+        .iter()
+        .position(|one| feasible(one) && one.batch_per_s >= KNEE_SHARE * best)
+}
+
 /// A profile in a setting, ready to predict.
 #[derive(Debug)]
 pub struct Model<'a> {
@@ -141,12 +163,7 @@ impl<'a> Model<'a> {
             .into_iter()
             .map(|(processes, size)| self.point(form.plan(processes, size)))
             .collect();
-        let knee = points
-            .iter()
-            .enumerate()
-            .max_by(|(_, one), (_, other)| one.batch_per_s.total_cmp(&other.batch_per_s))
-            .map(|(index, _)| index);
-        if let Some(knee) = knee {
+        if let Some(knee) = knee(&points) {
             let sharp = self.sharpen(points[knee].clone());
             let (low, high) = (
                 sharp.low_per_s / sharp.per_s.max(1e-12),
@@ -220,7 +237,8 @@ impl<'a> Model<'a> {
         let per_s = if bounds::apart(&bounds, plan.workers(), APART, APART_SHARE) {
             bounds::least(&bounds)
         } else {
-            self.steady(&route, SEED).min(bounds::least(&bounds))
+            self.steady(&route, SEED, MOST_UNITS)
+                .min(bounds::least(&bounds))
         };
         let batch_per_s = self.batch(&route, per_s);
         Prediction {
@@ -250,7 +268,7 @@ impl<'a> Model<'a> {
         let plan = prediction.plan;
         let steady = |demands: &Demands, seed: u64| {
             let bound = bounds::least(&bounds::bounds(plan, demands, self.setting));
-            self.steady(&Route::new(plan, demands, self.setting), seed)
+            self.steady(&Route::new(plan, demands, self.setting), seed, LEAST_UNITS)
                 .min(bound)
         };
         let spread = if self.likely.tasks.len() < 2 {
@@ -277,8 +295,8 @@ impl<'a> Model<'a> {
         prediction
     }
 
-    /// Steady tasks per second along a route.
-    fn steady(&self, route: &Route, seed: u64) -> f64 {
+    /// Steady tasks per second along a route; beyond the rounds that must be, `most_units` are counted at most.
+    fn steady(&self, route: &Route, seed: u64, most_units: u64) -> f64 {
         if route.workers() == 1 && route.submit_s == 0.0 {
             // A plain loop needs no events.
             return 1.0 / (route.demands.mean.wall() + route.worker_s()).max(1e-12);
@@ -289,7 +307,7 @@ impl<'a> Model<'a> {
         let most = (MOST_STRETCHES / script.length().max(1.0)) as u64;
         // Whole passes over the tasks, so that each counts as often as the others.
         let units = script.units() as u64;
-        let wanted = units.clamp(LEAST_UNITS, most.clamp(LEAST_UNITS, MOST_UNITS));
+        let wanted = units.clamp(LEAST_UNITS, most.clamp(LEAST_UNITS, most_units));
         let wanted = if units < wanted {
             units * (wanted / units)
         } else {

@@ -21,7 +21,7 @@ mod setting;
 mod simulation;
 
 pub use forecast::{Curve, Model, Prediction};
-pub use setting::{Cost, Form, Handover, LoopCost, Setting};
+pub use setting::{Cost, Form, Handover, LoopCost, Setting, has_interpreters};
 
 #[cfg(test)]
 pub(crate) mod tests;

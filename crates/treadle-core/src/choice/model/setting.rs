@@ -101,6 +101,15 @@ pub struct Setting {
     pub shared_loop: Option<LoopCost>,
 }
 
+/// Whether programs can use sub-interpreters with a lock each (`concurrent.interpreters`, CPython 3.14), by the version's numbers.
+pub fn has_interpreters(implementation: &str, version: &str) -> bool {
+    let mut numbers = version
+        .split('.')
+        .map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next(), numbers.next());
+    implementation == "cpython" && version >= (Some(3), Some(14))
+}
+
 /// A way to run tasks whose sizes make a curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -197,5 +206,24 @@ impl Form {
                 ..Plan::processes(processes)
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpreters_come_with_3_14() {
+        for (version, there) in [
+            ("3.14.0", true),
+            ("3.15.0a1", true),
+            ("4.0.1", true),
+            ("3.13.9", false),
+        ] {
+            assert_eq!(has_interpreters("cpython", version), there, "{version}");
+        }
+        assert!(!has_interpreters("pypy", "3.14.0"));
+        assert!(!has_interpreters("cpython", ""));
     }
 }
