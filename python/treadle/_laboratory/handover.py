@@ -10,6 +10,7 @@ told from the worker's by its own clock.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import Any
 
@@ -93,7 +94,7 @@ def _inside(trial: Trial, seconds: float) -> dict[str, float]:
 
 def _apart(trial: Trial, seconds: float) -> dict[str, float]:
     """The parent is this process, the worker another."""
-    others = [pid for pid in readings.tree() if pid != readings.os.getpid()]
+    others = [pid for pid in readings.tree() if pid != os.getpid()]
     before, own = readings.tree_cpu_seconds(others), time.process_time()
     block = trial.block(0, TASKS, seconds)
     own = time.process_time() - own

@@ -6,7 +6,7 @@ use super::plan::Plan;
 /// Most candidates in a race, serial among them: each more takes its share of the budget (diagnosis notes 3.4).
 pub const MOST_CANDIDATES: usize = 5;
 /// A strategy that even at the high end of its interval promises less than this share of what the best promises at its low end is not
-/// raced: nine of ten predictions are closer than that (`make accuracy`).
+/// raced. The rest, 30 %, is left for what the model does not know, which its interval does not hold either.
 const HOPE_SHARE: f64 = 0.7;
 /// Where it was not measured what a loop costs that many tasks share, so many times the tasks are raced too: alone, a task that sleeps
 /// cost its loop six times what it cost among 128 (CPython 3.11, two virtual cores).
