@@ -32,6 +32,11 @@ def spin_and_note(x):
 async def note_async(x):
     note(x)
 
+def run_a_program(x):
+    import subprocess
+    program = "import time\\nwhile time.process_time() < 0.1: pass"
+    subprocess.run([sys.executable, "-S", "-c", program], check=True)
+
 def generators():
     return [(number for number in range(3)) for _ in range(10)]
 
@@ -415,6 +420,13 @@ def test_inputs_that_are_used_up_are_refused_unless_once(
     assert word in refused["message"]
     assert "--once" in refused["hint"]
     assert laboratory.ask("load", **named, once=True)["count"] > 0
+
+
+def test_programs_that_the_function_runs_count_as_its_own(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:run_a_program", "range:4")
+    laboratory.ask("plan", plan={})
+    found = laboratory.ask("block", first=0, count=4, seconds=60.0)
+    assert found["cpu_s"] > 0.35
 
 
 def test_a_block_tells_what_others_did(laboratory: Any) -> None:

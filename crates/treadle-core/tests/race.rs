@@ -29,6 +29,7 @@ fn rules(budget_s: f64, seed: u64) -> Rules {
         warm_up: true,
         seed,
         cores: 2.0,
+        control_alone: true,
         variation: 0.0,
         targets: Vec::new(),
     }
@@ -465,6 +466,30 @@ fn two_processes_win_a_contended_machine_all_the_same() {
         right += usize::from(finished.race.winner() == Some(1));
     }
     assert!(right >= 190, "{right} of 200");
+}
+
+#[test]
+fn a_function_with_threads_of_its_own_does_not_look_disturbed() {
+    let mut rules = rules(30.0, 32);
+    rules.control_alone = false;
+    let finished = run(
+        rules,
+        &[CONTROL, rival(Plan::threads(2))],
+        |candidate, _, random| {
+            let mut played = Played::from(noisy([1_000.0, 600.0][candidate], 0.01, random));
+            // Four native threads of the function's own on two cores.
+            played.load = Load {
+                cpu_s: Some(2.0),
+                delay_s: Some(2.0),
+                ..crowded(1.0)
+            };
+            played
+        },
+    );
+    assert_eq!(
+        (finished.race.winner(), finished.race.disturbed().1),
+        (Some(0), 0)
+    );
 }
 
 #[test]

@@ -229,6 +229,19 @@ def tree_cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
     return {pid: cpu_seconds(pid) for pid in pids}
 
 
+def ended_children_seconds(pids: Iterable[int]) -> float:
+    """CPU seconds of ended processes that these have waited for: programs that the function ran."""
+    total = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            total += int(fields[13]) + int(fields[14])
+        except (OSError, ValueError, IndexError):
+            continue
+    return total * _TICK_S
+
+
 def tree_memory(pids: Iterable[int]) -> tuple[int, str]:
     """(bytes, kind): the sum over the processes; kind is ``pss``, or ``rss`` if any PSS was unreadable."""
     shares, whole, kind = 0, 0, "pss"

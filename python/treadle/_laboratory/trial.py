@@ -237,6 +237,7 @@ class Trial:
         tally = _Tally()
         machine = readings.machine_time()
         queued = readings.tree_run_queue_seconds(members)
+        ended = readings.ended_children_seconds(members)
         before = readings.tree_cpu_seconds(members)
         started = time.perf_counter()
         if self._pool is not None:
@@ -253,6 +254,7 @@ class Trial:
         tally.wall_s = time.perf_counter() - started
         after = readings.tree_cpu_seconds(members)
         late = readings.tree_run_queue_seconds(members)
+        ended = readings.ended_children_seconds(members) - ended
         self._task_s = tally.mean_latency()
         self._position.idle()
         members = readings.tree()
@@ -261,6 +263,7 @@ class Trial:
                 after[pid] = readings.cpu_seconds(pid)
         memory, kind = readings.tree_peak_memory(members)
         cpu = sum(max(0.0, value - before.get(pid, 0.0)) for pid, value in after.items())
+        cpu += max(0.0, ended)
         delay = None
         if queued is not None and late is not None:
             delay = sum(max(0.0, value - queued.get(key, 0.0)) for key, value in late.items())

@@ -204,6 +204,7 @@ pub fn compare(
             profile: &profile,
             setting: &setting,
             targets: &targets,
+            control_alone: alone(&profile),
             variation: variation(&sample.walls),
             unused: request.once.then(|| unused(loaded.count, &sample.used)),
             seed,

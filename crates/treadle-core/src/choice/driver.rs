@@ -41,6 +41,8 @@ pub(super) struct Terms<'a> {
     pub(super) profile: &'a Profile,
     pub(super) setting: &'a Setting,
     pub(super) targets: &'a [Target],
+    /// Whether the function keeps to the thread that calls it.
+    pub(super) control_alone: bool,
     /// Standard deviation of the sample's durations over their mean.
     pub(super) variation: f64,
     /// The inputs that the sample did not run, when none may be run twice.
@@ -117,6 +119,7 @@ pub(super) fn race(
         warm_up,
         seed,
         cores: setting.cores,
+        control_alone: terms.control_alone,
         variation: terms.variation,
         targets: terms.targets.to_vec(),
     };

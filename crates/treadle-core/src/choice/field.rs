@@ -304,10 +304,18 @@ fn judge(
         return (Outcome::Infeasible, why.clone());
     }
     let Some(choice) = choice else {
-        return (
-            Outcome::NotRaced,
-            "predicted only: there was no race".to_owned(),
-        );
+        return if runner.charged_per_s.is_some() {
+            (
+                Outcome::Equivalent,
+                "raced, but on this machine it cannot be told from the others".to_owned(),
+            )
+        } else {
+            let why = runner.unraced.clone();
+            (
+                Outcome::NotRaced,
+                why.unwrap_or_else(|| "predicted only: there was no race".to_owned()),
+            )
+        };
     };
     let Some(rate) = runner.charged_per_s else {
         let why = runner.unraced.clone();

@@ -45,6 +45,8 @@ pub struct Rules {
     pub seed: u64,
     /// Usable cores, for the fair rates.
     pub cores: f64,
+    /// Whether the control runs one thread alone, so that what it stands in the run queue is others' doing.
+    pub control_alone: bool,
     /// Standard deviation of the tasks' durations over their mean, as the profile saw it.
     pub variation: f64,
     /// What a candidate must meet.
@@ -262,7 +264,9 @@ impl Race {
             steady: tasks / wall_s,
             charged: tasks / (wall_s + start_s),
             fair: tasks / (needed_s + start_s),
-            disturbed: outcome.load.disturbed(runner.entry.control),
+            disturbed: outcome
+                .load
+                .disturbed(runner.entry.control && self.rules.control_alone),
             peak_memory_bytes: outcome.peak_memory_bytes,
             over: over.collect(),
         };
