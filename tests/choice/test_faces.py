@@ -103,7 +103,9 @@ def test_compare_from_a_script(run: Callable[..., Any]) -> None:
     assert ran.stdout.splitlines() == ["threads=4 10", "1", "io-bound 300 True"]
 
 
-def test_once_runs_no_input_twice(run: Callable[..., Any], write: Callable[[str, str], Path]) -> None:
+def test_once_runs_no_input_twice(
+    run: Callable[..., Any], write: Callable[[str, str], Path]
+) -> None:
     seen = write("seen.txt", "")
     write(
         "noting.py",

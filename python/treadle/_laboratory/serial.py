@@ -238,7 +238,7 @@ def profile(
     max_seconds: float,
     max_count: int,
     progress: Progress,
-    sampling: Sampling = Sampling(),  # noqa: B008 (it is frozen)
+    sampling: Sampling = Sampling(),
 ) -> dict[str, Any]:
     """Runs the sample and gives the protocol's ``profile`` object; times in seconds, sizes in bytes."""
     started = time.perf_counter()
@@ -248,9 +248,7 @@ def profile(
     readings.reset_peak()
     baseline = readings.resident_bytes()
     children_before = _children_cpu()
-    driver = _drive(
-        run, target, items, indices, started + SERIAL_SHARE * max_seconds, sampling
-    )
+    driver = _drive(run, target, items, indices, started + SERIAL_SHARE * max_seconds, sampling)
     if target.is_async:
         asyncio.run(driver)
     else:
