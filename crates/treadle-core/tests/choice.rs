@@ -377,7 +377,10 @@ fn a_race_among_others_is_told_as_what_it_is() {
     let mut heeding = request("crowded");
     heeding.ignore_noise = false;
     let comparison = run(&heeding).unwrap();
-    assert_eq!((comparison.decision.plan, comparison.exit_code()), (None, 3));
+    assert_eq!(
+        (comparison.decision.plan, comparison.exit_code()),
+        (None, 3)
+    );
     assert!(comparison.decision.reason.starts_with("Cannot tell"));
 }
 
@@ -390,11 +393,17 @@ fn no_input_twice_divides_what_the_sample_left() {
     let race = comparison.race.as_ref().unwrap();
     let left = race.inputs_left.unwrap();
     let tasks: u64 = comparison.candidates.iter().map(|one| one.tasks).sum();
-    assert!(left + tasks < 980 && tasks > 0, "{left} left, {tasks} counted");
+    assert!(
+        left + tasks < 980 && tasks > 0,
+        "{left} left, {tasks} counted"
+    );
     let mut many = once.clone();
     many.plans = Some("threads=500".to_owned());
     let comparison = run(&many).unwrap();
-    assert_eq!((comparison.exit_code(), comparison.race.is_none()), (3, true));
+    assert_eq!(
+        (comparison.exit_code(), comparison.race.is_none()),
+        (3, true)
+    );
     assert!(comparison.decision.reason.contains("too few for a race"));
     let (outcome, _) = outcome(&comparison, Plan::threads(500));
     assert_eq!(outcome, Outcome::NotRaced);

@@ -30,6 +30,7 @@ fn rules(budget_s: f64, seed: u64) -> Rules {
         seed,
         cores: 2.0,
         control_alone: true,
+        computes: true,
         variation: 0.0,
         targets: Vec::new(),
     }
@@ -141,7 +142,7 @@ fn an_obvious_case_is_settled_in_three_counted_rounds() {
     } = run(
         rules(30.0, 1),
         &[CONTROL, rival(Plan::threads(64)), rival(Plan::threads(16))],
-        |candidate, _, random| noisy([50.0, 2_000.0, 700.0][candidate], 0.03, random),
+        |candidate, _, random| noisy([50.0, 2_000.0, 300.0][candidate], 0.03, random),
     );
     assert_eq!((finish, race.winner()), (Finish::LeaderClear, Some(1)));
     assert_eq!(race.blocks(1), 3);
@@ -152,7 +153,7 @@ fn an_obvious_case_is_settled_in_three_counted_rounds() {
         .count();
     assert_eq!(
         runner_up, 3,
-        "a third of the speed is told after the warm-up and two rounds: {log:?}"
+        "a seventh of the speed is told after the warm-up and two rounds: {log:?}"
     );
     assert!(
         race.racing(0) && !race.racing(2),
@@ -171,7 +172,7 @@ fn of_equals_the_simpler_wins() {
             |candidate, _, random| noisy([10_000.0, 19_800.0, 20_000.0][candidate], 0.01, random),
         );
         assert_eq!(finished.race.winner(), Some(1), "seed {seed}");
-        assert!(finished.elapsed < 6.0, "seed {seed}: {}", finished.elapsed);
+        assert!(finished.elapsed < 12.0, "seed {seed}: {}", finished.elapsed);
     }
 }
 
@@ -192,14 +193,15 @@ fn noise_that_hits_a_whole_round_does_not_matter() {
 
 #[test]
 fn an_open_question_spends_the_budget_and_not_more() {
+    let mut open = 0;
     for seed in 0..50 {
         let finished = run(
             rules(10.0, seed),
             &[CONTROL, rival(Plan::threads(2))],
             |_, _, random| noisy(1_000.0, 0.5, random),
         );
-        assert_eq!(finished.finish, Finish::BudgetSpent, "seed {seed}");
-        assert_eq!(finished.race.winner(), None);
+        open +=
+            usize::from((finished.finish, finished.race.winner()) == (Finish::BudgetSpent, None));
         // The last block may be longer than asked by the one task that it always runs.
         assert!(
             finished.elapsed <= 10.0 + 0.01,
@@ -207,6 +209,8 @@ fn an_open_question_spends_the_budget_and_not_more() {
             finished.elapsed
         );
     }
+    // Chance may close it, with the probability that is told.
+    assert!(open >= 45, "{open} of 50");
 }
 
 #[test]
@@ -214,7 +218,7 @@ fn every_round_runs_every_candidate_once_in_an_order_that_changes() {
     let finished = run(
         rules(20.0, 5),
         &[CONTROL, rival(Plan::threads(2)), rival(Plan::processes(2))],
-        |_, _, random| noisy(1_000.0, 0.5, random),
+        |_, _, random| noisy(1_000.0, 0.2, random),
     );
     let mut orders = std::collections::BTreeSet::new();
     for round in finished.log.chunks_exact(3) {
@@ -228,16 +232,16 @@ fn every_round_runs_every_candidate_once_in_an_order_that_changes() {
 }
 
 #[test]
-fn blocks_double_when_four_rounds_do_not_suffice() {
+fn blocks_double_twice_when_four_rounds_do_not_suffice() {
     let finished = run(
         rules(100.0, 6),
         &[CONTROL, rival(Plan::threads(2))],
         |_, _, random| noisy(1_000.0, 0.5, random),
     );
     let lengths: Vec<f64> = finished.log.iter().map(|(.., seconds)| *seconds).collect();
-    assert_eq!(lengths[..10], [0.1; 10]);
-    assert_eq!(lengths[10..14], [0.2; 4]);
-    assert_eq!(lengths[14..18], [0.4; 4]);
+    assert_eq!(lengths[..10], [0.1; 10], "warm-up and four rounds");
+    assert_eq!(lengths[10..18], [0.2; 8]);
+    assert!(lengths.len() > 40 && lengths[18..].iter().all(|one| *one == 0.4));
 }
 
 #[test]
@@ -256,7 +260,7 @@ fn start_up_is_charged_to_each_task() {
         (Finish::LeaderClear, Some(0))
     );
     assert!(finished.race.steady(1).unwrap().0 > 1_900.0);
-    assert!(finished.race.charged(1).unwrap().0 < 700.0);
+    assert!(finished.race.charged(1).unwrap() < 700.0);
 }
 
 #[test]
@@ -466,6 +470,46 @@ fn two_processes_win_a_contended_machine_all_the_same() {
         right += usize::from(finished.race.winner() == Some(1));
     }
     assert!(right >= 190, "{right} of 200");
+}
+
+#[test]
+fn many_threads_that_wake_together_are_not_made_faster_than_they_are() {
+    // They wait for each other, and the fair rate takes that for others' doing: what was measured bounds it.
+    let finished = run(
+        rules(10.0, 34),
+        &[CONTROL, rival(Plan::threads(64))],
+        |candidate, _, random| {
+            let mut played = Played::from(noisy([1_000.0, 1_020.0][candidate], 0.01, random));
+            played.load = Load {
+                cpu_s: Some([0.95, 0.9][candidate]),
+                delay_s: Some([0.05, 9.0][candidate]),
+                ..crowded(1.0)
+            };
+            played
+        },
+    );
+    assert!(finished.race.contended());
+    assert_eq!(finished.race.winner(), Some(0));
+}
+
+#[test]
+fn waiting_tasks_are_not_disturbed_by_others_who_compute() {
+    let mut rules = rules(30.0, 35);
+    rules.computes = false;
+    let finished = run(
+        rules,
+        &[CONTROL, rival(Plan::threads(64))],
+        |candidate, _, random| {
+            let mut played = Played::from(noisy([50.0, 2_900.0][candidate], 0.05, random));
+            played.load = crowded([0.02, 0.4][candidate]);
+            played
+        },
+    );
+    assert_eq!(
+        (finished.race.winner(), finished.race.disturbed().1),
+        (Some(1), 0)
+    );
+    assert!(!finished.race.contended());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::error::ChoiceError;
 use super::field::{Block, Field, Runner};
 use super::laboratory::{CallError, Launch, Surroundings};
 use super::model::Setting;
+use super::noise::CPU_SHARE_THAT_MATTERS;
 use super::once::{Inputs, Wish};
 use super::profile::Profile;
 use super::race::{Entry, Finish, Race, Ran, Rules, Step};
@@ -120,6 +121,7 @@ pub(super) fn race(
         seed,
         cores: setting.cores,
         control_alone: terms.control_alone,
+        computes: profile.cpu_share() >= CPU_SHARE_THAT_MATTERS,
         variation: terms.variation,
         targets: terms.targets.to_vec(),
     };

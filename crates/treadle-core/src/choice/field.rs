@@ -235,7 +235,7 @@ impl Runner {
         }
         if self.failed.is_none() {
             self.steady = race.steady(index);
-            self.charged_per_s = race.charged(index).map(|(rate, _)| rate);
+            self.charged_per_s = race.charged(index);
             if index > 0 {
                 self.speedup = race.ratio(index, 0);
             }

@@ -27,7 +27,7 @@ const REFUSE: f64 = 0.20;
 const DISTURBED_LOW: f64 = 0.20;
 const DISTURBED_REFUSE: f64 = 0.50;
 /// Below this share of CPU time a factor of two in processor speed moves the throughput by at most a tenth.
-const CPU_SHARE_THAT_MATTERS: f64 = 0.10;
+pub const CPU_SHARE_THAT_MATTERS: f64 = 0.10;
 
 /// What was read; `None` where the machine does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 //!
 //! Sans-IO: `next` says what to do, `observe` takes what happened, time is passed in. Blocks of all candidates are
 //! interleaved in random order, so that what the machine does hits all alike, and compared round by round (paired).
-//! The first round warms up and is not counted. Blocks grow by doubling when four rounds did not suffice.
+//! The first round warms up and is not counted. Blocks double when four rounds did not suffice, and once more.
 //!
 //! *Rule*. After some rounds (`sequential`) the race looks. A candidate leaves when it certainly misses a target, when it is simpler than
 //! the leader and certainly more than five percent slower, or when it is not simpler and certainly not more than five percent
@@ -21,14 +21,16 @@ use super::decide::{Quantity, Target};
 use super::disturbance::Load;
 use super::plan::Strategy;
 use super::sequential::{self, Bounds};
-use super::statistics::{Interval, Random, bootstrap_mean, mean, median, paired_ratio};
+use super::statistics::{Interval, Random, bootstrap_mean, mean, median};
 
 /// Two candidates within this share of each other are equivalent (diagnosis notes 3.4).
 pub const EQUIVALENT: f64 = 0.05;
 /// Counted rounds before the race may end: with fewer the spread is assumed, not seen.
 pub const LEAST_ROUNDS: usize = 3;
-/// Counted rounds of the first block length; then it doubles every second round.
-const ROUNDS_BEFORE_GROWTH: usize = 4;
+/// Counted rounds of a block length; then it doubles, twice at most. Longer blocks average what happens within them, but what happens
+/// from one to the next is told only by more of them: with no bound, ten rounds of five candidates took half of 30 s.
+const ROUNDS_OF_A_LENGTH: usize = 4;
+const MOST_DOUBLINGS: usize = 2;
 /// Disturbed rounds that are set aside in any case; from then on the undisturbed ones must not be fewer than they.
 const REPEATED: usize = 2;
 
@@ -47,6 +49,8 @@ pub struct Rules {
     pub cores: f64,
     /// Whether the control runs one thread alone, so that what it stands in the run queue is others' doing.
     pub control_alone: bool,
+    /// Whether tasks compute enough for others on the processors to matter; waiting does not get slower beside them.
+    pub computes: bool,
     /// Standard deviation of the tasks' durations over their mean, as the profile saw it.
     pub variation: f64,
     /// What a candidate must meet.
@@ -170,6 +174,17 @@ struct Basis {
     fair: bool,
 }
 
+impl Basis {
+    /// What a block is compared by.
+    fn rate(&self, sample: &Sample) -> f64 {
+        if self.fair {
+            sample.fair
+        } else {
+            sample.charged
+        }
+    }
+}
+
 /// A race in progress.
 #[derive(Debug)]
 pub struct Race {
@@ -264,9 +279,10 @@ impl Race {
             steady: tasks / wall_s,
             charged: tasks / (wall_s + start_s),
             fair: tasks / (needed_s + start_s),
-            disturbed: outcome
-                .load
-                .disturbed(runner.entry.control && self.rules.control_alone),
+            disturbed: self.rules.computes
+                && outcome
+                    .load
+                    .disturbed(runner.entry.control && self.rules.control_alone),
             peak_memory_bytes: outcome.peak_memory_bytes,
             over: over.collect(),
         };
@@ -297,23 +313,35 @@ impl Race {
         self.summary(candidate, |sample| sample.steady)
     }
 
-    /// What candidates are compared by: the same with start-up charged to each task, as fair rates in a disturbed race.
-    pub fn charged(&self, candidate: usize) -> Option<(f64, Option<Interval>)> {
-        let fair = self.basis().fair;
-        self.summary(
-            candidate,
-            |sample| if fair { sample.fair } else { sample.charged },
-        )
+    /// What candidates are compared by: tasks per second with start-up charged to each. In a contended race it is the control's fair
+    /// rate times the ratio to the control.
+    pub fn charged(&self, candidate: usize) -> Option<f64> {
+        let basis = self.basis();
+        let control = self
+            .runners
+            .iter()
+            .position(|runner| runner.entry.control)
+            .filter(|control| basis.fair && self.blocks(*control) > 0);
+        let rates = |of: usize| -> Vec<f64> {
+            self.samples(of)
+                .into_iter()
+                .map(|sample| basis.rate(sample).ln())
+                .collect()
+        };
+        match control {
+            Some(control) if control != candidate => {
+                let ratio = mean(&self.log_ratios(candidate, control))?;
+                Some((mean(&rates(control))? + ratio).exp())
+            }
+            _ => mean(&rates(candidate)).map(f64::exp),
+        }
     }
 
     /// The paired throughput ratio of one candidate to another, start-up charged, with its 95 % interval.
     pub fn ratio(&self, candidate: usize, other: usize) -> Option<Interval> {
-        let (numerators, denominators): (Vec<f64>, Vec<f64>) = self
-            .pairs(candidate, other)
-            .into_iter()
-            .map(|(one, other, ..)| (one, other))
-            .unzip();
-        paired_ratio(&numerators, &denominators, &mut self.summary_random())
+        let logarithms = self.log_ratios(candidate, other);
+        bootstrap_mean(&logarithms, &mut self.summary_random())
+            .map(|interval| interval.map(f64::exp))
     }
 
     /// Blocks of a candidate that count.
@@ -388,10 +416,10 @@ impl Race {
     }
 
     fn block_seconds(&self, candidate: usize) -> f64 {
-        let grown = self.counted_round().map_or(0, |round| {
-            (round + 2).saturating_sub(ROUNDS_BEFORE_GROWTH) / 2
-        });
-        let length = self.rules.block_s * f64::from(1u32 << grown.min(16) as u32);
+        let grown = self
+            .counted_round()
+            .map_or(0, |round| (round / ROUNDS_OF_A_LENGTH).min(MOST_DOUBLINGS));
+        let length = self.rules.block_s * f64::from(1u32 << grown);
         length.max(self.runners[candidate].entry.least_block_s)
     }
 
@@ -516,17 +544,6 @@ impl Race {
         }
     }
 
-    /// Geometric mean of what a candidate is compared by.
-    fn mean_charged(&self, candidate: usize) -> Option<f64> {
-        let fair = self.basis().fair;
-        let logarithms: Vec<f64> = self
-            .samples(candidate)
-            .iter()
-            .map(|sample| if fair { sample.fair } else { sample.charged }.ln())
-            .collect();
-        mean(&logarithms).map(f64::exp)
-    }
-
     fn drop_unless_control(&mut self, candidate: usize) {
         let runner = &mut self.runners[candidate];
         if !runner.entry.control {
@@ -537,7 +554,7 @@ impl Race {
     fn fastest(&self, of: &[usize]) -> Option<usize> {
         of.iter()
             .copied()
-            .filter_map(|index| Some((index, self.mean_charged(index)?)))
+            .filter_map(|index| Some((index, self.charged(index)?)))
             .max_by(|one, other| one.1.total_cmp(&other.1))
             .map(|(index, _)| index)
     }
@@ -574,9 +591,8 @@ impl Race {
         let bound = target.bound.max(1e-12).ln();
         match target.quantity {
             Quantity::Throughput => {
-                let fair = self.basis().fair;
-                let found =
-                    bounds(&|sample| Some(if fair { sample.fair } else { sample.charged }))?;
+                let basis = self.basis();
+                let found = bounds(&|sample| Some(basis.rate(sample)))?;
                 if found.low >= bound {
                     Some(true)
                 } else {
@@ -636,18 +652,13 @@ impl Race {
 
     /// Bounds of the paired ratio at an error probability of `level`.
     fn certain_ratio(&self, candidate: usize, other: usize, level: f64) -> Option<Bounds> {
-        let pairs = self.pairs(candidate, other);
-        let logarithms: Vec<f64> = pairs
-            .iter()
-            .map(|(one, other, ..)| (one / other).ln())
-            .collect();
-        let least =
-            |place: fn(&(f64, f64, u64, u64)) -> u64| pairs.iter().map(place).min().unwrap_or(1);
-        let assumed = sequential::assumed_spread(
-            self.rules.variation,
-            least(|pair| pair.2),
-            least(|pair| pair.3),
-        );
+        let logarithms = self.log_ratios(candidate, other);
+        let least = |of: usize| {
+            let counts = self.samples(of).into_iter().map(|sample| sample.count);
+            counts.min().unwrap_or(1)
+        };
+        let assumed =
+            sequential::assumed_spread(self.rules.variation, least(candidate), least(other));
         let found = sequential::mean_bounds(&logarithms, assumed, level)?;
         Some(Bounds {
             low: found.low.exp(),
@@ -703,23 +714,27 @@ impl Race {
             .collect()
     }
 
-    /// Rates and tasks of the rounds that count and that both ran.
-    fn pairs(&self, candidate: usize, other: usize) -> Vec<(f64, f64, u64, u64)> {
+    /// Logarithms of the ratio of their rates in the rounds that count and that both ran.
+    ///
+    /// In a contended race the more involved of the two must win by what was measured and by the fair rates: its smaller
+    /// advantage counts, so that neither having more runnable threads nor having them in bursts makes it look better.
+    fn log_ratios(&self, candidate: usize, other: usize) -> Vec<f64> {
         let basis = self.basis();
-        let rate = |sample: &Sample| {
-            if basis.fair {
-                sample.fair
-            } else {
-                sample.charged
-            }
-        };
+        let (one, two) = (&self.runners[candidate], &self.runners[other]);
+        let simpler = one.entry.simplicity < two.entry.simplicity;
         basis
             .rounds
             .iter()
             .filter_map(|round| {
-                let one = self.runners[candidate].rounds.get(*round)?.as_ref()?;
-                let other = self.runners[other].rounds.get(*round)?.as_ref()?;
-                Some((rate(one), rate(other), one.count, other.count))
+                let one = one.rounds.get(*round)?.as_ref()?;
+                let two = two.rounds.get(*round)?.as_ref()?;
+                let measured = (one.charged / two.charged).ln();
+                let fair = (one.fair / two.fair).ln();
+                Some(match (basis.fair, simpler) {
+                    (false, _) => measured,
+                    (true, true) => measured.max(fair),
+                    (true, false) => measured.min(fair),
+                })
             })
             .collect()
     }
