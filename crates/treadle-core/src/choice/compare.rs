@@ -27,9 +27,9 @@ use super::wording;
 const SAMPLE_SHARE: f64 = 0.15;
 const SAMPLE_MOST_S: f64 = 3.0;
 /// The sample before a race may end after so many seconds if it holds so many tasks by then: the race measures again what they say, and
-/// thirty tasks tell a mean within a third of their spread.
+/// twenty tasks tell a mean within half of their spread.
 const SAMPLE_ENOUGH_S: f64 = 0.4;
-const SAMPLE_ENOUGH_COUNT: u64 = 30;
+const SAMPLE_ENOUGH_COUNT: u64 = 20;
 /// When no input may be run twice, the sample takes one in so many, but no fewer than the least: most are left for the race.
 const SAMPLE_ONCE: u64 = 5;
 const SAMPLE_ONCE_LEAST: u64 = 3;
