@@ -546,7 +546,8 @@ mod tests {
     #[test]
     fn high_confidence_needs_every_condition() {
         assert!(doubts(&earned()).is_empty());
-        let spoilt: [(&str, fn(&mut Evidence)); 10] = [
+        type Spoil = fn(&mut Evidence);
+        let spoilt: [(&str, Spoil); 10] = [
             ("quiet-machine", |one| one.noise = Level::Noisy),
             ("gate-heeded", |one| one.overridden = true),
             ("undisturbed-rounds", |one| one.contended = true),

@@ -9,7 +9,9 @@
 //! *Fair rate*. Who has more runnable threads gets more of a contended processor, which says nothing about a quiet one. With
 //! `r` threads runnable on average (processor time and run-queue time over wall time), a plan would have run its processor
 //! time on `min(r, cores)` cores at once; the time beyond that was taken by others. For one runnable thread, as in a plain loop and in
-//! threads that take turns at the interpreter lock, that gives back exactly the time in the run queue.
+//! threads that take turns at the interpreter lock, that gives back exactly the time in the run queue. But a thread that waits for the
+//! lock wakes every few milliseconds to ask for it, and stands in the run queue as well, so that such threads look as if they could
+//! compute at the same time: a plan is given no more cores than the profile proves that it can keep busy.
 //!
 //! *Assumes*: the fair rate is used only in races that were disturbed, for where a plan's own threads come in bursts it is too high.
 
@@ -78,21 +80,24 @@ impl Load {
         delayed || crowded || stolen > STEAL * capacity + GRACE_S
     }
 
-    /// The share of the wall time that the block would have needed without others, for a plan on `cores` usable cores.
-    pub fn needed_share(&self, cores: f64) -> f64 {
+    /// The seconds that the block would have needed without others, for a plan that keeps at most `parallelism` of `cores` usable
+    /// cores busy.
+    pub fn needed_s(&self, cores: f64, parallelism: f64) -> f64 {
         let (Some(cpu), Some(delay)) = (self.cpu_s, self.delay_s) else {
-            return 1.0;
+            return self.wall_s;
         };
         if self.wall_s <= 0.0 || cpu <= 0.0 {
-            return 1.0;
+            return self.wall_s;
         }
         let runnable = (cpu + delay) / self.wall_s;
-        let share = if runnable <= 1.0 {
-            1.0 - delay / self.wall_s
+        let needed = if runnable <= 1.0 {
+            self.wall_s - delay
         } else {
-            cpu / self.wall_s / runnable.min(cores.max(1.0))
+            cpu / runnable.min(cores.max(1.0))
         };
-        share.clamp(0.01, 1.0)
+        needed
+            .max(cpu / parallelism.max(1.0))
+            .clamp(0.01 * self.wall_s, self.wall_s)
     }
 }
 
@@ -157,15 +162,18 @@ mod tests {
     #[test]
     fn what_a_plan_would_have_needed() {
         let close = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-9, "{found}");
+        let free = f64::INFINITY;
         // One thread that stood in the run queue for a third of its time, and two that take turns at the lock.
-        close(load(0.66, 0.34, 2.0, 0.0).needed_share(2.0), 0.66);
-        close(load(0.8, 0.2, 2.0, 0.0).needed_share(2.0), 0.8);
+        close(load(0.66, 0.34, 2.0, 0.0).needed_s(2.0, free), 0.66);
+        close(load(0.8, 0.2, 2.0, 0.0).needed_s(2.0, 1.0), 0.8);
+        // The one without the lock wakes every few milliseconds to ask for it, and stands in the run queue as well.
+        close(load(0.5, 0.9, 2.0, 0.0).needed_s(2.0, 1.0), 0.5);
         // Two processes that got half of two cores.
-        close(load(1.0, 1.0, 2.0, 0.0).needed_share(2.0), 0.5);
+        close(load(1.0, 1.0, 2.0, 0.0).needed_s(2.0, free), 0.5);
         // Sixty-four threads of ours on two cores wait for each other, which nobody else has to answer for.
-        close(load(2.0, 62.0, 2.0, 0.0).needed_share(2.0), 1.0);
+        close(load(2.0, 62.0, 2.0, 0.0).needed_s(2.0, free), 1.0);
         // A task that mostly sleeps.
-        close(load(0.01, 0.02, 2.0, 0.0).needed_share(2.0), 0.98);
-        close(Load::default().needed_share(2.0), 1.0);
+        close(load(0.01, 0.02, 2.0, 0.0).needed_s(2.0, free), 0.98);
+        close(Load::default().needed_s(2.0, free), 0.0);
     }
 }

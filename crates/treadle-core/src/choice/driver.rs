@@ -12,9 +12,10 @@ use super::decide::Target;
 use super::error::ChoiceError;
 use super::field::{Block, Field, Runner};
 use super::laboratory::{CallError, Launch, Surroundings};
-use super::model::Setting;
+use super::model::{Setting, lock_demand};
 use super::noise::CPU_SHARE_THAT_MATTERS;
 use super::once::{Inputs, Wish};
+use super::plan::Strategy;
 use super::profile::Profile;
 use super::race::{Entry, Finish, Race, Ran, Rules, Step};
 use super::request::Request;
@@ -112,6 +113,7 @@ pub(super) fn race(
             start_per_task_s: setting.count.map_or(0.0, |count| {
                 runner.charged_start_s(profile) / count.max(1) as f64
             }),
+            parallelism: parallelism(runner.prediction.plan.strategy(), profile, setting),
         })
         .collect();
     let rules = Rules {
@@ -340,6 +342,18 @@ fn opened(
             runner.failed = Some(rival_failure(error, "while its workers were started"));
             Ok(None)
         }
+    }
+}
+
+/// Cores that a plan can keep busy at most, as far as the profile proves it.
+fn parallelism(strategy: Strategy, profile: &Profile, setting: &Setting) -> f64 {
+    match strategy {
+        Strategy::Coroutines => 1.0,
+        Strategy::Threads => {
+            let (_, locked) = lock_demand(profile, setting);
+            (profile.thread_cpu_s / locked.max(1e-12)).max(1.0)
+        }
+        _ => f64::INFINITY,
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Entry {
     pub least_block_s: f64,
     /// Start-up seconds to charge to each task of a finite batch.
     pub start_per_task_s: f64,
+    /// Cores that it can keep busy at most as far as is known: threads that take turns at the interpreter lock one, processes any number.
+    pub parallelism: f64,
 }
 
 /// What a block brought.
@@ -264,7 +266,9 @@ impl Race {
         }
         let tasks = count as f64;
         let start_s = tasks * runner.entry.start_per_task_s;
-        let needed_s = wall_s * outcome.load.needed_share(self.rules.cores);
+        let needed_s = outcome
+            .load
+            .needed_s(self.rules.cores, runner.entry.parallelism);
         let over = self.rules.targets.iter().map(|target| {
             let over = |bound: f64| outcome.latencies.iter().filter(|one| **one > bound).count();
             match target.quantity {
