@@ -103,6 +103,27 @@ def test_compare_from_a_script(run: Callable[..., Any]) -> None:
     assert ran.stdout.splitlines() == ["threads=4 10", "1", "io-bound 300 True"]
 
 
+def test_once_runs_no_input_twice(
+    run: Callable[..., Any], write: Callable[[str, str], Path]
+) -> None:
+    seen = write("seen.txt", "")
+    write(
+        "noting.py",
+        "import time\ndef note(x):\n"
+        f"    with open({str(seen)!r}, 'a') as file:\n        file.write(f'{{x}}\\n')\n"
+        "    time.sleep(0.002)\n",
+    )
+    ran = run(
+        "from noting import note",
+        "found = treadle.compare(note, range(2000), budget=3, once=True)",
+        "print(found.decision.plan is not None, found.json['items']['once'])",
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "True True\n"
+    inputs = seen.read_text().split()
+    assert len(inputs) == len(set(inputs)) > 0
+
+
 def test_star(run: Callable[..., Any]) -> None:
     ran = run(
         "print(treadle.measure(add, [(1, 2)] * 5, star=True).errors)",

@@ -42,6 +42,31 @@ async def async_nap(x):
     await asyncio.sleep(0.005)
     return x
 
+def note(x):
+    with open("seen.txt", "a") as file:
+        file.write(f"{x}\\n")
+    time.sleep(0.002)
+
+def spin_and_note(x):
+    with open("seen.txt", "a") as file:
+        file.write(f"{x}\\n")
+    end = time.thread_time() + 0.002
+    while time.thread_time() < end:
+        pass
+
+async def note_async(x):
+    with open("seen.txt", "a") as file:
+        file.write(f"{x}\\n")
+    await asyncio.sleep(0.002)
+
+def long_nap(x):
+    time.sleep(0.02)
+    return x
+
+def generators():
+    for _ in range(50):
+        yield (number for number in range(3))
+
 def half(x):
     time.sleep(0.001)
     if x % 2:

@@ -377,6 +377,59 @@ fn targets_decide_and_misses_are_told() {
 }
 
 #[test]
+fn a_race_among_others_is_told_as_what_it_is() {
+    // Overridden, it decides with little confidence; heeded, it cannot tell, before the race or after it.
+    let comparison = run(&request("crowded")).unwrap();
+    let race = comparison.race.as_ref().unwrap();
+    assert!(race.contended && race.disturbed_rounds == race.rounds && race.rounds >= 3);
+    assert!((race.control_delay.unwrap() - 0.4).abs() < 1e-9);
+    assert_eq!(comparison.decision.plan, Some(Plan::processes(2)));
+    assert_eq!(comparison.decision.confidence, Confidence::Low);
+    for doubt in ["quiet-machine", "gate-heeded", "undisturbed-rounds"] {
+        assert!(
+            comparison.decision.doubts.iter().any(|one| one == doubt),
+            "{doubt}: {:?}",
+            comparison.decision.doubts
+        );
+    }
+    let advice = "run it again when nothing else runs";
+    assert!(comparison.decision.reason.contains(advice));
+    let mut heeding = request("crowded");
+    heeding.ignore_noise = false;
+    let comparison = run(&heeding).unwrap();
+    assert_eq!(
+        (comparison.decision.plan, comparison.exit_code()),
+        (None, 3)
+    );
+    assert!(comparison.decision.reason.starts_with("Cannot tell"));
+}
+
+#[test]
+fn no_input_twice_divides_what_the_sample_left() {
+    let mut once = request("cpu");
+    once.once = true;
+    let comparison = run(&once).unwrap();
+    assert!(comparison.items.once);
+    let race = comparison.race.as_ref().unwrap();
+    let left = race.inputs_left.unwrap();
+    let tasks: u64 = comparison.candidates.iter().map(|one| one.tasks).sum();
+    assert!(
+        left + tasks < 980 && tasks > 0,
+        "{left} left, {tasks} counted"
+    );
+    let mut many = once.clone();
+    many.plans = Some("threads=500".to_owned());
+    let comparison = run(&many).unwrap();
+    assert_eq!(
+        (comparison.exit_code(), comparison.race.is_none()),
+        (3, true)
+    );
+    assert!(comparison.decision.reason.contains("too few for a race"));
+    let (outcome, _) = outcome(&comparison, Plan::threads(500));
+    assert_eq!(outcome, Outcome::NotRaced);
+}
+
+#[test]
 fn json_in_json_out_heeding_the_environment() {
     let surroundings = Surroundings {
         clock: &treadle_probe::clock::monotonic,

@@ -68,7 +68,7 @@ def profile(script: str) -> dict[str, Any]:
         "peak_rss_bytes": 2e7, "rss_growth_bytes": 0, "baseline_rss_bytes": 2e7, "modules": [],
         "worker_start_s": {"process": 0.05, "thread": 0.0001}, "worker_rss_bytes": 1e6,
         "pilot": {"threads": 2, "speedup": 1.0, "interval": [0.98, 1.02]} if script != "wait" else None,
-        "native_threads": 0, "first_call_s": 0.001,
+        "native_threads": 0, "first_call_s": 0.001, "used": list(range(0, 1000, 50)),
     }  # fmt: skip
 
 
@@ -94,6 +94,7 @@ def block(
     speed = RATES.get(script, RATES["cpu"]).get(strategy, 1.0) / wall
     speed *= 1 + 0.01 * (number % 3 - 1)
     count = max(1, round(speed * request["seconds"]))
+    count = min(count, len(request.get("inputs", [0] * count)))
     lossy = script == "lossy" and "processes" in plan
     error = {"index": 3, "type": "KeyError", "message": "3", "traceback": ""}
     return {
@@ -101,6 +102,18 @@ def block(
         "errors": count if lossy else (count // 5 if script == "some" else 0),
         "first_error": error if lossy or script == "some" else None, "latencies": [wall] * 20, "cpu_s": count * 0.001,
         "peak_memory_bytes": 3e7, "memory_kind": "pss", "lost_workers": 0,
+        "taken": count if "inputs" in request else None,
+        # Others fill both processors and take two fifths of the plain loop's; two workers get one core's worth.
+        **(crowd(count / speed, workers=sum(plan.values()) or 1) if script == "crowded" else {}),
+    }  # fmt: skip
+
+
+def crowd(wall: float, workers: int) -> dict[str, float]:
+    """What is told of a block beside others that fill the machine."""
+    got = 0.6 if workers == 1 else 1.0
+    return {
+        "cpu_s": got * wall, "run_queue_s": (workers - got) * wall,
+        "machine_capacity_s": 2 * wall, "machine_busy_s": 2 * wall, "machine_stolen_s": 0.0,
     }  # fmt: skip
 
 

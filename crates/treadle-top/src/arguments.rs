@@ -22,9 +22,10 @@ pub(crate) enum Verb {
 
 /// Measure a function on its inputs, predict every plan, race the best few, decide.
 ///
-/// The function is run several times over the inputs, in processes of its own: it should be safe to repeat.
+/// The function is run several times over the inputs, in processes of its own: it should be safe to repeat. It runs on these inputs and
+/// no others; --limit bounds them, and --once runs none of them twice.
 ///
-/// Exit codes: 0 decided, 2 usage, 3 the machine is too noisy to decide (TREADLE_NOISE=ignore decides all the same),
+/// Exit codes: 0 decided, 2 usage, 3 nothing could be decided: the machine is too noisy (TREADLE_NOISE=ignore decides all the same), or --once leaves too few inputs,
 /// 4 the function failed on its inputs, 130 interrupted.
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
@@ -63,7 +64,11 @@ pub(crate) struct Compare {
     #[arg(long, conflicts_with = "save")]
     pub(crate) profile_only: bool,
 
-    /// Read at most so many inputs
+    /// Run no input twice: a sample is profiled, the race splits the others
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Read at most so many inputs; the function runs on no others
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: u64,
 

@@ -34,6 +34,7 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
         plans: options.plans.clone(),
         targets: options.targets.clone(),
         profile_only: options.profile_only,
+        once: options.once,
         seed: options.seed,
         python: Some(world.python.to_string_lossy().into_owned()),
         laboratory: world.laboratory.clone(),

@@ -8,6 +8,7 @@ more, the process and its group end, even in the middle of a call.
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -121,6 +122,8 @@ class Laboratory:
         else:
             self._target = target.load(request["target"])
             self._items = items.load(request["items"], limit, self._star)
+        if not request.get("once"):
+            items.refuse_consumed(self._items)
         gil = getattr(sys, "_is_gil_enabled", lambda: True)()
         return {
             "target": self._target.name,
@@ -148,6 +151,11 @@ class Laboratory:
             float(request.get("max_seconds") or 10.0),
             int(request.get("max_count") or 1000),
             self.progress,
+            serial.Sampling(
+                once=bool(request.get("once")),
+                enough_s=float(request.get("enough_seconds") or math.inf),
+                enough_count=int(request.get("enough_count") or 0),
+            ),
         )
         return {**found, **worker.start_costs(self._target)}
 
@@ -193,6 +201,9 @@ class Laboratory:
         """Runs a block through the plan."""
         if self._trial is None:
             raise Refusal("protocol", "a block was asked for before a plan")
+        inputs = request.get("inputs")
+        if inputs is not None:
+            return self._trial.block(0, len(inputs), float(request["seconds"]), inputs)
         return self._trial.block(
             int(request["first"]), int(request["count"]), float(request["seconds"])
         )

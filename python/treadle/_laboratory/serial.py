@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from treadle import _pickling
@@ -60,6 +62,17 @@ class Readings:
         self.thread = time.thread_time() - self.thread
         self.process = time.process_time() - self.process
         self.queued = self._queue.seconds() - self.queued
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What bounds the sample besides its time and its count."""
+
+    #: Run no input twice: the pilot then has inputs of its own.
+    once: bool = False
+    #: The sample may end after so many seconds, if it holds `enough_count` calls by then.
+    enough_s: float = math.inf
+    enough_count: int = 0
 
 
 def sample_indices(count: int, wanted: int) -> list[int]:
@@ -164,15 +177,22 @@ def arguments(item: Any, star: bool) -> tuple[Any, ...]:
 
 
 async def _drive(
-    run: _Run, target: Target, items: list[Any], indices: list[int], until: float
+    run: _Run,
+    target: Target,
+    items: list[Any],
+    indices: list[int],
+    until: float,
+    sampling: Sampling,
 ) -> None:
     """The serial loop; for a plain function nothing in it ever waits."""
     function, is_async, star = target.function, target.is_async, run.star
     clocks = run.clocks
     enough = len(indices) >= WARM_UP_FROM
     every = max(1, len(indices) // SERIALISED)
+    enough_from = time.perf_counter() + sampling.enough_s
     for number, index in enumerate(indices):
-        if number and time.perf_counter() >= until:
+        now = time.perf_counter()
+        if number and (now >= until or (now >= enough_from and number >= sampling.enough_count)):
             break
         item = items[index]
         given = arguments(item, star)
@@ -218,6 +238,7 @@ def profile(
     max_seconds: float,
     max_count: int,
     progress: Progress,
+    sampling: Sampling = Sampling(),
 ) -> dict[str, Any]:
     """Runs the sample and gives the protocol's ``profile`` object; times in seconds, sizes in bytes."""
     started = time.perf_counter()
@@ -227,7 +248,7 @@ def profile(
     readings.reset_peak()
     baseline = readings.resident_bytes()
     children_before = _children_cpu()
-    driver = _drive(run, target, items, indices, started + SERIAL_SHARE * max_seconds)
+    driver = _drive(run, target, items, indices, started + SERIAL_SHARE * max_seconds, sampling)
     if target.is_async:
         asyncio.run(driver)
     else:
@@ -245,16 +266,23 @@ def profile(
         walls = walls or [run.first_call_s]
     left = max_seconds - (time.perf_counter() - started)
     trial_of_two = None
+    used = indices[: run.calls]
     if good and not target.is_async:
         cpu_share = sum(run.process) / max(sum(run.walls), 1e-9)
-        trial_of_two = pilot.run(
+        taken = run.measured_indices
+        if sampling.once:
+            taken = pilot.fresh(len(items), used)
+        trial_of_two, called = pilot.run(
             target.function,
-            [(index, arguments(items[index], star)) for index in run.measured_indices],
+            [(index, arguments(items[index], star)) for index in taken],
             _mean(run.walls),
             cpu_share,
             left,
             position,
+            sampling.once,
         )
+        if sampling.once:
+            used = used + taken[:called]
     function_problem = _pickling.find_round_trip_problem(target.function, "function")
     return {
         "count": run.calls,
@@ -283,6 +311,7 @@ def profile(
         "baseline_rss_bytes": baseline,
         "modules": _modules(),
         "pilot": trial_of_two,
+        "used": used,
         "native_threads": run.native_threads,
         "first_call_s": run.first_call_s,
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::comparison::{Comparison, Curve, Items, Machine, SCHEMA};
 use super::contenders;
 use super::decide::{self, Measured, Target};
-use super::driver;
+use super::driver::{self, Raced};
 use super::error::ChoiceError;
 use super::field::Field;
 use super::laboratory::{CallError, Laboratory, Launch, Surroundings};
@@ -20,11 +20,19 @@ use super::plan::Plan;
 use super::profile::{Profile, Sample, TOO_SMALL_S};
 use super::reason;
 use super::request::Request;
+use super::statistics;
 use super::wording;
 
 /// Share of the budget for the serial sample, and its ceiling in seconds: a few hundred tasks of a millisecond suffice for means.
 const SAMPLE_SHARE: f64 = 0.15;
 const SAMPLE_MOST_S: f64 = 3.0;
+/// The sample before a race may end after so many seconds if it holds so many tasks by then: the race measures again what they say, and
+/// twenty tasks tell a mean within half of their spread.
+const SAMPLE_ENOUGH_S: f64 = 0.4;
+const SAMPLE_ENOUGH_COUNT: u64 = 20;
+/// When no input may be run twice, the sample takes one in so many, but no fewer than the least: most are left for the race.
+const SAMPLE_ONCE: u64 = 5;
+const SAMPLE_ONCE_LEAST: u64 = 3;
 /// The same when the profile is all that is asked for.
 const SAMPLE_ALONE_MOST_S: f64 = 10.0;
 /// Most tasks in the sample: the 99th percentile then rests on ten of them.
@@ -152,8 +160,8 @@ pub fn compare(
     observer.progress(&Progress::Profiling {
         count: loaded.count,
     });
-    let sample = profile(&mut laboratory, request, surroundings)?;
-    let handover = handover(&mut laboratory, &loaded, surroundings);
+    let sample = profile(&mut laboratory, request, loaded.count, surroundings)?;
+    let handover = handover(&mut laboratory, request, &loaded, surroundings);
     laboratory.leave(surroundings);
     if (surroundings.interrupted)() {
         return Err(ChoiceError::Interrupted);
@@ -186,20 +194,40 @@ pub fn compare(
 
     let mut field = Field::new(&predictions);
     let mut account = None;
+    let mut winner = None;
+    let mut left_out = None;
+    let mut spin_after = None;
     if !refused && !request.profile_only {
         let seed = request
             .seed
             .unwrap_or_else(|| (surroundings.clock)().to_bits());
-        account = Some(driver::race(
-            &mut field,
+        let pressing = Pressing::begin();
+        let terms = driver::Terms {
             request,
-            &launch,
-            &profile,
-            &setting,
+            launch: &launch,
+            profile: &profile,
+            setting: &setting,
+            targets: &targets,
+            control_alone: alone(&profile),
+            variation: variation(&sample.walls),
+            unused: request.once.then(|| unused(loaded.count, &sample.used)),
             seed,
-            observer,
-            surroundings,
-        )?);
+        };
+        match driver::race(&mut field, terms, observer, surroundings)? {
+            Raced::Ran(race, certain) => {
+                spin_after = Some(before.spin());
+                readings.cores_share_after = spin_after.map(|cores| before.share(cores));
+                readings.pressure_during = pressing.share();
+                readings.control_delay_share = race
+                    .control_delay
+                    .filter(|_| alone(&profile) && profile.wall_s >= TOO_SMALL_S);
+                readings.disturbed_share =
+                    (race.rounds > 0).then(|| race.disturbed_rounds as f64 / race.rounds as f64);
+                winner = certain;
+                account = Some(*race);
+            }
+            Raced::LeftOut(why) => left_out = Some(why),
+        }
     }
     readings.steal_share = before.steal_since();
     let verdict = if refused {
@@ -207,11 +235,14 @@ pub fn compare(
     } else {
         noise::judge(&readings, profile.cpu_share())
     };
+    // What the race brought on a machine that proved too noisy is shown, but it decides nothing.
+    let cannot_tell = account.is_some() && verdict.level == Level::Refuse && !request.ignore_noise;
 
     let measured: Vec<Measured> = field.measured();
     let choice = account
         .as_ref()
-        .and_then(|_| decide::choose(&measured, &targets));
+        .filter(|_| !cannot_tell)
+        .and_then(|_| decide::choose_raced(&measured, &targets, winner));
     let mut candidates = field.candidates(choice.as_ref(), &targets);
     if wanted.is_none() {
         for curve in &curves {
@@ -219,7 +250,7 @@ pub fn compare(
         }
     }
     // From here on nothing runs any more: what follows is arithmetic and words.
-    let machine = before.machine(&loaded, request, readings, &verdict);
+    let machine = before.machine(&loaded, request, readings, &verdict, spin_after);
     let decision = reason::decision(&reason::Grounds {
         function: &loaded.target,
         profile: &profile,
@@ -229,7 +260,12 @@ pub fn compare(
         race: account.as_ref(),
         verdict: &verdict,
         ignored: request.ignore_noise,
+        certain: choice
+            .as_ref()
+            .is_some_and(|choice| winner == Some(choice.index)),
         refused,
+        cannot_tell,
+        left_out: left_out.as_deref(),
         profile_only: request.profile_only,
         targets: &targets,
     });
@@ -244,6 +280,7 @@ pub fn compare(
             spec: loaded.spec,
             truncated: loaded.items_truncated,
             star: request.star,
+            once: request.once,
         },
         machine,
         profile,
@@ -265,6 +302,46 @@ pub fn compare(
     })
 }
 
+/// The inputs that the sample did not run.
+fn unused(count: u64, used: &[u64]) -> Vec<u64> {
+    let used: std::collections::BTreeSet<u64> = used.iter().copied().collect();
+    (0..count).filter(|input| !used.contains(input)).collect()
+}
+
+/// Standard deviation over mean; 0 where it cannot be told.
+fn variation(values: &[f64]) -> f64 {
+    let Some(mean) = statistics::mean(values).filter(|mean| *mean > 0.0 && values.len() > 1) else {
+        return 0.0;
+    };
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (squares / (values.len() - 1) as f64).sqrt() / mean
+}
+
+/// Whether the function keeps to its thread: native threads of its own compete with it, and its delay then tells nothing about others.
+fn alone(profile: &Profile) -> bool {
+    profile.native_cpu_s < 0.05 * profile.wall_s
+}
+
+/// The kernel's pressure total at the start of a race.
+struct Pressing(Option<(f64, f64)>);
+
+impl Pressing {
+    fn begin() -> Self {
+        Self(Self::read())
+    }
+
+    fn read() -> Option<(f64, f64)> {
+        let pressure = treadle_probe::pressure::machine_cpu()?;
+        Some((pressure.total_s, treadle_probe::clock::monotonic()))
+    }
+
+    /// Share of the time since in which some task waited. The kernel sums up every two seconds, so a shorter race has none.
+    fn share(&self) -> Option<f64> {
+        let ((total, at), (later, now)) = (self.0?, Self::read()?);
+        (now - at >= 2.0).then(|| ((later - total) / (now - at)).clamp(0.0, 1.0))
+    }
+}
+
 /// Readings from before anything was started.
 struct Before {
     cores: treadle_probe::UsableCores,
@@ -284,29 +361,42 @@ impl Before {
             .flatten()
             .map(|one| one.average_10 / 100.0)
             .reduce(f64::max);
-        let threads = cores.parallel().min(SPIN_MOST_THREADS);
-        let expected = (threads as f64).min(cores.cores);
-        Self {
+        let mut before = Self {
             cores,
             memory: treadle_probe::memory::memory(),
             pressure,
             times: pressure::processor_times(),
-            spin: (treadle_probe::spin::cores(threads, SPIN_S) / expected).min(1.0),
-        }
+            spin: 0.0,
+        };
+        before.spin = before.spin();
+        before
+    }
+
+    fn spin_threads(&self) -> usize {
+        self.cores.parallel().min(SPIN_MOST_THREADS)
+    }
+
+    /// Cores' worth that as many native threads get now.
+    fn spin(&self) -> f64 {
+        treadle_probe::spin::cores(self.spin_threads(), SPIN_S)
+    }
+
+    /// The same over what they should have got.
+    fn share(&self, spun: f64) -> f64 {
+        (spun / (self.spin_threads() as f64).min(self.cores.cores)).min(1.0)
     }
 
     fn readings(&self, profile: &Profile) -> Readings {
-        // Native threads of the function's own compete with it, so its delay then tells nothing about others; and a delay
-        // around tasks of a few microseconds falls into the reading of the clocks.
-        let alone = profile.native_cpu_s < 0.05 * profile.wall_s;
+        // A delay around tasks of a few microseconds falls into the reading of the clocks.
         Readings {
             pressure_before: self.pressure,
-            cores_share: Some(self.spin),
+            cores_share: Some(self.share(self.spin)),
             run_queue_share: profile
                 .run_queue_s
-                .filter(|_| alone && profile.wall_s >= TOO_SMALL_S)
+                .filter(|_| alone(profile) && profile.wall_s >= TOO_SMALL_S)
                 .map(|delay| (delay / profile.wall_s).min(1.0)),
             steal_share: self.steal_since(),
+            ..Readings::default()
         }
     }
 
@@ -321,12 +411,16 @@ impl Before {
         request: &Request,
         readings: Readings,
         verdict: &noise::Verdict,
+        spin_after: Option<f64>,
     ) -> Machine {
         Machine {
             usable_cores: self.cores.cores,
             affinity: self.cores.affinity,
             quota: self.cores.quota,
             physical_cores: self.cores.physical,
+            spin_threads: self.spin_threads(),
+            spin_cores: Some(self.spin),
+            spin_cores_after: spin_after,
             python: loaded.python.clone(),
             implementation: loaded.implementation.clone(),
             gil: loaded.gil,
@@ -367,6 +461,7 @@ pub(super) fn load_request(request: &Request) -> Value {
         "pickled": request.pickled,
         "star": request.star,
         "limit": request.limit,
+        "once": request.once,
     })
 }
 
@@ -403,6 +498,7 @@ fn load(
 fn profile(
     laboratory: &mut Laboratory,
     request: &Request,
+    count: u64,
     surroundings: Surroundings<'_>,
 ) -> Result<Sample, ChoiceError> {
     let seconds = if request.profile_only {
@@ -410,7 +506,18 @@ fn profile(
     } else {
         (request.budget_s * SAMPLE_SHARE).min(SAMPLE_MOST_S)
     };
-    let asked = json!({"do": "profile", "max_seconds": seconds, "max_count": SAMPLE_MOST_COUNT});
+    let most = if request.once {
+        (count / SAMPLE_ONCE).clamp(SAMPLE_ONCE_LEAST, SAMPLE_MOST_COUNT)
+    } else {
+        SAMPLE_MOST_COUNT
+    };
+    let mut asked = json!({
+        "do": "profile", "max_seconds": seconds, "max_count": most, "once": request.once,
+    });
+    if !request.profile_only {
+        asked["enough_seconds"] = json!(SAMPLE_ENOUGH_S);
+        asked["enough_count"] = json!(SAMPLE_ENOUGH_COUNT);
+    }
     let timeout = request.budget_s.max(PROFILE_LEAST_S);
     let sample = match laboratory.call(&asked, timeout, surroundings, &mut |_| {}) {
         Ok(value) => Sample::deserialize(&value).map_err(|error| broken(&error.to_string()))?,
@@ -453,6 +560,7 @@ fn profile(
 /// What handing a task over costs, and a loop that many tasks share; what cannot be measured is left out, and the race shows it.
 fn handover(
     laboratory: &mut Laboratory,
+    request: &Request,
     loaded: &Loaded,
     surroundings: Surroundings<'_>,
 ) -> (Handover, Option<LoopCost>) {
@@ -461,7 +569,8 @@ fn handover(
             .call(&asked, HANDOVER_MOST_S, surroundings, &mut |_| {})
             .ok()
     };
-    let shared = if loaded.asynchronous {
+    // The loop would run inputs a second time.
+    let shared = if loaded.asynchronous && !request.once {
         ask(json!({"do": "loop", "concurrency": SHARED_LOOP_TASKS, "seconds": SHARED_LOOP_S}))
     } else {
         None

@@ -23,6 +23,9 @@ pub struct Items {
     pub truncated: bool,
     /// Whether a tuple was passed as the list of arguments.
     pub star: bool,
+    /// Whether no input was run twice.
+    #[serde(default)]
+    pub once: bool,
 }
 
 /// The machine and the interpreter.
@@ -38,6 +41,15 @@ pub struct Machine {
     pub physical_cores: Option<usize>,
     /// Version of Python.
     pub python: String,
+    /// Native threads of the spin test, and the cores' worth that they got before anything was started.
+    #[serde(default)]
+    pub spin_threads: usize,
+    /// The same, measured in cores.
+    #[serde(default)]
+    pub spin_cores: Option<f64>,
+    /// The same after the race; null without one.
+    #[serde(default)]
+    pub spin_cores_after: Option<f64>,
     /// `cpython` and the like.
     pub implementation: String,
     /// Whether there is an interpreter lock.
@@ -183,6 +195,9 @@ pub struct Decision {
     pub reason: String,
     /// How sure.
     pub confidence: Confidence,
+    /// The conditions of high confidence that do not hold, by name.
+    #[serde(default)]
+    pub doubts: Vec<String>,
     /// Targets that the plan misses, in words; empty when it meets all.
     pub missed_targets: Vec<String>,
     /// The line of code that runs it.
@@ -196,12 +211,36 @@ pub struct RaceAccount {
     pub elapsed_s: f64,
     /// Seconds that it was given.
     pub budget_s: f64,
-    /// `leader-clear`, `equivalent`, `budget-spent`, `nobody-left`.
+    /// `leader-clear`, `equivalent`, `targets-missed`, `budget-spent`, `inputs-spent`, `nobody-left`.
     pub finish: String,
     /// The seed that reproduces its order.
     pub seed: u64,
     /// Whether the first block of each candidate was discarded.
     pub warmed_up: bool,
+    /// Counted rounds.
+    #[serde(default)]
+    pub rounds: usize,
+    /// Counted rounds that others disturbed; they are set aside, unless they are the larger part.
+    #[serde(default)]
+    pub disturbed_rounds: usize,
+    /// Whether they are the larger part, so that fair rates were compared: what others took from a plan is given back.
+    #[serde(default)]
+    pub contended: bool,
+    /// Median share of the control's blocks that it stood in the run queue.
+    #[serde(default)]
+    pub control_delay: Option<f64>,
+    /// The control's speed in the later half of the race over that in the earlier half.
+    #[serde(default)]
+    pub control_drift: Option<f64>,
+    /// Times that the race asked whether it knew enough.
+    #[serde(default)]
+    pub looks: usize,
+    /// Probability that anything it called certain is not so.
+    #[serde(default)]
+    pub error_probability: f64,
+    /// Inputs that were left when no input was to be run twice; null otherwise.
+    #[serde(default)]
+    pub inputs_left: Option<u64>,
 }
 
 /// Everything that was learnt: the object that `--json` writes.

@@ -154,6 +154,12 @@ impl Laboratory {
         surroundings: Surroundings<'_>,
         progress: &mut dyn FnMut(&Value),
     ) -> Result<Value, CallError> {
+        self.send(request)?;
+        self.receive(timeout_s, surroundings, progress)
+    }
+
+    /// Sends a request whose reply is to be received later, so that several processes can work at the same time.
+    pub fn send(&mut self, request: &Value) -> Result<(), CallError> {
         let mut line = request.to_string();
         line.push('\n');
         let sent = self.stdin.as_mut().map_or(Ok(()), |stdin| {
@@ -167,6 +173,16 @@ impl Laboratory {
         {
             return Err(CallError::Broken(error.to_string()));
         }
+        Ok(())
+    }
+
+    /// Waits at most `timeout_s` for the reply to what was sent; progress lines go to `progress`.
+    pub fn receive(
+        &mut self,
+        timeout_s: f64,
+        surroundings: Surroundings<'_>,
+        progress: &mut dyn FnMut(&Value),
+    ) -> Result<Value, CallError> {
         let start = (surroundings.clock)();
         loop {
             while let Some(reply) = self.next_line() {

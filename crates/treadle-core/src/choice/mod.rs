@@ -8,31 +8,37 @@
 //! model        what each plan of a strategy and size will do, by simulation, and what binds it
 //! contenders   which plans are worth racing
 //! race         the best few, measured in interleaved blocks until the answer is clear
+//! sequential   how sure a race may be after each look
+//! disturbance  what others took from a block
 //! driver       runs the race on a field of candidates, a laboratory each
+//! once         which candidate gets which inputs when none may be run twice
 //! noise        was the machine quiet enough to tell?
 //! decide       the simplest plan within five percent of the best that meets the targets
 //! record       the decision in `treadle.toml` and `docs/decisions/`
 //! ```
 //!
 //! *Guarantees*: measured, modelled and unknown numbers are never mixed; what is unknown is `None`.
-//! *Assumes*: the function may be run several times on the same inputs.
+//! *Assumes*: the function may be run several times on the same inputs, unless the request says `once`.
 
 pub mod compare;
 pub mod comparison;
 pub mod contenders;
 pub mod decide;
+pub mod disturbance;
 mod driver;
 pub mod error;
 mod field;
 pub mod laboratory;
 pub mod model;
 pub mod noise;
+mod once;
 pub mod plan;
 pub mod profile;
 pub mod race;
 pub mod reason;
 pub mod record;
 pub mod request;
+pub mod sequential;
 pub mod split;
 pub mod statistics;
 pub mod wording;

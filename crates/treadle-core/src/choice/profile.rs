@@ -162,6 +162,8 @@ pub struct Sample {
     pub pilot: Option<Pilot>,
     pub native_threads: Option<u32>,
     pub first_call_s: Option<f64>,
+    #[serde(deserialize_with = "lenient")]
+    pub used: Vec<u64>,
 }
 
 /// What kind of work a task is.

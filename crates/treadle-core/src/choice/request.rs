@@ -35,6 +35,9 @@ pub struct Request {
     /// Stop after the bounds.
     #[serde(default)]
     pub profile_only: bool,
+    /// Run no input twice, over all processes: the sample's inputs are used up, the race splits the others.
+    #[serde(default)]
+    pub once: bool,
     /// Decide however noisy the machine is; the output says so.
     #[serde(default)]
     pub ignore_noise: bool,
@@ -70,6 +73,7 @@ impl Request {
             plans: None,
             targets: None,
             profile_only: false,
+            once: false,
             ignore_noise: false,
             seed: None,
             python: None,

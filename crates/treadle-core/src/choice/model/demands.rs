@@ -95,6 +95,11 @@ pub(super) struct Demands {
     pub(super) transfer: Transfer,
 }
 
+/// Seconds of CPU time a task that are under the interpreter lock, at most.
+pub(crate) fn most_under_lock(profile: &Profile, setting: &Setting) -> f64 {
+    Demands::new(profile, setting, Reading::Wary).mean.held
+}
+
 impl Demands {
     /// The demands of a profile.
     pub(super) fn new(profile: &Profile, setting: &Setting, reading: Reading) -> Self {

@@ -20,6 +20,7 @@ mod script;
 mod setting;
 mod simulation;
 
+pub(super) use demands::most_under_lock;
 pub use forecast::{Curve, Model, Prediction};
 pub use setting::{Cost, Form, Handover, LoopCost, Setting, has_interpreters};
 
