@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fingerprint::Fingerprint;
 use super::noise::Readings;
 use super::plan::Plan;
 use super::profile::Profile;
@@ -21,6 +22,9 @@ pub struct Items {
     pub truncated: bool,
     /// Whether a tuple was passed as the list of arguments.
     pub star: bool,
+    /// At most so many were asked for.
+    #[serde(default = "super::request::default_limit")]
+    pub limit: u64,
 }
 
 /// The machine and the interpreter.
@@ -179,6 +183,9 @@ pub struct Comparison {
     pub target_file: Option<String>,
     /// Digest of its source.
     pub source_hash: Option<String>,
+    /// What a record keeps of source and environment; null when it was not asked for.
+    #[serde(default)]
+    pub fingerprint: Option<Fingerprint>,
     /// Whether it is an async function.
     pub asynchronous: bool,
     /// The inputs.
