@@ -164,5 +164,11 @@ class DecisionItem(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Where it is said to be: the file, and the decision's name."""
-        return self.path, None, f"decision {self.name}"
+        """Where it is said to be: the file, the line, and the decision's name."""
+        return self.path, self._line(), f"decision {self.name}"
+
+    def _line(self) -> int:
+        """The line of its table, counted from 0; 0 where it is written in another form."""
+        head = f"[decision.{self.name}]"
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        return next((place for place, line in enumerate(lines) if line.strip() == head), 0)

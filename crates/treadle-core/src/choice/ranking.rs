@@ -1,7 +1,8 @@
 //! The ranking: does a recorded plan still win, by the model, when a task's demands or the machine have changed?
 //!
 //! Predictions are calibrated by the race of the record: where a plan reached 0.6 of its prediction then, it is expected to
-//! reach 0.6 of its prediction now. A plan that was not raced takes the factor of the nearest raced one of its strategy.
+//! reach 0.6 of its prediction now. A plan that was not raced takes the factor of the nearest raced one of its strategy, or
+//! else the mean of all: what a busy machine took from every plan, it would have taken from that one.
 //!
 //! *Guarantees*: a plan is overtaken only when the rival's pessimistic end is ahead of the plan's optimistic end by more than
 //! the model's own error.
@@ -90,17 +91,17 @@ pub fn quiet(comparison: &Comparison) -> bool {
 pub struct Calibration(Vec<(Plan, f64)>);
 
 impl Calibration {
-    /// From the race of `comparison`, its predictions made again so that both sides come from the same model.
-    pub fn of(comparison: &Comparison, setting: &Setting) -> Self {
+    /// From the race of `comparison`, its predictions made again for `profile` so that both sides come from the same model.
+    pub fn of(comparison: &Comparison, profile: &Profile, setting: &Setting) -> Self {
         let factors = comparison.candidates.iter().filter_map(|one| {
             let measured = one.batch_per_s.filter(|rate| *rate > 0.0)?;
-            let predicted = model::predict(one.plan, &comparison.profile, setting).batch_per_s;
+            let predicted = model::predict(one.plan, profile, setting).batch_per_s;
             (predicted > 0.0).then(|| (one.plan, measured / predicted))
         });
         Self(factors.collect())
     }
 
-    /// The factor of `plan`: its own, or that of the nearest size of its strategy, or 1.
+    /// The factor of `plan`: its own, that of the nearest size of its strategy, or the geometric mean of all.
     pub fn factor(&self, plan: Plan) -> f64 {
         let distance = |other: &Plan| {
             (f64::from(other.workers()) / f64::from(plan.workers()))
@@ -111,8 +112,37 @@ impl Calibration {
             .iter()
             .filter(|(other, _)| other.strategy() == plan.strategy())
             .min_by(|one, other| distance(&one.0).total_cmp(&distance(&other.0)))
-            .map_or(1.0, |(_, factor)| *factor)
+            .map_or_else(|| self.mean(), |(_, factor)| *factor)
     }
+}
+
+impl Calibration {
+    /// The geometric mean of the factors; 1 without a race.
+    fn mean(&self) -> f64 {
+        let logarithms: f64 = self.0.iter().map(|(_, factor)| factor.ln()).sum();
+        (logarithms / self.0.len().max(1) as f64).exp()
+    }
+}
+
+/// Both profiles with what is not comparable between them left out: the pilots unless both machines were quiet, and on the same
+/// machine the starts of workers, which are absolute times and far more at the mercy of others than a task's shares.
+pub fn comparable(before: &Profile, now: &Profile, trusted: bool, alike: bool) -> [Profile; 2] {
+    let mut both = [before.clone(), now.clone()];
+    let least = |one: Option<f64>, other: Option<f64>| match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+    let [old, new] = [before.worker_start_s, now.worker_start_s];
+    for profile in &mut both {
+        if !trusted {
+            profile.pilot = None;
+        }
+        if alike {
+            profile.worker_start_s.process = least(old.process, new.process);
+            profile.worker_start_s.thread = least(old.thread, new.thread);
+        }
+    }
+    both
 }
 
 /// What `plan` is expected to reach.
@@ -140,23 +170,34 @@ pub fn standing(
     }
 }
 
-/// Ranks `plan` among `rivals` for a task with this profile; `before` is the profile and setting that it was chosen in.
+/// What each of these plans is expected to reach.
+pub fn standings(
+    plans: &[Plan],
+    profile: &Profile,
+    setting: &Setting,
+    calibration: &Calibration,
+) -> Vec<Standing> {
+    plans
+        .iter()
+        .map(|plan| standing(*plan, profile, setting, calibration))
+        .collect()
+}
+
+/// Ranks `plan` by what it and its rivals are expected to reach `now`; `before` is what they were when it was chosen.
 ///
 /// A rival that the model already put ahead then, against what the race found, counts only for what it has gained since.
-pub fn rank(
-    plan: Plan,
-    rivals: &[Plan],
-    now: (&Profile, &Setting),
-    before: Option<(&Profile, &Setting)>,
-    calibration: &Calibration,
-) -> Ranking {
-    let of = |plan: Plan| standing(plan, now.0, now.1, calibration);
-    let own = of(plan);
-    let mut others: Vec<Standing> = rivals
+pub fn rank(plan: Plan, now: &[Standing], before: &[Standing]) -> Ranking {
+    let find = |side: &[Standing], plan: Plan| side.iter().find(|one| one.plan == plan).cloned();
+    let Some(own) = find(now, plan) else {
+        return Ranking::First {
+            margin: None,
+            runner_up: None,
+        };
+    };
+    let mut others: Vec<Standing> = now
         .iter()
-        .filter(|rival| **rival != plan)
-        .map(|rival| of(*rival))
-        .filter(|rival| rival.infeasible.is_none())
+        .filter(|rival| rival.plan != plan && rival.infeasible.is_none())
+        .cloned()
         .collect();
     others.sort_by(|one, other| other.per_s.total_cmp(&one.per_s));
     if let Some(why) = own.infeasible {
@@ -167,11 +208,10 @@ pub fn rank(
     }
     let times = |rival: &Standing| rival.per_s / own.per_s.max(f64::MIN_POSITIVE);
     let gained = |rival: &Standing| {
-        let Some((profile, setting)) = before else {
+        let (Some(then), Some(own_then)) = (find(before, rival.plan), find(before, plan)) else {
             return true;
         };
-        let then = |plan| standing(plan, profile, setting, calibration).per_s;
-        times(rival) > (1.0 + EQUIVALENT) * then(rival.plan) / then(plan).max(f64::MIN_POSITIVE)
+        times(rival) > (1.0 + EQUIVALENT) * then.per_s / own_then.per_s.max(f64::MIN_POSITIVE)
     };
     let simpler = |rival: &Standing| rival.plan.strategy() < plan.strategy();
     let ahead = others
@@ -265,4 +305,106 @@ pub fn usual(comparison: &Comparison, cores: f64) -> Vec<Plan> {
     found.dedup();
     found.retain(|plan| plan.strategy() != Strategy::Coroutines || comparison.asynchronous);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::tests::setting as machine;
+    use super::super::profile::tests::sample;
+    use super::*;
+
+    fn profile(wall_s: f64, cpu_s: f64) -> Profile {
+        Profile::from_sample(&sample(wall_s, cpu_s))
+    }
+
+    fn raced() -> Calibration {
+        Calibration(vec![
+            (Plan::SERIAL, 1.0),
+            (Plan::processes(2), 0.9),
+            (Plan::threads(2), 0.5),
+        ])
+    }
+
+    fn rank_now(plan: Plan, now: &Profile, before: &Profile, calibration: &Calibration) -> Ranking {
+        let here = machine(2.0);
+        let rivals = [
+            Plan::SERIAL,
+            Plan::threads(2),
+            Plan::threads(64),
+            Plan::processes(2),
+        ];
+        let of = |profile| standings(&rivals, profile, &here, calibration);
+        rank(plan, &of(now), &of(before))
+    }
+
+    #[test]
+    fn a_factor_is_that_of_the_nearest_size_or_the_mean() {
+        let calibration = raced();
+        assert_eq!(calibration.factor(Plan::processes(8)), 0.9);
+        assert_eq!(calibration.factor(Plan::threads(64)), 0.5);
+        let mean = calibration.factor(Plan::coroutines(10));
+        assert!((mean - 0.45_f64.powf(1.0 / 3.0)).abs() < 1e-12);
+        assert_eq!(Calibration::default().factor(Plan::SERIAL), 1.0);
+    }
+
+    #[test]
+    fn the_same_demands_keep_the_plan_first_also_on_a_faster_machine() {
+        let before = profile(0.01, 0.01);
+        for now in [before.clone(), profile(0.003, 0.003)] {
+            let ranked = rank_now(Plan::processes(2), &now, &before, &raced());
+            assert!(matches!(ranked, Ranking::First { .. }), "{ranked:?}");
+        }
+    }
+
+    #[test]
+    fn waiting_overtakes_and_tiny_tasks_stay_serial() {
+        let before = profile(0.01, 0.01);
+        let waiting = rank_now(
+            Plan::processes(2),
+            &profile(0.01, 0.0001),
+            &before,
+            &raced(),
+        );
+        let Ranking::Overtaken { rival, times, .. } = waiting else {
+            panic!("{waiting:?}")
+        };
+        assert_eq!(rival.plan, Plan::threads(64));
+        assert!(times > 10.0, "{times}");
+        let tiny = rank_now(Plan::processes(2), &profile(2e-6, 2e-6), &before, &raced());
+        assert!(
+            matches!(
+                &tiny,
+                Ranking::Overtaken { rival, .. } if rival.plan.strategy() < Strategy::Processes
+            ),
+            "{tiny:?}"
+        );
+    }
+
+    #[test]
+    fn what_a_race_has_refuted_counts_only_for_what_it_has_gained() {
+        // The model puts threads level with processes, for it does not know the lock's share.
+        let before = profile(0.01, 0.01);
+        let flat = Calibration::default();
+        let ranked = rank_now(Plan::processes(2), &before, &before, &flat);
+        assert!(matches!(ranked, Ranking::First { .. }), "{ranked:?}");
+    }
+
+    #[test]
+    fn starts_and_pilots_are_made_comparable() {
+        let mut before = profile(0.01, 0.01);
+        let mut now = before.clone();
+        before.worker_start_s.process = Some(0.3);
+        now.worker_start_s.process = Some(0.1);
+        now.pilot = Some(super::super::profile::Pilot {
+            threads: 2,
+            speedup: 1.9,
+            interval: [1.8, 2.0],
+        });
+        let [one, other] = comparable(&before, &now, false, true);
+        assert_eq!(one.worker_start_s, other.worker_start_s);
+        assert_eq!((one.worker_start_s.process, other.pilot), (Some(0.1), None));
+        let [one, other] = comparable(&before, &now, true, false);
+        assert_eq!(one.worker_start_s.process, Some(0.3));
+        assert!(other.pilot.is_some());
+    }
 }

@@ -115,8 +115,26 @@ pub(super) fn fingerprint(function: &str, before: &Fingerprint, now: &Fingerprin
         .filter(|(name, hash)| new.get(*name).is_some_and(|other| other != *hash))
         .map(|(name, _)| name)
         .collect();
-    let gone: Vec<&String> = old.keys().filter(|name| !new.contains_key(*name)).collect();
-    let added: Vec<&String> = new.keys().filter(|name| !old.contains_key(*name)).collect();
+    let mut gone: Vec<&String> = old.keys().filter(|name| !new.contains_key(*name)).collect();
+    let mut added: Vec<&String> = new.keys().filter(|name| !old.contains_key(*name)).collect();
+    // Under another module's name with the same source, it has moved.
+    let mut moved = Vec::new();
+    gone.retain(|name| {
+        let local = |name: &str| name.rsplit(':').next().map(str::to_owned);
+        let place = added
+            .iter()
+            .position(|other| new[*other] == old[*name] && local(other) == local(name));
+        if let Some(place) = place {
+            moved.push(format!("{name} to {}", added.remove(place)));
+        }
+        place.is_none()
+    });
+    if !moved.is_empty() {
+        changes.push(Change::remark(
+            Kind::Callee,
+            format!("what it uses has moved: {}", moved.join(", ")),
+        ));
+    }
     for (names, what) in [
         (edited, "what it uses has changed"),
         (gone, "what it used is used no more"),
@@ -408,12 +426,13 @@ mod tests {
             },
             environment: environment_of("3.11.7"),
         };
-        let before = source(&[("a:x", "1"), ("a:y", "2")]);
-        let now = source(&[("a:x", "3"), ("a:z", "4")]);
+        let before = source(&[("a:x", "1"), ("a:y", "2"), ("a:w", "5")]);
+        let now = source(&[("a:x", "3"), ("a:z", "4"), ("b:w", "5")]);
         let changes = fingerprint("jobs:f", &before, &now);
         assert_eq!(
             told(&changes),
             [
+                (false, "what it uses has moved: a:w to b:w"),
                 (true, "what it uses has changed: a:x"),
                 (true, "what it used is used no more: a:y"),
                 (true, "it uses more than it did: a:z"),

@@ -27,6 +27,7 @@ use super::error::ChoiceError;
 use super::fingerprint::{self, Asked, Fingerprint};
 use super::laboratory::{Laboratory, Refusal, Surroundings};
 use super::plan::Plan;
+use super::race::EQUIVALENT;
 use super::ranking::{self, Calibration, Ranking};
 use super::record::{self, Condition, Decided, Evidence, Settings, measured};
 use super::request::{Request, default_limit};
@@ -537,15 +538,13 @@ impl Case<'_> {
         // A pilot counts only when both were made on a quiet machine, or the two sides would differ by it.
         let trusted = ranking::quiet(before) && ranking::quiet(now);
         let settings = [before, now].map(|one| ranking::setting(one, trusted));
-        let calibration = Calibration::of(before, &settings[0]);
-        let rivals = self.rivals_of_all(evidence, now);
-        let ranked = ranking::rank(
-            plan,
-            &rivals,
-            (&now.profile, &settings[1]),
-            Some((&before.profile, &settings[0])),
-            &calibration,
-        );
+        let profiles = ranking::comparable(&before.profile, &now.profile, trusted, alike);
+        let calibration = Calibration::of(before, &profiles[0], &settings[0]);
+        let mut field = self.rivals_of_all(evidence, now);
+        field.push(plan);
+        let [then, here] = [0, 1]
+            .map(|side| ranking::standings(&field, &profiles[side], &settings[side], &calibration));
+        let ranked = ranking::rank(plan, &here, &then);
         let portrait = format!(
             "A task is {} now ({} of its time computing){}",
             now.profile.class.name(),
@@ -616,13 +615,16 @@ impl Case<'_> {
             ),
             Ranking::First { margin, runner_up } => {
                 let ahead = match (margin, runner_up) {
-                    (Some(margin), Some(rival)) => format!(
+                    (Some(margin), Some(rival)) if margin > EQUIVALENT => format!(
                         ", so {} stays first, {} ahead of {}",
                         plan.label(),
-                        wording::percent(margin.max(0.0)),
+                        wording::percent(margin),
                         rival.plan.label()
                     ),
-                    _ => format!(", so {} stays first", plan.label()),
+                    _ => format!(
+                        ", and no plan gains on {} by more than the model can tell",
+                        plan.label()
+                    ),
                 };
                 self.kept(format!("{portrait}{ahead}."), evidence, Level::Ranking)
             }
@@ -672,9 +674,11 @@ impl Case<'_> {
         let mut found = vec![plan];
         found.extend(evidence.margin.as_ref().map(|margin| margin.plan));
         let setting = ranking::setting(now, ranking::quiet(now));
+        let before = &evidence.comparison;
         let calibration = Calibration::of(
-            &evidence.comparison,
-            &ranking::setting(&evidence.comparison, ranking::quiet(&evidence.comparison)),
+            before,
+            &before.profile,
+            &ranking::setting(before, ranking::quiet(before)),
         );
         found.extend(
             self.rivals_of_all(evidence, now)

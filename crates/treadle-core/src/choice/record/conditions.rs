@@ -48,10 +48,11 @@ impl Condition {
 const CORES: [f64; 14] = [
     1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0,
 ];
-/// A share is told in steps of five points: a finer bound would pretend to know.
-const SHARE_STEPS: u32 = 20;
-/// Sizes and times are moved by factors of two, up to a million.
-const DOUBLINGS: i32 = 20;
+/// A share is told in steps of ten points: a finer bound would pretend to know.
+const SHARE_STEPS: u32 = 10;
+/// Sizes and times are moved by factors of four, up to four thousand: each step predicts every plan again.
+const FACTOR: f64 = 4.0;
+const STEPS: i32 = 6;
 
 /// The value that a fact has in a profile; `None` where it is not known or not one of a profile's.
 pub fn measured(fact: &str, profile: &Profile) -> Option<f64> {
@@ -70,15 +71,21 @@ pub fn measured(fact: &str, profile: &Profile) -> Option<f64> {
 /// The conditions under which `plan` is to be looked at again.
 pub(super) fn conditions(comparison: &Comparison, plan: Plan) -> Vec<Condition> {
     let setting = ranking::setting(comparison, ranking::quiet(comparison));
-    let calibration = Calibration::of(comparison, &setting);
     let profile = &comparison.profile;
-    let turned = |changed: &Profile, other: &Setting| {
-        let rivals = ranking::usual(comparison, other.cores);
-        let before = Some((profile, &setting));
-        match ranking::rank(plan, &rivals, (changed, other), before, &calibration) {
-            Ranking::Overtaken { rival, .. } => Some(rival.plan),
-            _ => None,
-        }
+    let calibration = Calibration::of(comparison, profile, &setting);
+    let standings = |changed: &Profile, other: &Setting| {
+        let mut plans = ranking::usual(comparison, other.cores);
+        plans.push(plan);
+        ranking::standings(&plans, changed, other, &calibration)
+    };
+    let before = standings(profile, &setting);
+    let turned = |changed: &Profile, other: &Setting| match ranking::rank(
+        plan,
+        &standings(changed, other),
+        &before,
+    ) {
+        Ranking::Overtaken { rival, .. } => Some(rival.plan),
+        _ => None,
     };
     let mut found = vec![
         Condition {
@@ -108,7 +115,10 @@ pub(super) fn conditions(comparison: &Comparison, plan: Plan) -> Vec<Condition> 
         };
         Some((value, turned(profile, &other)?))
     };
-    let words = |value: f64| format!("{} usable cores", wording::cores(value));
+    let words = |value: f64| {
+        let cores = if value > 1.0 { "cores" } else { "core" };
+        format!("{} usable {cores}", wording::cores(value))
+    };
     let above = CORES.iter().copied().filter(|one| *one > setting.cores);
     found.extend(bound(
         "usable_cores",
@@ -151,14 +161,14 @@ pub(super) fn conditions(comparison: &Comparison, plan: Plan) -> Vec<Condition> 
     ));
 
     let at_time = |step: i32| {
-        let factor = 2_f64.powi(step);
+        let factor = FACTOR.powi(step);
         let value = round(profile.own_s() * factor);
         Some((value, turned(&with_time(profile, value), &setting)?))
     };
     let words = |value: f64| format!("a task takes {}", wording::seconds(value));
-    let up = (1..=DOUBLINGS).filter_map(at_time).next();
+    let up = (1..=STEPS).filter_map(at_time).next();
     found.extend(bound("task_s", true, up, words));
-    let down = (1..=DOUBLINGS).map(|step| -step).filter_map(at_time).next();
+    let down = (1..=STEPS).map(|step| -step).filter_map(at_time).next();
     found.extend(bound("task_s", false, down, words));
 
     if matches!(
@@ -167,7 +177,7 @@ pub(super) fn conditions(comparison: &Comparison, plan: Plan) -> Vec<Condition> 
     ) && let Some(here) = measured("transfer_bytes", profile).filter(|bytes| *bytes > 0.0)
     {
         let at_size = |step: i32| {
-            let value = round(here * 2_f64.powi(step));
+            let value = round(here * FACTOR.powi(step));
             Some((
                 value,
                 turned(&with_transfer(profile, value / here), &setting)?,
@@ -179,7 +189,7 @@ pub(super) fn conditions(comparison: &Comparison, plan: Plan) -> Vec<Condition> 
                 wording::bytes(value)
             )
         };
-        let up = (1..=DOUBLINGS).filter_map(at_size).next();
+        let up = (1..=STEPS).filter_map(at_size).next();
         found.extend(bound("transfer_bytes", true, up, words));
     }
     found
