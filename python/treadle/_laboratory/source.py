@@ -166,8 +166,8 @@ class _Walk:
         self, name: str, root: str, attributes: tuple[str, ...]
     ) -> list[tuple[str, str, tuple[str, ...]]]:
         module = self._module(name)
-        if module is None:
-            return []
+        if module is None:  # perhaps a package without a file of its own
+            return self._inside(name, root, attributes)
         if root in module.definitions:
             key = f"{name}:{root}"
             if key in self._parts:
@@ -177,9 +177,18 @@ class _Walk:
             return [place for node in nodes for place in _references(module, node)]
         if root in module.imports:
             return self._imported(module.imports[root], attributes)
-        if self._module(f"{name}.{root}") is not None and attributes:
-            return [(f"{name}.{root}", attributes[0], attributes[1:])]
-        return [(star, root, attributes) for star in module.stars if self._module(star) is not None]
+        inside = self._inside(name, root, attributes)
+        return inside or [
+            (star, root, attributes) for star in module.stars if self._module(star) is not None
+        ]
+
+    def _inside(
+        self, name: str, root: str, attributes: tuple[str, ...]
+    ) -> list[tuple[str, str, tuple[str, ...]]]:
+        """What ``name.root`` leads to when it is a module."""
+        if not attributes or self._module(f"{name}.{root}") is None:
+            return []
+        return [(f"{name}.{root}", attributes[0], attributes[1:])]
 
     def _imported(
         self, found: tuple[str, str | None], attributes: tuple[str, ...]

@@ -5,7 +5,7 @@
 //! else the mean of all: what a busy machine took from every plan, it would have taken from that one.
 //!
 //! *Guarantees*: a plan is overtaken only when the rival's pessimistic end is ahead of the plan's optimistic end by more than
-//! the model's own error.
+//! the model's own error, the intervals of the recorded race being part of both ends.
 //! *Assumes*: the model errs now as it erred then; both profiles were measured serially.
 
 use super::comparison::{Comparison, Outcome};
@@ -18,15 +18,20 @@ use super::race::EQUIVALENT;
 /// 29 % (diagnosis notes 3.5, measured on two virtual cores).
 pub const MODEL_ERROR: f64 = 1.3;
 
+/// No interval.
+const EXACT: [f64; 2] = [1.0, 1.0];
+
 /// What a plan is expected to reach, in tasks a second over the batch, start-up included.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
     /// The plan.
     pub plan: Plan,
-    /// With as much CPU time under the interpreter lock as is possible.
+    /// With as much CPU time under the interpreter lock as is possible, at the low end of its race's interval.
     pub low_per_s: f64,
     /// The expectation.
     pub per_s: f64,
+    /// The 95 % interval of its race, as shares of what it reached.
+    pub spread: [f64; 2],
     /// What binds it.
     pub limit: String,
     /// Why it cannot run.
@@ -86,9 +91,9 @@ pub fn quiet(comparison: &Comparison) -> bool {
     comparison.machine.noise == "quiet"
 }
 
-/// Measured over predicted, for each plan that was raced.
+/// Measured over predicted for each plan that was raced, and the interval of the measurement as shares of it.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Calibration(Vec<(Plan, f64)>);
+pub struct Calibration(Vec<(Plan, f64, [f64; 2])>);
 
 impl Calibration {
     /// From the race of `comparison`, its predictions made again for `profile` so that both sides come from the same model.
@@ -96,13 +101,17 @@ impl Calibration {
         let factors = comparison.candidates.iter().filter_map(|one| {
             let measured = one.batch_per_s.filter(|rate| *rate > 0.0)?;
             let predicted = model::predict(one.plan, profile, setting).batch_per_s;
-            (predicted > 0.0).then(|| (one.plan, measured / predicted))
+            let spread = match (one.measured_per_s, one.interval_per_s) {
+                (Some(rate), Some([low, high])) if rate > 0.0 => [low / rate, high / rate],
+                _ => EXACT,
+            };
+            (predicted > 0.0).then(|| (one.plan, measured / predicted, spread))
         });
         Self(factors.collect())
     }
 
-    /// The factor of `plan`: its own, that of the nearest size of its strategy, or the geometric mean of all.
-    pub fn factor(&self, plan: Plan) -> f64 {
+    /// The factor of `plan` and its interval: its own, that of the nearest size of its strategy, or the geometric mean of all.
+    pub fn factor(&self, plan: Plan) -> (f64, [f64; 2]) {
         let distance = |other: &Plan| {
             (f64::from(other.workers()) / f64::from(plan.workers()))
                 .ln()
@@ -110,16 +119,19 @@ impl Calibration {
         };
         self.0
             .iter()
-            .filter(|(other, _)| other.strategy() == plan.strategy())
+            .filter(|(other, ..)| other.strategy() == plan.strategy())
             .min_by(|one, other| distance(&one.0).total_cmp(&distance(&other.0)))
-            .map_or_else(|| self.mean(), |(_, factor)| *factor)
+            .map_or_else(
+                || (self.mean(), EXACT),
+                |(_, factor, spread)| (*factor, *spread),
+            )
     }
 }
 
 impl Calibration {
     /// The geometric mean of the factors; 1 without a race.
     fn mean(&self) -> f64 {
-        let logarithms: f64 = self.0.iter().map(|(_, factor)| factor.ln()).sum();
+        let logarithms: f64 = self.0.iter().map(|(_, factor, _)| factor.ln()).sum();
         (logarithms / self.0.len().max(1) as f64).exp()
     }
 }
@@ -160,11 +172,13 @@ pub fn standing(
         infeasible,
         ..
     } = model::predict(plan, profile, setting);
-    let expected = batch_per_s * calibration.factor(plan);
+    let (factor, spread) = calibration.factor(plan);
+    let expected = batch_per_s * factor;
     Standing {
         plan,
-        low_per_s: expected * (low_per_s / per_s.max(f64::MIN_POSITIVE)).min(1.0),
+        low_per_s: expected * spread[0] * (low_per_s / per_s.max(f64::MIN_POSITIVE)).min(1.0),
         per_s: expected,
+        spread,
         limit,
         infeasible,
     }
@@ -213,10 +227,19 @@ pub fn rank(plan: Plan, now: &[Standing], before: &[Standing]) -> Ranking {
         };
         times(rival) > (1.0 + EQUIVALENT) * then.per_s / own_then.per_s.max(f64::MIN_POSITIVE)
     };
+    // What the race could not tell apart, the model does not either.
+    let told_apart = |rival: &Standing| {
+        let (Some(then), Some(own_then)) = (find(before, rival.plan), find(before, plan)) else {
+            return true;
+        };
+        let [low, high] = own_then.spread.map(|share| share * own_then.per_s);
+        then.per_s * then.spread[1] < low || then.per_s * then.spread[0] > high
+    };
+    let most = own.per_s * own.spread[1];
     let simpler = |rival: &Standing| rival.plan.strategy() < plan.strategy();
     let ahead = others
         .iter()
-        .find(|rival| rival.low_per_s > own.per_s * MODEL_ERROR && gained(rival));
+        .find(|rival| rival.low_per_s > most * MODEL_ERROR && gained(rival));
     if let Some(rival) = ahead {
         return Ranking::Overtaken {
             times: times(rival),
@@ -230,15 +253,14 @@ pub fn rank(plan: Plan, now: &[Standing], before: &[Standing]) -> Ranking {
         .filter(|rival| simpler(rival) && gained(rival))
         .min_by_key(|rival| rival.plan.simplicity());
     if let Some(rival) = equal {
-        let floor = own.per_s * (1.0 - EQUIVALENT);
-        if rival.low_per_s >= floor {
+        if rival.low_per_s >= most * (1.0 - EQUIVALENT) {
             return Ranking::Overtaken {
                 times: times(rival),
                 rival: rival.clone(),
                 simpler: true,
             };
         }
-        if rival.per_s >= floor {
+        if rival.per_s >= own.per_s * (1.0 - EQUIVALENT) && told_apart(rival) {
             return Ranking::Unclear {
                 times: times(rival),
                 rival: rival.clone(),
@@ -249,7 +271,9 @@ pub fn rank(plan: Plan, now: &[Standing], before: &[Standing]) -> Ranking {
     let doubtful = others
         .iter()
         .filter(other_strategy)
-        .find(|rival| rival.per_s > own.per_s * (1.0 + EQUIVALENT) && gained(rival));
+        .find(|rival| {
+            rival.per_s > own.per_s * (1.0 + EQUIVALENT) && gained(rival) && told_apart(rival)
+        });
     if let Some(rival) = doubtful {
         return Ranking::Unclear {
             times: times(rival),
@@ -319,9 +343,9 @@ mod tests {
 
     fn raced() -> Calibration {
         Calibration(vec![
-            (Plan::SERIAL, 1.0),
-            (Plan::processes(2), 0.9),
-            (Plan::threads(2), 0.5),
+            (Plan::SERIAL, 1.0, [0.99, 1.01]),
+            (Plan::processes(2), 0.9, [0.95, 1.05]),
+            (Plan::threads(2), 0.5, [0.95, 1.05]),
         ])
     }
 
@@ -340,11 +364,12 @@ mod tests {
     #[test]
     fn a_factor_is_that_of_the_nearest_size_or_the_mean() {
         let calibration = raced();
-        assert_eq!(calibration.factor(Plan::processes(8)), 0.9);
-        assert_eq!(calibration.factor(Plan::threads(64)), 0.5);
-        let mean = calibration.factor(Plan::coroutines(10));
+        assert_eq!(calibration.factor(Plan::processes(8)).0, 0.9);
+        assert_eq!(calibration.factor(Plan::threads(64)).0, 0.5);
+        let (mean, spread) = calibration.factor(Plan::coroutines(10));
         assert!((mean - 0.45_f64.powf(1.0 / 3.0)).abs() < 1e-12);
-        assert_eq!(Calibration::default().factor(Plan::SERIAL), 1.0);
+        assert_eq!(spread, EXACT);
+        assert_eq!(Calibration::default().factor(Plan::SERIAL).0, 1.0);
     }
 
     #[test]
@@ -387,6 +412,33 @@ mod tests {
         let flat = Calibration::default();
         let ranked = rank_now(Plan::processes(2), &before, &before, &flat);
         assert!(matches!(ranked, Ranking::First { .. }), "{ranked:?}");
+    }
+
+    #[test]
+    fn what_the_race_could_not_tell_apart_is_not_overturned_by_a_little() {
+        // A slow start of workers brings serial level; with intervals as wide as this that is no news.
+        let here = Setting {
+            count: Some(400),
+            ..machine(2.0)
+        };
+        let [before, mut now] = [profile(0.005, 0.005), profile(0.005, 0.005)];
+        now.worker_start_s.process = Some(0.7);
+        let ranked = |spread: [f64; 2]| {
+            let calibration = Calibration(vec![
+                (Plan::SERIAL, 0.6, spread),
+                (Plan::processes(2), 0.4, spread),
+            ]);
+            let plans = [Plan::SERIAL, Plan::processes(2)];
+            let of = |profile| standings(&plans, profile, &here, &calibration);
+            rank(Plan::processes(2), &of(&now), &of(&before))
+        };
+        let noisy = ranked([0.6, 1.7]);
+        assert!(matches!(noisy, Ranking::First { .. }), "{noisy:?}");
+        let quiet = ranked([0.99, 1.01]);
+        assert!(
+            matches!(quiet, Ranking::Overtaken { simpler: true, .. }),
+            "{quiet:?}"
+        );
     }
 
     #[test]
