@@ -9,7 +9,8 @@
 //! *Assumes*: the model errs now as it erred then; both profiles were measured serially.
 
 use super::comparison::{Comparison, Outcome};
-use super::model::{self, Prediction, Setting};
+use super::compare::has_interpreters;
+use super::model::{Model, Prediction, Setting};
 use super::plan::{Plan, Strategy};
 use super::profile::Profile;
 use super::race::EQUIVALENT;
@@ -83,6 +84,9 @@ pub fn setting(comparison: &Comparison, pilot_trusted: bool) -> Setting {
         pilot_trusted,
         count: (!comparison.items.truncated).then_some(comparison.items.count),
         memory_available: machine.memory_available_bytes.map(|bytes| bytes as f64),
+        interpreters: has_interpreters(&machine.implementation, &machine.python),
+        handover: comparison.handover,
+        shared_loop: comparison.shared_loop,
     }
 }
 
@@ -98,9 +102,10 @@ pub struct Calibration(Vec<(Plan, f64, [f64; 2])>);
 impl Calibration {
     /// From the race of `comparison`, its predictions made again for `profile` so that both sides come from the same model.
     pub fn of(comparison: &Comparison, profile: &Profile, setting: &Setting) -> Self {
+        let model = Model::new(profile, setting);
         let factors = comparison.candidates.iter().filter_map(|one| {
             let measured = one.batch_per_s.filter(|rate| *rate > 0.0)?;
-            let predicted = model::predict(one.plan, profile, setting).batch_per_s;
+            let predicted = model.quick(one.plan).batch_per_s;
             let spread = match (one.measured_per_s, one.interval_per_s) {
                 (Some(rate), Some([low, high])) if rate > 0.0 => [low / rate, high / rate],
                 _ => EXACT,
@@ -157,21 +162,18 @@ pub fn comparable(before: &Profile, now: &Profile, trusted: bool, alike: bool) -
     both
 }
 
-/// What `plan` is expected to reach.
-pub fn standing(
-    plan: Plan,
-    profile: &Profile,
-    setting: &Setting,
-    calibration: &Calibration,
-) -> Standing {
+/// What a prediction and the record's race together let a plan expect.
+fn standing(prediction: Prediction, calibration: &Calibration) -> Standing {
     let Prediction {
+        plan,
         per_s,
         low_per_s,
         batch_per_s,
         limit,
         infeasible,
+        not_run,
         ..
-    } = model::predict(plan, profile, setting);
+    } = prediction;
     let (factor, spread) = calibration.factor(plan);
     let expected = batch_per_s * factor;
     Standing {
@@ -180,7 +182,7 @@ pub fn standing(
         per_s: expected,
         spread,
         limit,
-        infeasible,
+        infeasible: infeasible.or(not_run),
     }
 }
 
@@ -191,9 +193,24 @@ pub fn standings(
     setting: &Setting,
     calibration: &Calibration,
 ) -> Vec<Standing> {
+    let model = Model::new(profile, setting);
     plans
         .iter()
-        .map(|plan| standing(*plan, profile, setting, calibration))
+        .map(|plan| standing(model.predict(*plan), calibration))
+        .collect()
+}
+
+/// The same by the likely value alone, without the runs that an interval takes.
+pub fn quick_standings(
+    plans: &[Plan],
+    profile: &Profile,
+    setting: &Setting,
+    calibration: &Calibration,
+) -> Vec<Standing> {
+    let model = Model::new(profile, setting);
+    plans
+        .iter()
+        .map(|plan| standing(model.quick(*plan), calibration))
         .collect()
 }
 
@@ -303,9 +320,8 @@ pub fn plans(comparison: &Comparison) -> Vec<Plan> {
 pub fn propose(comparison: &Comparison) -> Option<Standing> {
     let setting = setting(comparison, quiet(comparison));
     let none = Calibration::default();
-    let field: Vec<Standing> = plans(comparison)
+    let field: Vec<Standing> = standings(&plans(comparison), &comparison.profile, &setting, &none)
         .into_iter()
-        .map(|plan| standing(plan, &comparison.profile, &setting, &none))
         .filter(|one| one.infeasible.is_none())
         .collect();
     let best = field.iter().map(|one| one.low_per_s).fold(0.0, f64::max);

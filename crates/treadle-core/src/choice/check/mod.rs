@@ -680,10 +680,10 @@ impl Case<'_> {
             &before.profile,
             &ranking::setting(before, ranking::quiet(before)),
         );
+        let field = self.rivals_of_all(evidence, now);
         found.extend(
-            self.rivals_of_all(evidence, now)
+            ranking::standings(&field, &now.profile, &setting, &calibration)
                 .into_iter()
-                .map(|rival| ranking::standing(rival, &now.profile, &setting, &calibration))
                 .filter(|rival| rival.infeasible.is_none() && rival.plan != plan)
                 .max_by(|one, other| one.per_s.total_cmp(&other.per_s))
                 .map(|rival| rival.plan),

@@ -76,7 +76,7 @@ pub(super) fn conditions(comparison: &Comparison, plan: Plan) -> Vec<Condition> 
     let standings = |changed: &Profile, other: &Setting| {
         let mut plans = ranking::usual(comparison, other.cores);
         plans.push(plan);
-        ranking::standings(&plans, changed, other, &calibration)
+        ranking::quick_standings(&plans, changed, other, &calibration)
     };
     let before = standings(profile, &setting);
     let turned = |changed: &Profile, other: &Setting| match ranking::rank(
@@ -231,6 +231,10 @@ fn round(value: f64) -> f64 {
     (value / unit).round() * unit
 }
 
+fn scaled(values: &[f64], factor: f64) -> Vec<f64> {
+    values.iter().map(|value| value * factor).collect()
+}
+
 fn with_cpu_share(profile: &Profile, share: f64) -> Profile {
     let own = profile.own_s();
     let factor = share * own / profile.cpu_s().max(1e-9);
@@ -252,6 +256,8 @@ fn with_time(profile: &Profile, own_s: f64) -> Profile {
     Profile {
         wall_s: own_s,
         wall_max_s: profile.wall_max_s * factor,
+        walls: scaled(&profile.walls, factor * profile.own_s() / profile.wall_s.max(1e-12)),
+        cpus: Vec::new(),
         run_queue_s: Some(0.0),
         thread_cpu_s: profile.thread_cpu_s * factor,
         native_cpu_s: profile.native_cpu_s * factor,

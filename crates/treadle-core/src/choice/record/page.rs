@@ -262,7 +262,7 @@ fn drivers(comparison: &Comparison) -> String {
 
 fn options(evidence: &Evidence) -> String {
     let mut text = String::from(
-        "| plan | predicted at most | measured (95 % interval) | of serial | p50 | p99 | peak memory | outcome | limit |\n|---|---|---|---|---|---|---|---|---|\n",
+        "| plan | predicted | measured (95 % interval) | of serial | p50 | p99 | peak memory | outcome | limit |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for candidate in &evidence.comparison.candidates {
         text.push_str(&option_row(candidate, evidence));
