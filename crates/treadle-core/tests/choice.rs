@@ -468,7 +468,8 @@ fn a_record_is_written_read_and_written_again() {
     assert!(other.page.ends_with("0002-other.md"));
     let text = read(&other.evidence);
     assert!(
-        text.lines().any(|line| line.contains("\"interval_per_s\": [") && line.ends_with("],")),
+        text.lines()
+            .any(|line| line.contains("\"interval_per_s\": [") && line.ends_with("],")),
         "numbers of a list stand on one line"
     );
     let evidence: Evidence = serde_json::from_str(&text).unwrap();
