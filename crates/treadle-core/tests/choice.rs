@@ -466,7 +466,13 @@ fn a_record_is_written_read_and_written_again() {
     );
     let other = save(&comparison, "other", &folder.0, "2026-11-23").unwrap();
     assert!(other.page.ends_with("0002-other.md"));
-    let evidence: Evidence = serde_json::from_str(&read(&other.evidence)).unwrap();
+    let text = read(&other.evidence);
+    assert!(
+        text.lines()
+            .any(|line| line.contains("\"interval_per_s\": [") && line.ends_with("],")),
+        "numbers of a list stand on one line"
+    );
+    let evidence: Evidence = serde_json::from_str(&text).unwrap();
     assert_eq!(evidence.comparison.decision, comparison.decision);
     assert_eq!(evidence.margin.unwrap().plan, Plan::SERIAL);
     assert!(evidence.revisit.iter().any(|one| one.fact == "cpu_share"));

@@ -131,9 +131,7 @@ impl Calibration {
                 |(_, factor, spread)| (*factor, *spread),
             )
     }
-}
 
-impl Calibration {
     /// The geometric mean of the factors; 1 without a race.
     fn mean(&self) -> f64 {
         let logarithms: f64 = self.0.iter().map(|(_, factor, _)| factor.ln()).sum();
@@ -265,32 +263,31 @@ pub fn rank(plan: Plan, now: &[Standing], before: &[Standing]) -> Ranking {
         };
     }
     // A prediction is an upper end, and a simpler plan that reaches the upper end of this one is as good.
-    let equal = others
-        .iter()
-        .filter(|rival| simpler(rival) && gained(rival))
-        .min_by_key(|rival| rival.plan.simplicity());
-    if let Some(rival) = equal {
-        if rival.low_per_s >= most * (1.0 - EQUIVALENT) {
-            return Ranking::Overtaken {
-                times: times(rival),
-                rival: rival.clone(),
-                simpler: true,
-            };
-        }
-        if rival.per_s >= own.per_s * (1.0 - EQUIVALENT) && told_apart(rival) {
-            return Ranking::Unclear {
-                times: times(rival),
-                rival: rival.clone(),
-            };
-        }
+    let simplest = |equal: &dyn Fn(&Standing) -> bool| {
+        others
+            .iter()
+            .filter(|rival| simpler(rival) && gained(rival) && equal(rival))
+            .min_by_key(|rival| rival.plan.simplicity())
+    };
+    if let Some(rival) = simplest(&|rival| rival.low_per_s >= most * (1.0 - EQUIVALENT)) {
+        return Ranking::Overtaken {
+            times: times(rival),
+            rival: rival.clone(),
+            simpler: true,
+        };
+    }
+    let perhaps =
+        |rival: &Standing| rival.per_s >= own.per_s * (1.0 - EQUIVALENT) && told_apart(rival);
+    if let Some(rival) = simplest(&perhaps) {
+        return Ranking::Unclear {
+            times: times(rival),
+            rival: rival.clone(),
+        };
     }
     let other_strategy = |rival: &&Standing| rival.plan.strategy() != plan.strategy();
-    let doubtful = others
-        .iter()
-        .filter(other_strategy)
-        .find(|rival| {
-            rival.per_s > own.per_s * (1.0 + EQUIVALENT) && gained(rival) && told_apart(rival)
-        });
+    let doubtful = others.iter().filter(other_strategy).find(|rival| {
+        rival.per_s > own.per_s * (1.0 + EQUIVALENT) && gained(rival) && told_apart(rival)
+    });
     if let Some(rival) = doubtful {
         return Ranking::Unclear {
             times: times(rival),

@@ -170,6 +170,52 @@ pub(in crate::choice) fn read(path: &Path, name: &str) -> Result<Evidence, Unusa
     Ok(evidence)
 }
 
+/// The file's text: a line for each key, and lists of numbers, such as a task's times, on one line.
+pub(super) fn text(evidence: &Evidence) -> serde_json::Result<String> {
+    let pretty = serde_json::to_string_pretty(evidence)?;
+    let mut out = String::with_capacity(pretty.len());
+    let mut list: Option<String> = None;
+    for line in pretty.lines() {
+        let bare = line.trim();
+        let number = bare
+            .trim_end_matches(',')
+            .chars()
+            .all(|letter| letter.is_ascii_digit() || "+-.eE".contains(letter));
+        match (&mut list, bare) {
+            (Some(text), "]" | "],") => {
+                out.push_str(text);
+                out.push_str(bare);
+                out.push('\n');
+                list = None;
+            }
+            (Some(text), _) if number => {
+                if !text.ends_with('[') {
+                    text.push(' ');
+                }
+                text.push_str(bare);
+            }
+            (Some(text), _) => {
+                // Something else is in it after all: as it was.
+                out.push_str(text);
+                out.push('\n');
+                list = None;
+                if bare.ends_with('[') {
+                    list = Some(line.to_owned());
+                } else {
+                    out.push_str(line);
+                    out.push('\n');
+                }
+            }
+            (None, _) if bare.ends_with('[') => list = Some(line.to_owned()),
+            (None, _) => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    Ok(out)
+}
+
 /// The runner-up among what was raced, or else among what was predicted.
 pub(super) fn margin(comparison: &Comparison, plan: Plan) -> Option<Margin> {
     let chosen = comparison.candidates.iter().find(|one| one.plan == plan)?;

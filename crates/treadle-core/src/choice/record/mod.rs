@@ -154,13 +154,13 @@ pub fn save(saving: Saving<'_>) -> Result<Saved, ChoiceError> {
         history: history(&proof, old.as_ref(), name, saving.date),
         comparison: comparison.clone(),
     };
-    let json = serde_json::to_string_pretty(&evidence).map_err(|error| {
+    let json = evidence::text(&evidence).map_err(|error| {
         ChoiceError::usage(
             format!("cannot write the evidence: {error}"),
             "this is a mistake in treadle",
         )
     })?;
-    write_whole(&proof, &format!("{json}\n"))?;
+    write_whole(&proof, &json)?;
     write_whole(&page, &page::text(&evidence, &stem, existing.as_deref()))?;
     settings.put(
         &evidence,
