@@ -435,7 +435,7 @@ mod tests {
             ..machine(2.0)
         };
         let [before, mut now] = [profile(0.005, 0.005), profile(0.005, 0.005)];
-        now.worker_start_s.process = Some(0.7);
+        now.worker_start_s.process = Some(0.5);
         let ranked = |spread: [f64; 2]| {
             let calibration = Calibration(vec![
                 (Plan::SERIAL, 0.6, spread),
