@@ -8,8 +8,8 @@
 //! the model's own error, the intervals of the recorded race being part of both ends.
 //! *Assumes*: the model errs now as it erred then; both profiles were measured serially.
 
-use super::comparison::{Comparison, Outcome};
 use super::compare::has_interpreters;
+use super::comparison::{Comparison, Outcome};
 use super::model::{Model, Prediction, Setting};
 use super::plan::{Plan, Strategy};
 use super::profile::Profile;
@@ -346,6 +346,7 @@ pub fn usual(comparison: &Comparison, cores: f64) -> Vec<Plan> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::Handover;
     use super::super::model::tests::setting as machine;
     use super::super::profile::tests::sample;
     use super::*;
@@ -363,7 +364,10 @@ mod tests {
     }
 
     fn rank_now(plan: Plan, now: &Profile, before: &Profile, calibration: &Calibration) -> Ranking {
-        let here = machine(2.0);
+        let here = Setting {
+            handover: Handover::default(),
+            ..machine(2.0)
+        };
         let rivals = [
             Plan::SERIAL,
             Plan::threads(2),

@@ -256,7 +256,10 @@ fn with_time(profile: &Profile, own_s: f64) -> Profile {
     Profile {
         wall_s: own_s,
         wall_max_s: profile.wall_max_s * factor,
-        walls: scaled(&profile.walls, factor * profile.own_s() / profile.wall_s.max(1e-12)),
+        walls: scaled(
+            &profile.walls,
+            factor * profile.own_s() / profile.wall_s.max(1e-12),
+        ),
         cpus: Vec::new(),
         run_queue_s: Some(0.0),
         thread_cpu_s: profile.thread_cpu_s * factor,
