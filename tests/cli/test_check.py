@@ -74,6 +74,7 @@ def test_computing_that_becomes_waiting_is_overturned(recorded: Any) -> None:
     assert "CPU share" in changes(found)
     assert "io-bound" in found["why"]
     assert "--save work" in found["next"]
+    assert "--plans" not in found["next"], "the better plan must be among those raced"
     text = recorded("check")
     assert text.code == 2
     for word in ("work: overturned", "changed", "CPU share", "why", "do", "treadle compare"):

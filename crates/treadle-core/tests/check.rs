@@ -56,6 +56,7 @@ impl Folder {
             directory: &folder.0,
             date: "2026-11-22",
             command: "treadle compare cpu --items range:1000 --save jobs",
+            afresh: "treadle compare cpu --save jobs",
         })
         .unwrap();
         folder

@@ -666,5 +666,6 @@ fn save(
         directory,
         date,
         command: "treadle compare jobs.py:work --items range:1000 --save jobs",
+        afresh: "treadle compare cpu --save jobs",
     })
 }

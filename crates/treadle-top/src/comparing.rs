@@ -81,7 +81,8 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
             );
             return Ok(code);
         }
-        let command = layout::shell("treadle", &deciding(words));
+        let command = layout::shell("treadle", &deciding(words, false));
+        let afresh = layout::shell("treadle", &deciding(words, true));
         let saved = record::save(Saving {
             comparison: &comparison,
             name,
@@ -89,6 +90,7 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
             directory: &world.directory,
             date: &date::today(),
             command: &command,
+            afresh: &afresh,
         })?;
         put(
             world.stderr,
@@ -105,15 +107,24 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
     Ok(code)
 }
 
-/// The words that decide again: those of this command, but for where it wrote its report.
-fn deciding(words: &[String]) -> Vec<String> {
+/// The words that decide again: those of this command, but for where it wrote its report; `afresh`, by a race of all plans.
+fn deciding(words: &[String], afresh: bool) -> Vec<String> {
     let mut kept = Vec::new();
     let mut words = words.iter().peekable();
     while let Some(word) = words.next() {
-        if word == "--json" {
-            words.next_if(|next| !next.starts_with("--"));
-        } else if !word.starts_with("--json=") {
-            kept.push(word.clone());
+        let name = word.split('=').next().unwrap_or(word);
+        match name {
+            "--json" if word == name => {
+                words.next_if(|next| !next.starts_with("--"));
+            }
+            "--plans" if afresh => {
+                if word == name {
+                    words.next();
+                }
+            }
+            "--json" => {}
+            "--profile-only" if afresh => {}
+            _ => kept.push(word.clone()),
         }
     }
     kept
@@ -157,7 +168,7 @@ mod tests {
     fn the_command_of_a_record_writes_no_json() {
         let of = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            deciding(&words).join(" ")
+            deciding(&words, false).join(" ")
         };
         assert_eq!(
             of(&[
@@ -175,5 +186,15 @@ mod tests {
             "compare a:f --star"
         );
         assert_eq!(of(&["compare", "a:f", "--json=x"]), "compare a:f");
+        let words = [
+            "a:f",
+            "--plans",
+            "threads=2",
+            "--profile-only",
+            "--plans=serial",
+        ];
+        let words: Vec<String> = words.map(str::to_owned).to_vec();
+        assert_eq!(deciding(&words, false), words);
+        assert_eq!(deciding(&words, true), ["a:f"]);
     }
 }

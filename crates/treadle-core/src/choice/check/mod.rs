@@ -488,19 +488,11 @@ impl Case<'_> {
             Level::Static,
             "nothing that the choice rests on has changed: source, inputs, Python, packages and machine are those of the record.",
             if evidence.status == record::Status::Proposed {
-                format!(
-                    "no race has confirmed it yet: {}",
-                    self.unproposed(evidence)
-                )
+                format!("no race has confirmed it yet: {}", evidence.afresh)
             } else {
                 "nothing".to_owned()
             },
         )
-    }
-
-    /// The command that races what was only proposed.
-    fn unproposed(&self, evidence: &Evidence) -> String {
-        evidence.command.replace(" --profile-only", "")
     }
 
     /// The function could not be measured.
@@ -555,7 +547,7 @@ impl Case<'_> {
                 ""
             }
         );
-        let again = format!("decide it again: {}", self.again(Some(evidence)));
+        let again = format!("decide it afresh: {}", evidence.afresh);
         match ranked {
             Ranking::Infeasible { why, rival } => Finding {
                 instead: rival.as_ref().map(|rival| rival.plan),
@@ -717,7 +709,7 @@ impl Case<'_> {
                     missed.join(", "),
                     if alike { "" } else { ", on another machine" }
                 ),
-                format!("decide it again: {}", self.again(Some(evidence))),
+                format!("decide it afresh: {}", evidence.afresh),
             );
         }
         match order::order(self.decided.plan, race) {
@@ -728,7 +720,7 @@ impl Case<'_> {
                     Verdict::Overturned,
                     Level::Race,
                     format!("{words}."),
-                    format!("decide it again: {}", self.again(Some(evidence))),
+                    format!("decide it afresh: {}", evidence.afresh),
                 )
             },
             Order::Unclear(words) => Finding::new(

@@ -83,8 +83,10 @@ pub struct Evidence {
     pub function: String,
     /// The plan.
     pub plan: Plan,
-    /// The command that decides again.
+    /// The command that decides again, among the same plans.
     pub command: String,
+    /// The command that decides afresh, among all plans and by a race.
+    pub afresh: String,
     /// The command that checks it.
     pub confirm: String,
     /// Source and environment.

@@ -63,8 +63,10 @@ pub struct Saving<'a> {
     pub directory: &'a Path,
     /// Today, `YYYY-MM-DD`.
     pub date: &'a str,
-    /// The command that decides again.
+    /// The command that decides again, among the same plans.
     pub command: &'a str,
+    /// The command that decides afresh, among all plans and by a race.
+    pub afresh: &'a str,
 }
 
 /// Checks a decision's name: it becomes a table's key, a file's name and an argument.
@@ -147,6 +149,7 @@ pub fn save(saving: Saving<'_>) -> Result<Saved, ChoiceError> {
         function: saving.function.to_owned(),
         plan,
         command: saving.command.to_owned(),
+        afresh: saving.afresh.to_owned(),
         confirm: format!("treadle check {name}"),
         fingerprint: comparison.fingerprint.clone().unwrap_or_default(),
         margin: evidence::margin(comparison, plan),
