@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _SIZES = ("processes", "interpreters", "threads", "coroutines", "chunk")
 
 
-def _plan(found: Mapping[str, Any] | None) -> Plan | None:
+def plan_of(found: Mapping[str, Any] | None) -> Plan | None:
+    """The plan of a JSON object; None stays None."""
     if found is None:
         return None
     from treadle.plan import Plan
@@ -101,7 +102,7 @@ class Comparison:
                 from_json(
                     Candidate,
                     one,
-                    plan=_plan(one["plan"]),
+                    plan=plan_of(one["plan"]),
                     interval_per_s=None if interval is None else tuple(interval),
                 )
             )
@@ -113,7 +114,7 @@ class Comparison:
             machine=from_json(Machine, found["machine"]),
             profile=Profile.of(found["profile"]),
             candidates=tuple(candidates),
-            decision=from_json(Decision, decision, plan=_plan(decision["plan"])),
+            decision=from_json(Decision, decision, plan=plan_of(decision["plan"])),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def ask(
     function: Callable[..., Any], items: list[Any], *, star: bool, budget_s: float, **more: Any
 ) -> dict[str, Any]:
     """Hands the function, its inputs and the request to the engine; gives the comparison's JSON object."""
-    _refuse_within_laboratory()
+    refuse_within_laboratory()
     if not callable(function):
         raise TypeError(f"a function is needed, not {type(function).__name__}")
     if not items:
@@ -120,7 +120,8 @@ def ask(
     return found
 
 
-def _refuse_within_laboratory() -> None:
+def refuse_within_laboratory() -> None:
+    """Raises where measuring would start itself again: in the process that measures."""
     if os.environ.get("TREADLE_LABORATORY"):
         raise RuntimeError(
             "measuring was started again from within the process that measures\n\n"

@@ -17,6 +17,27 @@ from typing import Any
 RATES = {"cpu": {"processes": 1.9}, "wait": {"threads": 20.0}, "same": {"processes": 1.0}}
 
 
+def current(script: str) -> str:
+    """The script, or the one that a test has put into the file ``now`` of this folder: the function was changed."""
+    try:
+        with open("now") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return script
+
+
+def fingerprint(script: str) -> dict[str, Any]:
+    """The reply to ``fingerprint``."""
+    return {
+        "target": f"{script}:work",
+        "source": {"function": script, "callees": {}, "items": None},
+        "environment": {
+            "python": "3.12.0" if script == "python" else "3.11.7", "implementation": "cpython", "gil": True,
+            "build": {}, "start_method": "fork", "distributions": {}, "extensions": [], "native_pools": {},
+        },
+    }  # fmt: skip
+
+
 def position(index: int) -> None:
     """Says that the input `index` is being processed."""
     with open(sys.argv[-1], "r+b") as file:
@@ -60,7 +81,8 @@ def profile(script: str) -> dict[str, Any]:
         "thread_cpu_s": cpu, "process_cpu_s": cpu, "run_queue_s": 0.0,
         "errors": {"fails": 20, "some": 4}.get(script, 0), "all_failed": script == "fails",
         "first_error": error if script in ("fails", "some") else None,
-        "argument_bytes": 20, "result_bytes": None if script == "unpicklable" else 20,
+        "argument_bytes": 20,
+        "result_bytes": None if script == "unpicklable" else 100_000 if script == "big" else 20,
         "dumps_s": 1e-6, "loads_s": 1e-6, "argument_dumps_s": 1e-6, "argument_loads_s": 1e-6,
         "result_dumps_s": 1e-6, "result_loads_s": 1e-6,
         "pickle": {"function": None, "argument": None, "exception": None,
@@ -127,7 +149,7 @@ def main() -> None:
         if request["do"] == "quit":
             return
         if request["do"] == "load":
-            script = request["target"]
+            script = current(request["target"])
             if script == "refused":
                 reply = {"error": {"kind": "target-module", "message": "there is no module 'refused'",
                                    "hint": "look elsewhere", "detail": None}}  # fmt: skip
@@ -139,6 +161,18 @@ def main() -> None:
                 reply = {"ok": load(script, request)}
         elif request["do"] == "profile":
             reply = {"ok": profile(script)}
+        elif request["do"] == "fingerprint":
+            script = current(request["target"])
+            if script == "gone":
+                reply = {
+                    "error": {"kind": "target-function", "message": "jobs has no function 'work'"}
+                }
+            else:
+                reply = {"ok": fingerprint(script)}
+        elif request["do"] == "locate":
+            reply = {
+                "ok": {"found": [{"target": "elsewhere.py:work", "same": request["hash"] == "cpu"}]}
+            }
         elif request["do"] == "handover":
             free = {"parent_s": 1e-6, "worker_s": 1e-6}
             reply = {"ok": {"serial_s": 1e-6, "threads": free, "processes": free, "chunked": None}}

@@ -21,7 +21,9 @@ mod worker;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use crate::choice::{command, compare, limit_cores, load_decision, usable_cores};
+    use crate::choice::{
+        check, command, compare, limit_cores, list_decisions, load_decision, usable_cores,
+    };
     #[pymodule_export]
     use crate::codec::{decode_scalars, encode_scalars};
     #[pymodule_export]

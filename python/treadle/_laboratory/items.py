@@ -76,6 +76,19 @@ def refuse_consumed(items: Items) -> None:
                 )
 
 
+def source_hash(spec: str) -> str | None:
+    """The hash of the callable that `spec` names and of what it uses; None for the other forms."""
+    from treadle._laboratory import source
+
+    if spec.partition(":")[0] in ("range", "lines", "json") or not _CALLABLE.fullmatch(spec):
+        return None
+    try:
+        _, name = target.find(spec, "items")
+    except Refusal:
+        return None
+    return source.combined(name)
+
+
 def _take(source: Iterable[Any], limit: int, spec: str) -> tuple[list[Any], bool]:
     try:
         values = list(itertools.islice(source, limit + 1))

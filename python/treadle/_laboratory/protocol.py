@@ -24,6 +24,10 @@ from treadle._laboratory.refusal import Refusal
 INSIDE = "TREADLE_LABORATORY"
 
 
+#: The requests that are served, each by the method of its name.
+_WORDS = ("load", "fingerprint", "locate", "profile", "loop", "handover", "plan", "block")
+
+
 def _take_streams() -> tuple[TextIO, int]:
     """(requests, descriptor of replies): ours alone; descriptors 0 and 1 become the null device."""
     requests = os.dup(0)
@@ -109,10 +113,7 @@ class Laboratory:
         """Loads target and items, by name or from a pickle."""
         from treadle._laboratory import items, target
 
-        if "" in sys.path:
-            sys.path.remove("")
-        if os.getcwd() not in sys.path:  # workers inherit the path, perhaps not the folder
-            sys.path.insert(0, os.getcwd())
+        self._find_modules()
         self._star = bool(request.get("star"))
         limit = int(request.get("limit") or 10_000)
         if request.get("pickled"):
@@ -137,6 +138,14 @@ class Laboratory:
             "implementation": sys.implementation.name,
             "gil": gil,
         }
+
+    @staticmethod
+    def _find_modules() -> None:
+        """Puts the current folder on the path: workers inherit the path, perhaps not the folder."""
+        if "" in sys.path:
+            sys.path.remove("")
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
 
     def profile(self, request: dict[str, Any]) -> dict[str, Any]:
         """Runs the sample serially and starts one worker of each kind."""
@@ -208,6 +217,28 @@ class Laboratory:
             int(request["first"]), int(request["count"]), float(request["seconds"])
         )
 
+    def fingerprint(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What a record keeps of source and environment; loads the target by name if nothing is loaded yet."""
+        from treadle._laboratory import environment, items, source, target
+
+        if self._target is None:
+            self._find_modules()
+            self._target = target.load(request["target"])
+        return {
+            "target": self._target.name,
+            "source": {
+                **source.fingerprint(self._target.name),
+                "items": items.source_hash(request.get("items") or ""),
+            },
+            "environment": environment.describe(request.get("distributions")),
+        }
+
+    def locate(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Where a function that is not where it was may be now."""
+        from treadle._laboratory import source
+
+        return {"found": source.locate(request["target"], request.get("hash"))}
+
     def _need_loaded(self) -> None:
         if self._target is None:
             raise Refusal("protocol", "nothing has been loaded yet")
@@ -225,7 +256,7 @@ class Laboratory:
             word = request.get("do")
             if word == "quit":
                 return False
-            if word not in ("load", "profile", "loop", "handover", "plan", "block"):
+            if word not in _WORDS:
                 raise Refusal("protocol", f"unknown request '{word}'")
             reply = {"ok": getattr(self, word)(request)}
         except Refusal as refusal:

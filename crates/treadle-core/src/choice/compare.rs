@@ -13,6 +13,7 @@ use super::decide::{self, Measured, Target};
 use super::driver::{self, Raced};
 use super::error::ChoiceError;
 use super::field::Field;
+use super::fingerprint::{self, Asked, Fingerprint};
 use super::laboratory::{CallError, Laboratory, Launch, Surroundings};
 use super::model::{self, Handover, LoopCost, Model, Prediction, Setting};
 use super::noise::{self, Level, Readings};
@@ -74,6 +75,11 @@ pub fn compare_json(
 /// What is happening, for people who wait.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
+    /// A recorded decision is about to be checked.
+    Checking {
+        /// Its name.
+        name: String,
+    },
     /// The function and its inputs are being loaded.
     Loading,
     /// The serial sample is running.
@@ -150,9 +156,7 @@ pub fn compare(
         ));
     }
     let before = Before::read();
-    let launch = Launch {
-        command: request.command(),
-    };
+    let launch = request.launch();
 
     observer.progress(&Progress::Loading);
     let mut laboratory = start(&launch)?;
@@ -161,6 +165,10 @@ pub fn compare(
         count: loaded.count,
     });
     let sample = profile(&mut laboratory, request, loaded.count, surroundings)?;
+    let fingerprint = request
+        .fingerprint
+        .then(|| fingerprint(&mut laboratory, request, surroundings))
+        .transpose()?;
     let handover = handover(&mut laboratory, request, &loaded, surroundings);
     laboratory.leave(surroundings);
     if (surroundings.interrupted)() {
@@ -274,6 +282,7 @@ pub fn compare(
         target: loaded.target,
         target_file: loaded.file,
         source_hash: loaded.source_hash,
+        fingerprint,
         asynchronous: loaded.asynchronous,
         items: Items {
             count: loaded.count,
@@ -281,6 +290,7 @@ pub fn compare(
             truncated: loaded.items_truncated,
             star: request.star,
             once: request.once,
+            limit: request.limit,
         },
         machine,
         profile,
@@ -557,6 +567,29 @@ fn profile(
     Ok(sample)
 }
 
+/// The fingerprint of the function that is loaded.
+fn fingerprint(
+    laboratory: &mut Laboratory,
+    request: &Request,
+    surroundings: Surroundings<'_>,
+) -> Result<Fingerprint, ChoiceError> {
+    let asked = fingerprint::ask(
+        laboratory,
+        request.target.as_deref(),
+        request.items.as_deref(),
+        None,
+        surroundings,
+    )?;
+    match asked {
+        Asked::Found(found) => Ok(*found),
+        Asked::Refused(refusal) => Err(ChoiceError::Usage {
+            message: refusal.message,
+            hint: refusal.hint,
+            detail: refusal.detail,
+        }),
+    }
+}
+
 /// What handing a task over costs, and a loop that many tasks share; what cannot be measured is left out, and the race shows it.
 fn handover(
     laboratory: &mut Laboratory,
@@ -621,7 +654,7 @@ pub(super) fn function_failure(error: CallError, during: &str, budget_s: f64) ->
     }
 }
 
-fn broken(why: &str) -> ChoiceError {
+pub(super) fn broken(why: &str) -> ChoiceError {
     ChoiceError::Function {
         message: format!(
             "the measuring process said something that is not the measuring protocol: {why}"

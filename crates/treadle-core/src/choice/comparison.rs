@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fingerprint::Fingerprint;
 use super::model::{Handover, LoopCost, Setting, has_interpreters};
 use super::noise::Readings;
 use super::plan::Plan;
@@ -26,6 +27,9 @@ pub struct Items {
     /// Whether no input was run twice.
     #[serde(default)]
     pub once: bool,
+    /// At most so many were asked for.
+    #[serde(default = "super::request::default_limit")]
+    pub limit: u64,
 }
 
 /// The machine and the interpreter.
@@ -254,6 +258,9 @@ pub struct Comparison {
     pub target_file: Option<String>,
     /// Digest of its source.
     pub source_hash: Option<String>,
+    /// What a record keeps of source and environment; null when it was not asked for.
+    #[serde(default)]
+    pub fingerprint: Option<Fingerprint>,
     /// Whether it is an async function.
     pub asynchronous: bool,
     /// The inputs.

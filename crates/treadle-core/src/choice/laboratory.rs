@@ -42,6 +42,8 @@ pub struct Surroundings<'a> {
 pub struct Launch {
     /// The program and its arguments; the position file's path is added as the last one.
     pub command: Vec<String>,
+    /// The folder that it runs in, if not the current one.
+    pub directory: Option<PathBuf>,
 }
 
 /// A request that the laboratory understood and refused.
@@ -114,7 +116,11 @@ impl Laboratory {
             .command
             .split_first()
             .ok_or_else(|| std::io::Error::new(ErrorKind::InvalidInput, "no command"))?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        if let Some(directory) = &launch.directory {
+            command.current_dir(directory);
+        }
+        let mut child = command
             .args(arguments)
             .arg(&position_path)
             .env(MARK, &mark)

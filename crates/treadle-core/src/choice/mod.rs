@@ -14,12 +14,16 @@
 //! once         which candidate gets which inputs when none may be run twice
 //! noise        was the machine quiet enough to tell?
 //! decide       the simplest plan within five percent of the best that meets the targets
+//! fingerprint  source and environment of a function, comparable without measuring
+//! ranking      the model's order of plans, calibrated by the race of a record
 //! record       the decision in `treadle.toml` and `docs/decisions/`
+//! check        is a recorded decision still right?
 //! ```
 //!
 //! *Guarantees*: measured, modelled and unknown numbers are never mixed; what is unknown is `None`.
 //! *Assumes*: the function may be run several times on the same inputs, unless the request says `once`.
 
+pub mod check;
 pub mod compare;
 pub mod comparison;
 pub mod contenders;
@@ -28,6 +32,7 @@ pub mod disturbance;
 mod driver;
 pub mod error;
 mod field;
+pub mod fingerprint;
 pub mod laboratory;
 pub mod model;
 pub mod noise;
@@ -35,6 +40,7 @@ mod once;
 pub mod plan;
 pub mod profile;
 pub mod race;
+pub mod ranking;
 pub mod reason;
 pub mod record;
 pub mod request;

@@ -148,6 +148,11 @@ impl<'a> Model<'a> {
         self.sharpen(self.point(plan))
     }
 
+    /// The prediction of a plan without an interval: its ends are the likely value.
+    pub fn quick(&self, plan: Plan) -> Prediction {
+        self.point(plan)
+    }
+
     /// Every curve that makes sense for the function; its points have the interval of their knee.
     pub fn curves(&self) -> Vec<Curve> {
         Form::all(self.setting)
