@@ -8,6 +8,7 @@ mod codec;
 mod completion;
 mod future;
 mod lease;
+mod meter;
 mod outcome;
 mod pickling;
 mod process;
@@ -28,6 +29,8 @@ mod _core {
     use crate::future::{FutureBase, pending_future, register_future};
     #[pymodule_export]
     use crate::lease::Lease;
+    #[pymodule_export]
+    use crate::meter::Meter;
     #[pymodule_export]
     use crate::process::{die_with_parent, note_fork};
     #[pymodule_export]

@@ -140,6 +140,11 @@ class Laboratory:
         from treadle._laboratory import serial, worker
 
         self._need_loaded()
+        enough = None
+        if request.get("enough_seconds") is not None:
+            enough = serial.Enough(
+                float(request["enough_seconds"]), int(request.get("enough_count") or 1)
+            )
         found = serial.profile(
             self._target,
             self._items.values,
@@ -148,6 +153,8 @@ class Laboratory:
             float(request.get("max_seconds") or 10.0),
             int(request.get("max_count") or 1000),
             self.progress,
+            once=bool(request.get("once")),
+            enough=enough,
         )
         return {**found, **worker.start_costs(self._target)}
 

@@ -79,6 +79,13 @@ pub fn lock_demand(profile: &Profile, setting: &Setting) -> (f64, f64) {
     if !setting.gil {
         return (0.0, 0.0);
     }
+    if let Some(split) = &profile.split {
+        // Who is blocked with the lock keeps it from others as much as who computes.
+        return (
+            split.gil_cpu.low_s + split.gil_blocked.low_s,
+            split.gil_cpu.high_s + split.gil_blocked.high_s,
+        );
+    }
     let all = profile.thread_cpu_s;
     match profile.pilot {
         Some(pilot) if pilot.interval[0] > 0.0 && setting.cores >= 1.5 => {
