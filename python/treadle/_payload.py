@@ -129,40 +129,20 @@ def _as_broken_process_pool(kind: type[errors.TreadleError]) -> Callable[..., Ba
 # ---- results and exceptions
 
 
-class PartialChunk:
-    """The results of a chunk up to the item that raised, and that item's exception."""
+class Chunk:
+    """What a chunk brought: the results of its items in order, up to one that failed.
+
+    ``seconds`` that it took, None when it did not come to its end; ``exception`` of the item after the last result, or None.
+    """
 
     __slots__ = ("exception", "results", "seconds")
 
-    def __init__(self, seconds: float, results: list[Any], exception: bytes) -> None:
+    def __init__(
+        self, seconds: float | None, results: list[Any], exception: BaseException | None
+    ) -> None:
         self.seconds = seconds
         self.results = results
         self.exception = exception
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return PartialChunk, (self.seconds, self.results, self.exception)
-
-
-def partial_chunk(seconds: float, results: list[Any], error: BaseException) -> PartialChunk:
-    """A chunk that ended at an item that raised."""
-    return PartialChunk(seconds, results, dump_exception(error))
-
-
-def partial_results(timed: list[Any]) -> PartialChunk:
-    """A chunk whose results do not pickle together: those before the first that does not pickle, and what is wrong with it."""
-    seconds, *results = timed
-    for place, result in enumerate(results):
-        try:
-            pickle.dumps(result, 5)
-        except Exception as error:
-            return PartialChunk(
-                seconds, results[:place], dump_exception(unpicklable_result(result, error))
-            )
-    return PartialChunk(
-        seconds,
-        [],
-        dump_exception(errors.PayloadError("the results of a chunk cannot be pickled together")),
-    )
 
 
 def dump_result_otherwise(result: Any, error: BaseException) -> bytes:

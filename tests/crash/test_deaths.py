@@ -84,7 +84,7 @@ def test_a_death_in_a_map_comes_in_its_place(pool_of: Make, chunksize: int) -> N
     seen = []
     with pytest.raises(treadle.WorkerDied):
         seen.extend(results)
-    assert seen == list(range(55 if chunksize == 1 else 50))
+    assert seen == list(range(55))
     check_pool(pool)
 
 

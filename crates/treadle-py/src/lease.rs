@@ -102,6 +102,17 @@ fn text_of<'py>(py: Python<'py>, mapped: &Mapped) -> PyResult<Bound<'py, PyStrin
     PyString::from_bytes(py, slice_of(mapped))
 }
 
+/// The buffers of a reply, for pickle.
+pub(crate) fn leases<'py>(
+    py: Python<'py>,
+    buffers: &[Arc<Buffer>],
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    buffers
+        .iter()
+        .map(|buffer| Ok(Bound::new(py, Lease::of_reply(buffer.clone()))?.into_any()))
+        .collect()
+}
+
 impl Apart for &[Arc<Buffer>] {
     fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyBytes>> {
         Some(PyBytes::new(py, slice_of(&self.get(index)?.mapped)))
@@ -109,6 +120,16 @@ impl Apart for &[Arc<Buffer>] {
 
     fn text<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyString>>> {
         Some(text_of(py, &self.get(index)?.mapped))
+    }
+
+    fn buffers<'py>(
+        &self,
+        py: Python<'py>,
+        first: usize,
+        count: usize,
+    ) -> Option<PyResult<Vec<Bound<'py, PyAny>>>> {
+        let buffers = self.get(first..first.checked_add(count)?)?;
+        Some(leases(py, buffers))
     }
 }
 

@@ -327,8 +327,8 @@ impl ProcessPool {
         )
     }
 
-    /// Submits the calls `function(item)` (`single`) or `function(*item)` for every item of a list, as one task whose result is the list
-    /// `[seconds, result, result, …]` or a `treadle._payload.PartialChunk`.
+    /// Submits the calls `function(item)` (`single`) or `function(*item)` for every item of a list, as one task whose result is a
+    /// `treadle._payload.Chunk`.
     #[pyo3(signature = (function, items, single, timeout, retries))]
     fn submit_chunk<'py>(
         &self,
@@ -371,6 +371,14 @@ impl ProcessPool {
         };
         let kinds = (kind | flag, wire::CHUNK_WHOLE | flag);
         self.send_pickled(py, kinds, known, pickled, otherwise, options)
+    }
+
+    /// Takes the items of a running chunk back that have not begun, when a worker has nothing else to do: the first of them.
+    fn split_chunk(&self, future: &Bound<'_, FutureBase>) -> Option<u32> {
+        let Source::Process { id, .. } = future.get().source() else {
+            return None;
+        };
+        self.core.split(*id).map(|(first, _)| first)
     }
 
     /// Puts a value where every worker reads it: the names of the blocks of its pickle and of its out-of-band buffers.

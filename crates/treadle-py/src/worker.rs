@@ -59,9 +59,8 @@ enum Work<'py> {
 /// What a task's record is made of.
 enum Answer<'py> {
     One(Bound<'py, PyAny>),
-    /// The seconds and the results of a chunk.
-    Many(Vec<Bound<'py, PyAny>>),
-    Pickled(pickling::Pickled<'py>),
+    /// A chunk ran to its end, in so many seconds; its results stand in the draft.
+    Chunk(f64),
     /// [`wire::RAISED`] or [`wire::RAISED_FINAL`], and the pickled exception.
     Raised(u32, Vec<u8>),
 }
@@ -164,54 +163,86 @@ impl Worker {
         }
     }
 
-    fn run<'py>(&self, py: Python<'py>, ready: Ready<'py>) -> PyResult<Answer<'py>> {
+    fn run<'py>(&self, task: u64, ready: Ready<'py>) -> PyResult<Answer<'py>> {
         match ready.work {
             Work::One(arguments, keywords) => {
                 let result = finish_coroutine(ready.function.call(arguments, keywords.as_ref())?)?;
                 Ok(Answer::One(result))
             }
-            Work::Chunk(items, single) => self.run_chunk(py, &ready.function, items, single),
+            Work::Chunk(items, single) => self.run_chunk(task, &ready.function, items, single),
         }
     }
 
+    /// Runs the items of a chunk, one after the other, as far as the parent leaves them here. Each result is kept as soon as it is there.
     fn run_chunk<'py>(
         &self,
-        py: Python<'py>,
+        task: u64,
         function: &Bound<'py, PyAny>,
         items: Vec<Bound<'py, PyAny>>,
         single: bool,
     ) -> PyResult<Answer<'py>> {
         let began = Instant::now();
-        let mut results: Vec<Bound<'py, PyAny>> = Vec::with_capacity(items.len());
-        let mut failure = None;
+        self.session().begin_chunk(task, items.len());
+        let mut spare = Vec::new();
         for item in items {
-            let called = if single {
+            if !self.session().next_item() {
+                break;
+            }
+            let kept = if single {
                 function.call1((item,))
             } else {
                 item.cast_into::<PyTuple>()
                     .map_err(PyErr::from)
                     .and_then(|arguments| function.call1(arguments))
-            };
-            match called.and_then(finish_coroutine) {
-                Ok(result) => results.push(result),
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
+            }
+            .and_then(finish_coroutine)
+            .and_then(|result| self.keep(task, &result, &mut spare));
+            if let Err(error) = kept {
+                self.session()
+                    .cut_chunk(task)
+                    .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+                return Err(error);
             }
         }
-        let seconds = began.elapsed().as_secs_f64();
-        if let Some(error) = failure {
-            let partial = pickling::payload(py, "partial_chunk")?.call1((
-                seconds,
-                PyList::new(py, results)?,
-                // Not `value`: that leaves the traceback behind.
-                error.into_value(py),
-            ))?;
-            return Ok(Answer::Pickled(pickling::dump(&partial)?));
+        Ok(Answer::Chunk(began.elapsed().as_secs_f64()))
+    }
+
+    /// Puts one result of a chunk into the draft.
+    fn keep(&self, task: u64, result: &Bound<'_, PyAny>, spare: &mut Vec<u8>) -> PyResult<()> {
+        let py = result.py();
+        let mut writer = Writer::from(std::mem::take(spare), 0);
+        writer.out.clear();
+        let kept = if writer.write(result) {
+            self.session().keep(
+                task,
+                &mut |first, out| {
+                    if first == 0 || writer.apart.is_empty() {
+                        out.extend_from_slice(&writer.out);
+                    } else {
+                        let mut again = Writer::from(std::mem::take(out), first);
+                        again.write(result);
+                        *out = again.out;
+                    }
+                },
+                &writer.apart,
+            )
+        } else {
+            let pickled = dump_result(result)?;
+            let bytes = pickled.bytes.as_bytes();
+            let buffers = pickled.slices();
+            self.session().keep(
+                task,
+                &mut |first, out| codec::write_pickled(out, bytes, first, buffers.len()),
+                &buffers,
+            )
+        };
+        *spare = writer.out;
+        match kept {
+            Ok(()) => Ok(()),
+            Err(error) => Err(PyErr::from_value(
+                pickling::payload(py, "no_memory")?.call1((error.to_string(),))?,
+            )),
         }
-        results.insert(0, PyFloat::new(py, seconds).into_any());
-        Ok(Answer::Many(results))
     }
 
     /// Writes a task's record. The outer error is the task's own: its result does not pickle.
@@ -239,27 +270,12 @@ impl Worker {
                 pickled = dump_result(result)?;
                 &pickled
             }
-            Answer::Many(results) => {
+            Answer::Chunk(seconds) => {
+                let seconds = PyFloat::new(py, *seconds);
                 let mut writer = Writer::default();
-                if results.iter().all(|result| writer.write(result)) {
-                    return Ok(self.session().reply(
-                        task,
-                        wire::VALUES_SCALAR,
-                        &writer.out,
-                        &writer.apart,
-                    ));
-                }
-                let list = PyList::new(py, results)?;
-                pickled = match pickling::dump(list.as_any()) {
-                    Ok(pickled) => pickled,
-                    // One result of the chunk does not pickle: the others must not suffer for it.
-                    Err(_) => {
-                        pickling::dump(&pickling::payload(py, "partial_results")?.call1((list,))?)?
-                    }
-                };
-                &pickled
+                writer.write(&seconds);
+                return Ok(self.session().end_chunk(task, &writer.out));
             }
-            Answer::Pickled(pickled) => pickled,
         };
         let body = pickled.bytes.as_bytes();
         Ok(self
@@ -301,7 +317,7 @@ impl Worker {
         let task = taken.task;
         self.task.store(task, Ordering::Relaxed);
         let answer = match self.prepare(py, known, &mut taken) {
-            Ok(ready) => self.run(py, ready),
+            Ok(ready) => self.run(task, ready),
             Err(error) => Err(PyErr::from_value(
                 pickling::payload(py, "unreadable_call")?.call1((error.value(py),))?,
             )),

@@ -56,7 +56,15 @@ impl WorkerEnd {
         WorkerEnd { board, worker, writer, streak: 0, summoned: false }
     }
 
-    fn lane(&self) -> &Lane {
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    pub(crate) fn worker(&self) -> u32 {
+        self.worker
+    }
+
+    pub(crate) fn lane(&self) -> &Lane {
         self.board.lane(self.worker)
     }
 
@@ -206,10 +214,5 @@ impl WorkerEnd {
     /// The longest record, in bytes, that the ring takes; longer ones go through an arena.
     pub fn max_record(&self) -> usize {
         max_record(self.board.shape().ring_bytes.into())
-    }
-
-    /// Sets the lane's free word, for example to the index inside a chunk of calls.
-    pub fn set_progress(&self, value: u64) {
-        self.lane().worker.progress.store(value, Ordering::Relaxed);
     }
 }

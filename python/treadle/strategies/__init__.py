@@ -107,11 +107,15 @@ class Strategy(abc.ABC):
     ) -> Future:
         """Schedules the calls ``function(item)`` (``single``) or ``function(*item)`` as one task.
 
-        Its result is ``[seconds, result, …]`` or a :class:`treadle._payload.PartialChunk`.
+        Its result is a :class:`treadle._payload.Chunk`.
         """
         raise NotImplementedError(
             f"the strategy {self.plan.strategy} hands over one call at a time"
         )
+
+    def split_chunk(self, future: Future) -> int | None:
+        """Takes back what a chunk has not begun, if somebody has nothing to do: the place of its first item."""
+        return None
 
     def share(self, value: Any) -> Any:
         """A stand-in for a value in the arguments of calls; in this process, the value itself."""

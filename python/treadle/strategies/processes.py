@@ -112,6 +112,9 @@ class Processes(Strategy):
         )
         return future
 
+    def split_chunk(self, future: Future) -> int | None:
+        return self._pool.split_chunk(future)
+
     def share(self, value: Any) -> Any:
         from treadle.sharing import Shared
 

@@ -1,7 +1,7 @@
 //! What a process pool does when workers end: by plan, by accident, by a deadline, or all at once.
 //!
 //! *Guarantees*
-//! - A worker's death costs the task that it was running and no other; a worker that is killed for its task's time-out or for `interrupt`
+//! - A worker's death costs the call that it was running and no other (what a chunk had brought before is kept); a worker that is killed for its task's time-out or for `interrupt`
 //!   is stopped first, and killed only if it still runs that very task.
 //! - A task that has killed [`MOST_DEATHS`] workers is failed, however many retries it has.
 //! - Deaths without one finished task between them are bounded: then the pool is broken, and every task ends with the reason.
@@ -14,7 +14,7 @@ use treadle_shm::RingReader;
 
 use super::damage::damage_reason;
 use super::drain::Ended;
-use super::outcome::{Ending, Failure, Outcome};
+use super::outcome::{Ending, Failure, Outcome, Reply};
 use super::processes::{Life, ProcessPool, State};
 use super::submit::refill;
 use super::supervisor::{KILL, Order, pid_of};
@@ -158,10 +158,19 @@ impl ProcessPool {
         if again {
             task.retries_left -= 1;
             task.position = None;
+            task.parts.clear();
             state.counts.retried += 1;
             state.backlog.push_back(id);
             return;
         }
+        // A part that was committed before the death was read: its draft says the same again.
+        let drafted = self
+            .board
+            .drafted(worker, id)
+            .filter(|draft| draft.part as usize == task.parts.len() && !draft.body.is_empty())
+            .and_then(|draft| {
+                Reply::of_draft(&draft, state.seats[worker as usize].arena.as_deref()).ok()
+            });
         let Some(mut task) = state.tasks.remove(id) else {
             return;
         };
@@ -181,7 +190,8 @@ impl ProcessPool {
         state.counts.lost += 1;
         state.counts.timed_out += u64::from(why == Some(Why::TimedOut));
         blocks.append(&mut task.blocks);
-        self.settle(state, id, &task, Outcome::Failed(failure), ended);
+        task.parts.extend(drafted);
+        self.settle(state, id, task, Outcome::Failed(failure), ended);
     }
 
     /// Ends everything with one reason.
@@ -211,7 +221,7 @@ impl ProcessPool {
             self.settle(
                 state,
                 id,
-                &task,
+                task,
                 Outcome::Failed(Failure::PoolBroken(reason.clone())),
                 ended,
             );

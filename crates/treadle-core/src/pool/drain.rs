@@ -123,7 +123,7 @@ impl ProcessPool {
         settled
     }
 
-    /// A worker's reply to a task. Returns whether the task is settled by it.
+    /// A worker's reply to a task, or a part of it. Returns whether the task is settled by it.
     pub(super) fn accept(
         &self,
         state: &mut State,
@@ -133,6 +133,15 @@ impl ProcessPool {
         ended: &mut Ended,
     ) -> bool {
         state.deaths_in_a_row = 0;
+        let outcome = match outcome {
+            Outcome::Reply(reply) if reply.kind == wire::VALUES_PART => {
+                if let Some(task) = state.tasks.get(id) {
+                    task.parts.push(reply);
+                }
+                return false;
+            }
+            outcome => outcome,
+        };
         let seat = &mut state.seats[worker as usize];
         seat.tasks_done += 1;
         let raised = matches!(&outcome, Outcome::Reply(reply) if reply.kind == wire::RAISED);
@@ -146,6 +155,7 @@ impl ProcessPool {
         if raised && !interrupted && task.retries_left > 0 && !task.cell.settled() {
             task.retries_left -= 1;
             task.position = None;
+            task.parts.clear();
             state.counts.retried += 1;
             state.backlog.push_back(id);
             return false;
@@ -160,7 +170,7 @@ impl ProcessPool {
         } else if !task.blocks.is_empty() {
             self.lend(&mut state.seats[worker as usize].lent, &task.blocks);
         }
-        self.settle(state, id, &task, outcome, ended);
+        self.settle(state, id, task, outcome, ended);
         true
     }
 
@@ -178,7 +188,7 @@ impl ProcessPool {
         &self,
         state: &mut State,
         id: TaskId,
-        task: &Task,
+        task: Task,
         outcome: Outcome,
         ended: &mut Ended,
     ) {
@@ -188,6 +198,11 @@ impl ProcessPool {
                 state.shortest_timeout = Duration::MAX;
             }
         }
+        let outcome = if task.parts.is_empty() {
+            outcome
+        } else {
+            Outcome::Parts(task.parts, Box::new(outcome))
+        };
         self.unfinished.fetch_sub(1, Ordering::SeqCst);
         ended.count += 1;
         if let Some(marks) = task.cell.finish(outcome) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use treadle_shm::{Mapped, PeerArena, ShmError};
+use treadle_shm::{Draft, Mapped, PeerArena, ShmError};
 
 use super::wire::{self, IN_ARENA, Packet, WireError};
 
@@ -85,6 +85,21 @@ impl Reply {
         } else {
             Bytes::copy_of(bytes)
         };
+        Reply::of_packet(kind & !IN_ARENA, packet, arena)
+    }
+
+    /// The part of a chunk's record that its worker had not committed when it died.
+    ///
+    /// # Errors
+    /// As [`Reply::read`].
+    pub fn of_draft(draft: &Draft, arena: Option<&PeerArena>) -> Result<Reply, WireError> {
+        let mut packet = Vec::with_capacity(draft.body.len() + 2);
+        wire::write_buffers(&mut packet, &draft.references);
+        packet.extend_from_slice(&draft.body);
+        Reply::of_packet(wire::VALUES_PART, Bytes::copy_of(&packet), arena)
+    }
+
+    fn of_packet(kind: u32, packet: Bytes, arena: Option<&PeerArena>) -> Result<Reply, WireError> {
         let parts = Packet::read(packet.as_slice())?;
         let mut buffers = Vec::new();
         for buffer in parts.buffers() {
@@ -99,7 +114,7 @@ impl Reply {
         }
         let body_at = packet.as_slice().len() - parts.body.len();
         Ok(Reply {
-            kind: kind & !IN_ARENA,
+            kind,
             packet,
             body_at,
             buffers,
@@ -206,4 +221,6 @@ pub enum Outcome {
     Reply(Reply),
     /// Without a reply.
     Failed(Failure),
+    /// A chunk that brought results before it ended like this.
+    Parts(Vec<Reply>, Box<Outcome>),
 }

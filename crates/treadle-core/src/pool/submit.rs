@@ -98,6 +98,7 @@ impl ProcessPool {
             options,
             retries_left: options.retries,
             deaths: 0,
+            parts: Vec::new(),
         };
         let mut look = false;
         if let Some(timeout) = options.timeout {
@@ -157,10 +158,13 @@ impl ProcessPool {
         for (bytes, read_only) in call.buffers {
             let held = self.allocate(&[bytes])?;
             blocks.push(held);
-            buffers.push(BufferRef {
-                block: held.block,
-                read_only: *read_only,
-            });
+            buffers.push(
+                BufferRef {
+                    block: held.block,
+                    read_only: *read_only,
+                }
+                .to_bytes(),
+            );
         }
         payload.clear();
         if let Some((id, block)) = call.function {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use treadle_shm::BlockRef;
 
 use super::cell::Cell;
-use super::outcome::{Bytes, Outcome};
+use super::outcome::{Bytes, Outcome, Reply};
 
 /// A task's id; never 0, which means "none" in shared memory.
 pub type TaskId = u64;
@@ -51,6 +51,8 @@ pub struct Task {
     pub retries_left: u32,
     /// How many workers died of it.
     pub deaths: u32,
+    /// What a chunk has brought so far.
+    pub parts: Vec<Reply>,
 }
 
 #[derive(Debug, Default)]
@@ -154,6 +156,7 @@ mod tests {
             options: TaskOptions::default(),
             retries_left: 0,
             deaths: 0,
+            parts: Vec::new(),
         }
     }
 
