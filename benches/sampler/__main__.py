@@ -10,6 +10,8 @@ over the pairs' ratios.
 from __future__ import annotations
 
 import argparse
+import datetime
+import os
 import platform
 import random
 import statistics
@@ -21,6 +23,7 @@ import treadle
 from treadle import _core
 
 from benches.sampler import known
+from benches.whole.machine import processor, usable_cores
 
 #: Instants a second: in production, in the profile, and far beyond.
 RATES = (100.0, 1000.0, 5000.0)
@@ -86,8 +89,10 @@ def report(pairs: int, seconds: float, seed: int) -> list[str]:
     source = random.Random(seed)
     meter = _core.Meter(1000.0)
     lines = [
-        f"Python {platform.python_version()}, {platform.machine()}, {platform.system()} "
-        f"{platform.release()}; lock found by {meter.source}; seed {seed}",
+        f"{processor()}, {usable_cores()} usable cores, {platform.system()} {platform.release()}",
+        f"Python {platform.python_version()}, lock found by {meter.source}; "
+        f"{datetime.date.today()}, load averages {', '.join(f'{load:.2f}' for load in os.getloadavg())}; "
+        f"seed {seed}",
         "",
         f"Overhead on the measured thread's CPU time, median of {pairs} pairs of blocks, 95 % interval",
     ]

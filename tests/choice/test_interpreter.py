@@ -34,6 +34,7 @@ def test_one_is_started_and_imports_the_module() -> None:
     [
         ("raise ImportError('not twice')", "not twice"),
         ("import os; os._exit(9)", "code 9"),
+        ("import signal; signal.pause()", "did not end within 2 s"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "code -11"),
     ],
 )

@@ -92,6 +92,8 @@ def test_intervals_are_around_the_mean_and_narrow_with_looks() -> None:
         assert 0.0 <= part["low_s"] <= part["mean_s"] <= part["high_s"]
     assert split["samples"] >= 500
     assert split["free_cpu"]["high_s"] < 0.02 * split["gil_cpu"]["mean_s"]
+    # The sampler's own CPU time is nobody's: it is told apart.
+    assert split["native_cpu"]["mean_s"] < 0.2 * split["overhead"] * split["gil_cpu"]["mean_s"]
 
 
 @watched

@@ -16,23 +16,31 @@ from typing import Any
 #: The first version with `concurrent.interpreters`, and with plans of interpreters.
 HAS_INTERPRETERS = sys.hexversion >= 0x030E0000
 
-#: Longer than any import that a person would wait for; this only turns a hang into a reason.
-PATIENCE_S = 20.0
+#: It starts a process and imports in it as a worker process does, and then once more: so much longer may it take
+#: than that did, and never less than this, in seconds.
+PATIENCE = 3.0
+LEAST_PATIENCE_S = 2.0
 
 
-def start(module: str) -> tuple[float | None, str | None]:
-    """(seconds, None), or (None, why no sub-interpreter can run functions of `module`)."""
+def start(module: str, process_s: float | None = None) -> tuple[float | None, str | None]:
+    """(seconds, None), or (None, why no sub-interpreter can run functions of `module`).
+
+    `process_s` is what a worker process took, for comparison. (None, None) where Python has no interpreters.
+    """
     if not HAS_INTERPRETERS:
         return None, None
+    patience_s = max(LEAST_PATIENCE_S, PATIENCE * (process_s or 0.0))
     try:
         done = subprocess.run(
             [sys.executable, __file__, json.dumps([sys.path, module])],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=PATIENCE_S,
+            timeout=patience_s,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as exception:
+    except subprocess.TimeoutExpired:
+        return None, f"importing {module} in one did not end within {patience_s:.0f} s"
+    except OSError as exception:
         return None, f"it could not be tried: {exception}"
     try:
         seconds, why = json.loads(done.stdout.splitlines()[-1])

@@ -34,7 +34,7 @@ def start_costs(target: Target) -> dict[str, Any]:
     if pool is not None:
         with contextlib.suppress(Exception):
             pool.shutdown(wait=seconds is not None, cancel_futures=True)
-    interpreter_s, refused = interpreter.start(module)
+    interpreter_s, refused = interpreter.start(module, seconds)
     return {
         "worker_start_s": {
             "process": seconds,
