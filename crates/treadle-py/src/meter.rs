@@ -173,8 +173,10 @@ impl Meter {
         };
         let found = PyDict::new(py);
         found.set_item("held_running", tally.held_running)?;
+        found.set_item("held_ready", tally.held_ready)?;
         found.set_item("held_blocked", tally.held_blocked)?;
         found.set_item("free_running", tally.free_running)?;
+        found.set_item("free_ready", tally.free_ready)?;
         found.set_item("free_blocked", tally.free_blocked)?;
         found.set_item("rate_hz", self.rate_hz)?;
         found.set_item("late", tally.late)?;

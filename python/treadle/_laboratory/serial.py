@@ -139,7 +139,10 @@ class _Run:
         tally = self.meter.tally()
         assert tally is not None
         for these, others in (
-            (tally["held_running"], tally["free_running"]),
+            (
+                tally["held_running"] + tally["held_ready"],
+                tally["free_running"] + tally["free_ready"],
+            ),
             (tally["held_blocked"], tally["free_blocked"]),
         ):
             # Agresti and Coull's interval, of the share among all looks.

@@ -19,12 +19,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tally {
-    /// Instants at which the calling thread held the lock and ran, or was ready to.
+    /// Instants at which the calling thread held the lock and ran.
     pub held_running: u64,
+    /// Instants at which it held the lock and had no processor to run on.
+    pub held_ready: u64,
     /// Instants at which it held the lock and slept.
     pub held_blocked: u64,
-    /// Instants at which it ran, or was ready to, without the lock.
+    /// Instants at which it ran without the lock.
     pub free_running: u64,
+    /// Instants at which it had no processor to run on, without the lock.
+    pub free_ready: u64,
     /// Instants at which it slept without the lock.
     pub free_blocked: u64,
     /// Mean sampling rate in instants a second.
@@ -46,9 +50,35 @@ pub struct Tally {
 impl Tally {
     /// All instants within calls.
     pub fn samples(&self) -> u64 {
-        self.held_running + self.held_blocked + self.free_running + self.free_blocked
+        self.held_running
+            + self.held_ready
+            + self.held_blocked
+            + self.free_running
+            + self.free_ready
+            + self.free_blocked
+    }
+
+    /// The instants that divide CPU time, with the lock and without it, where `busy` is the share of CPU time in wall time.
+    ///
+    /// Those at which the thread ran. But a sampler that shares the one processor of the thread never sees it run: what it has
+    /// pushed aside is ready. Elsewhere ready is mostly a thread that was woken and waits for its turn, without the lock
+    /// however much it computes with it.
+    fn running(&self, busy: f64) -> (u64, u64) {
+        let seen = (self.held_running + self.free_running) as f64;
+        if seen >= SEEN_RUNNING * busy * self.samples() as f64 {
+            (self.held_running, self.free_running)
+        } else {
+            (
+                self.held_running + self.held_ready,
+                self.free_running + self.free_ready,
+            )
+        }
     }
 }
+
+/// A sampler that sees the thread run at less than this part of the instants at which the clock says that it ran shares its
+/// processor.
+const SEEN_RUNNING: f64 = 0.25;
 
 /// A mean per task in seconds with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -120,7 +150,9 @@ impl Split {
             .map(|index| (calls.walls[index] - calls.cpus[index] - queue(index)).max(0.0))
             .collect();
         let (cpu, idle) = (Total::of(calls.cpus), Total::of(&idle));
-        let held = Share::of(tally.held_running, tally.free_running, 1.0);
+        let busy = calls.cpus.iter().sum::<f64>() / calls.walls.iter().sum::<f64>().max(1e-12);
+        let (with, without) = tally.running(busy);
+        let held = Share::of(with, without, 1.0);
         let blocked = Share::of(tally.held_blocked, tally.free_blocked, 0.0);
         Some(Self {
             samples: tally.samples(),
@@ -324,6 +356,25 @@ mod tests {
         assert!(split.gil_blocked.mean_s < 1e-9 && split.wait.mean_s < 1e-9);
         assert!((split.run_queue.mean_s - 0.02).abs() < 1e-12);
         assert!((split.gil_cpu.mean_s - 0.01).abs() < 1e-12);
+    }
+
+    #[test]
+    fn who_waits_for_a_turn_after_a_sleep_does_not_compute_without_the_lock() {
+        let (walls, cpus, queues) = ([0.03; 9], [0.01; 9], [0.01; 9]);
+        let counted = Tally {
+            free_ready: 330,
+            ..tally(320, 0, 0, 340)
+        };
+        let split = Split::new(&counted, calls(&walls, &cpus, &queues)).unwrap();
+        assert!((split.gil_cpu.mean_s - 0.01).abs() < 1e-12);
+        // On one processor the sampler sees nobody run but itself.
+        let alone = Tally {
+            held_ready: 450,
+            free_ready: 150,
+            ..tally(3, 0, 0, 400)
+        };
+        let split = Split::new(&alone, calls(&walls, &cpus, &queues)).unwrap();
+        assert!((split.gil_cpu.mean_s - 0.0075).abs() < 1e-4);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The quiet sampler: a thread that looks at random instants who holds the lock and whether the measured thread runs.
 //!
 //! ```text
-//!                   runs, or is ready to       sleeps
-//! holds the lock    held_running               held_blocked
-//! does not          free_running               free_blocked
+//!                   runs            is ready to     sleeps
+//! holds the lock    held_running    held_ready      held_blocked
+//! does not          free_running    free_ready      free_blocked
 //! ```
 //!
 //! Whether it runs is asked of the measured thread's CPU clock, read twice: it moves between the reads or it does not. A clock
-//! that stands still may also be that of a thread which waits for a processor (perhaps for the one that the sampler has just
-//! taken from it), so then the kernel is asked for its state. The gaps between instants are exponentially distributed: a
+//! that stands still may be that of a thread which waits for a processor: for the one that the sampler has just taken from
+//! it, or after it was woken. So then the kernel is asked for its state. The gaps between instants are exponentially distributed: a
 //! function with a rhythm of its own, or Python's switch interval of 5 ms, cannot fall into step with them.
 //!
 //! *Guarantees*: the sampler never takes the lock, allocates nothing while it samples and touches nothing of the measured thread
@@ -56,12 +56,16 @@ pub struct Target {
 /// What was counted within calls since the start, and what it cost.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Tally {
-    /// Instants at which the thread held the lock and ran, or was ready to.
+    /// Instants at which the thread held the lock and ran.
     pub held_running: u64,
+    /// Instants at which it held the lock and had no processor to run on.
+    pub held_ready: u64,
     /// Instants at which it held the lock and slept.
     pub held_blocked: u64,
-    /// Instants at which it ran, or was ready to, without the lock.
+    /// Instants at which it ran without the lock.
     pub free_running: u64,
+    /// Instants at which it had no processor to run on, without the lock.
+    pub free_ready: u64,
     /// Instants at which it slept without the lock.
     pub free_blocked: u64,
     /// Instants within calls that came too late to be random, and are in none of the others.
@@ -77,7 +81,12 @@ pub struct Tally {
 impl Tally {
     /// All instants within calls.
     pub fn samples(&self) -> u64 {
-        self.held_running + self.held_blocked + self.free_running + self.free_blocked
+        self.held_running
+            + self.held_ready
+            + self.held_blocked
+            + self.free_running
+            + self.free_ready
+            + self.free_blocked
     }
 
     /// What was counted after `earlier`.
@@ -93,8 +102,10 @@ impl Tally {
     fn with(&self, other: &Self, what: fn(u64, u64) -> u64) -> Self {
         Self {
             held_running: what(self.held_running, other.held_running),
+            held_ready: what(self.held_ready, other.held_ready),
             held_blocked: what(self.held_blocked, other.held_blocked),
             free_running: what(self.free_running, other.free_running),
+            free_ready: what(self.free_ready, other.free_ready),
             free_blocked: what(self.free_blocked, other.free_blocked),
             late: what(self.late, other.late),
             watched_ns: what(self.watched_ns, other.watched_ns),
@@ -107,8 +118,10 @@ impl Tally {
 #[derive(Debug, Default)]
 struct Counters {
     held_running: AtomicU64,
+    held_ready: AtomicU64,
     held_blocked: AtomicU64,
     free_running: AtomicU64,
+    free_ready: AtomicU64,
     free_blocked: AtomicU64,
     late: AtomicU64,
     watched_ns: AtomicU64,
@@ -196,8 +209,10 @@ impl Sampler {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Tally {
             held_running: read(&counters.held_running),
+            held_ready: read(&counters.held_ready),
             held_blocked: read(&counters.held_blocked),
             free_running: read(&counters.free_running),
+            free_ready: read(&counters.free_ready),
             free_blocked: read(&counters.free_blocked),
             late: read(&counters.late),
             watched_ns: read(&counters.watched_ns),
@@ -237,6 +252,14 @@ impl Drop for Sampler {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// What the measured thread does at an instant.
+#[derive(Debug, Clone, Copy)]
+enum Doing {
+    Running,
+    Ready,
+    Sleeping,
 }
 
 /// What the sampler found at an instant.
@@ -292,17 +315,25 @@ fn look(
     let first = target.clock.nanoseconds();
     let held = target.words.held_by(target.thread_state);
     let second = target.clock.nanoseconds();
-    let runs = second > first || state.is_some_and(State::runnable);
+    let doing = if second > first {
+        Doing::Running
+    } else if state.is_some_and(State::runnable) {
+        Doing::Ready
+    } else {
+        Doing::Sleeping
+    };
     if shared.call.load(Ordering::Acquire) != call {
         return None;
     }
     let counters = &shared.counters;
     add(
-        match (held, runs) {
-            (true, true) => &counters.held_running,
-            (true, false) => &counters.held_blocked,
-            (false, true) => &counters.free_running,
-            (false, false) => &counters.free_blocked,
+        match (held, doing) {
+            (true, Doing::Running) => &counters.held_running,
+            (true, Doing::Ready) => &counters.held_ready,
+            (true, Doing::Sleeping) => &counters.held_blocked,
+            (false, Doing::Running) => &counters.free_running,
+            (false, Doing::Ready) => &counters.free_ready,
+            (false, Doing::Sleeping) => &counters.free_blocked,
         },
         1,
     );
@@ -472,9 +503,9 @@ mod tests {
             sampler.end();
             let tally = sampler.tally().since(&before);
             counted[index] = [
-                tally.held_running,
+                tally.held_running + tally.held_ready,
                 tally.held_blocked,
-                tally.free_running,
+                tally.free_running + tally.free_ready,
                 tally.free_blocked,
             ];
         }
