@@ -19,6 +19,7 @@ from functools import partial
 from operator import length_hint
 from typing import Any
 
+from treadle import _core
 from treadle.future import Future
 from treadle.strategies import Strategy, TaskOptions
 
@@ -317,6 +318,10 @@ def _as_they_come(window: _Window, deadline: float | None) -> Iterator[Any]:
     ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def get(timeout: float | None) -> Future:
+        # A thread of the pool itself runs what it waits for, as `result()` does for results in order.
+        for waiting in window.futures:
+            if not ended.empty() or not _core.run_if_waiting(waiting):
+                break
         try:
             future: Future = ended.get(timeout=timeout)
         except queue.Empty:

@@ -131,7 +131,7 @@ pub(crate) fn write_pickled(out: &mut Vec<u8>, pickle: &[u8], first: usize, coun
 /// What stood apart, on the reading side.
 pub(crate) trait Apart {
     /// The bytes of this index, as a new object.
-    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyBytes>>;
+    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyBytes>>>;
     /// The text of this index, as a new object.
     fn text<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyString>>>;
     /// The buffers of these indices, for pickle. Only what comes back from a worker has any.
@@ -207,7 +207,7 @@ fn read_nested<'py>(
             let index = u16::from_le_bytes(split_array(bytes)?);
             apart
                 .bytes(py, index.into())
-                .ok_or_else(damaged)?
+                .ok_or_else(damaged)??
                 .into_any()
         }
         TUPLE if depth < DEEPEST => {
@@ -251,7 +251,7 @@ pub(crate) fn read_all<'py>(
 struct Nothing;
 
 impl Apart for Nothing {
-    fn bytes<'py>(&self, _py: Python<'py>, _index: usize) -> Option<Bound<'py, PyBytes>> {
+    fn bytes<'py>(&self, _py: Python<'py>, _index: usize) -> Option<PyResult<Bound<'py, PyBytes>>> {
         None
     }
 

@@ -14,6 +14,7 @@ use treadle_core::pool::outcome::Buffer;
 use treadle_shm::Mapped;
 
 use crate::codec::Apart;
+use crate::pickling;
 
 enum Holding {
     Reply(Arc<Buffer>),
@@ -114,8 +115,8 @@ pub(crate) fn leases<'py>(
 }
 
 impl Apart for &[Arc<Buffer>] {
-    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyBytes>> {
-        Some(PyBytes::new(py, slice_of(&self.get(index)?.mapped)))
+    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyBytes>>> {
+        Some(pickling::copied(py, slice_of(&self.get(index)?.mapped)))
     }
 
     fn text<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyString>>> {
@@ -134,8 +135,8 @@ impl Apart for &[Arc<Buffer>] {
 }
 
 impl Apart for &[(Mapped, bool)] {
-    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyBytes>> {
-        Some(PyBytes::new(py, slice_of(&self.get(index)?.0)))
+    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyBytes>>> {
+        Some(pickling::copied(py, slice_of(&self.get(index)?.0)))
     }
 
     fn text<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyString>>> {

@@ -4,7 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use treadle_core::pool::cell::Phase;
-use treadle_core::pool::outcome::{Failure, Outcome, Reply};
+use treadle_core::pool::outcome::{Failure, Outcome, Reply, Stopped};
 use treadle_core::pool::wire;
 
 use crate::codec;
@@ -67,9 +67,14 @@ pub(crate) fn decode(py: Python<'_>, reply: &Reply) -> PyResult<LocalOutcome> {
         wire::VALUE_SCALAR => Ok(codec::read(py, &mut body, &apart)?.unbind()),
         wire::VALUES => Ok(chunk(py, &[], Some(reply))?),
         wire::VALUE_PICKLED => Ok(pickling::load(py, body, leases(py, &reply.buffers)?)?.unbind()),
-        wire::RAISED | wire::RAISED_FINAL => Err(pickling::payload(py, "load_exception")?
-            .call1((body, leases(py, &reply.buffers)?))?
-            .unbind()),
+        wire::RAISED | wire::RAISED_FINAL => {
+            let error = pickling::payload(py, "load_exception")?
+                .call1((body, leases(py, &reply.buffers)?))?;
+            if let Some(stopped) = &reply.stopped {
+                pickling::payload(py, "name_interrupted")?.call1((&error, place(stopped)))?;
+            }
+            Err(error.unbind())
+        }
         _ => {
             return Err(PyValueError::new_err(
                 "a worker sent a reply of no known kind",
@@ -137,6 +142,16 @@ pub(crate) fn unreadable(py: Python<'_>, error: &PyErr) -> PyResult<Py<PyAny>> {
         .unbind())
 }
 
+/// Worker, process, task and function, as `_payload` takes them.
+fn place(stopped: &Stopped) -> (u32, i32, u64, &str) {
+    (
+        stopped.worker,
+        stopped.pid,
+        stopped.task.number,
+        &stopped.task.function,
+    )
+}
+
 /// The exception that tells a failure.
 pub(crate) fn explain(py: Python<'_>, failure: &Failure) -> PyResult<Py<PyAny>> {
     let exception = match failure {
@@ -145,16 +160,25 @@ pub(crate) fn explain(py: Python<'_>, failure: &Failure) -> PyResult<Py<PyAny>> 
             pid,
             ending,
             deaths,
+            task,
         } => pickling::payload(py, "worker_died")?.call1((
             *worker,
             *pid,
             ending.to_string(),
             *deaths,
+            task.number,
+            &*task.function,
         ))?,
-        Failure::TimedOut { seconds, pid } => {
-            pickling::payload(py, "timed_out")?.call1((*seconds, *pid))?
+        Failure::TimedOut {
+            seconds,
+            worker,
+            pid,
+            task,
+        } => pickling::payload(py, "timed_out")?
+            .call1((*seconds, (*worker, *pid, task.number, &*task.function)))?,
+        Failure::Interrupted(stopped) => {
+            pickling::payload(py, "interrupted")?.call1((place(stopped),))?
         }
-        Failure::Interrupted => pickling::payload(py, "interrupted")?.call0()?,
         Failure::PoolBroken(reason) => pickling::payload(py, "pool_broken")?.call1((&**reason,))?,
         Failure::Unreadable(what) => pickling::payload(py, "unreadable_reply")?.call1((*what,))?,
     };

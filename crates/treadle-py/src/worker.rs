@@ -13,12 +13,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyList, PyTuple};
 use treadle_core::pool::wire;
 use treadle_core::pool::worker::{Taken, WorkerError, WorkerSession};
-use treadle_shm::{BlockRef, Waited};
+use treadle_shm::{BlockRef, Caller, Waited};
 
 use crate::codec::{self, Writer};
 use crate::future::lock;
@@ -36,10 +36,12 @@ const LONGEST_NOTE: usize = 32 * 1024;
 #[pyclass(frozen, module = "treadle._core")]
 pub(crate) struct Worker {
     session: Mutex<WorkerSession>,
-    /// Notes of threads that found the session in use; written before the next task.
+    /// Notes of threads that found the session in use; written before the next task, or at once if there is none.
     unsent: Mutex<Vec<Vec<u8>>>,
-    /// The task in hand, for what it logs.
-    task: AtomicU64,
+    /// Wakes the main thread to write them.
+    caller: Caller,
+    /// The task in which an interruption was raised last: the signal for it may come again.
+    interrupted: AtomicU64,
     most_tasks: Option<u64>,
     most_growth: Option<u64>,
 }
@@ -123,8 +125,10 @@ impl Worker {
             }
             kind => {
                 let views = leases(py, taken)?;
-                let body = self.session().body(taken).to_vec();
-                let object = pickling::load(py, &body, views)?;
+                let object = {
+                    let bytes = pickling::copied(py, self.session().body(taken))?;
+                    pickling::load_bytes(bytes, views)?
+                };
                 match kind {
                     wire::CALL_PICKLED => {
                         let (arguments, keywords) =
@@ -315,8 +319,15 @@ impl Worker {
         mut taken: Taken,
     ) -> PyResult<()> {
         let task = taken.task;
-        self.task.store(task, Ordering::Relaxed);
-        let answer = match self.prepare(py, known, &mut taken) {
+        let prepared = if taken.interrupted {
+            self.interrupted.store(task, Ordering::Relaxed);
+            Err(PyErr::from_value(
+                pickling::payload(py, "interrupted_early")?.call0()?,
+            ))
+        } else {
+            self.prepare(py, known, &mut taken)
+        };
+        let answer = match prepared {
             Ok(ready) => self.run(task, ready),
             Err(error) => Err(PyErr::from_value(
                 pickling::payload(py, "unreadable_call")?.call1((error.value(py),))?,
@@ -345,11 +356,17 @@ fn leases<'py>(py: Python<'py>, taken: &mut Taken) -> PyResult<Vec<Bound<'py, Py
     let mut views: Vec<Bound<'py, PyAny>> = Vec::with_capacity(buffers.len());
     for (mapped, read_only) in buffers {
         views.push(if taken.copy_buffers {
-            let copy = mapped.copy_to_vec();
+            let copy = mapped
+                .copy_to_vec()
+                .map_err(|error| PyMemoryError::new_err(error.to_string()))?;
             if read_only {
-                PyBytes::new(py, &copy).into_any()
+                pickling::copied(py, &copy)?.into_any()
             } else {
-                pyo3::types::PyByteArray::new(py, &copy).into_any()
+                PyByteArray::new_with(py, copy.len(), |target| {
+                    target.copy_from_slice(&copy);
+                    Ok(())
+                })?
+                .into_any()
             }
         } else {
             Bound::new(py, Lease::of_argument(mapped, read_only))?.into_any()
@@ -430,9 +447,10 @@ impl Worker {
         let session = WorkerSession::open(board, parent_arena, arena, worker, payload_limit)
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         Ok(Worker {
+            caller: session.caller(),
             session: Mutex::new(session),
             unsent: Mutex::default(),
-            task: AtomicU64::new(0),
+            interrupted: AtomicU64::new(0),
             most_tasks,
             most_growth,
         })
@@ -479,12 +497,6 @@ impl Worker {
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))
     }
 
-    /// The task in hand; 0 for none.
-    #[getter]
-    fn task(&self) -> u64 {
-        self.task.load(Ordering::Relaxed)
-    }
-
     /// Sends the parent a pickled note (a log record, a warning); false when it is too long.
     fn note(&self, pickle: &[u8]) -> bool {
         if pickle.len() > LONGEST_NOTE {
@@ -494,15 +506,21 @@ impl Worker {
         // The main thread may sleep with the session in its hands: never wait for it.
         match self.session.try_lock() {
             Ok(mut session) => self.send_notes(&mut session),
-            Err(_) => true,
+            Err(_) => {
+                self.caller.call();
+                true
+            }
         }
     }
 
-    /// Whether the parent wants the task in hand interrupted. For the signal handler.
+    /// Whether the parent wants the task in hand interrupted; true once for each task. For the signal handler.
     fn interrupt_requested(&self) -> bool {
         let session = self.session();
         let wanted = session.interrupt_requested();
-        wanted != 0 && wanted == session.current()
+        // The swap comes last: once for each task.
+        wanted != 0
+            && wanted == session.current()
+            && wanted != self.interrupted.swap(wanted, Ordering::Relaxed)
     }
 
     /// Runs tasks until the parent asks this worker to leave, or its tasks or memory are at their limit.
@@ -524,7 +542,13 @@ impl Worker {
             match taken {
                 Some(Ok(taken)) => self.handle(py, &mut known, taken)?,
                 Some(Err((task, error))) => {
-                    let error = Worker::raised(py, PyRuntimeError::new_err(error.to_string()))?;
+                    let text = error.to_string();
+                    let error = if error.is_exhaustion() {
+                        PyErr::from_value(pickling::payload(py, "no_memory")?.call1((text,))?)
+                    } else {
+                        PyRuntimeError::new_err(text)
+                    };
+                    let error = Worker::raised(py, error)?;
                     self.reply(py, task, &error)?
                         .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
                 }

@@ -288,6 +288,11 @@ impl Board {
         self.queue().is_ready(position, task)
     }
 
+    /// The worker that is taking this task out of its slot at this instant, before its journal names it.
+    pub fn taker(&self, position: u64, task: u64) -> Option<u32> {
+        self.queue().taker(position, task).filter(|worker| *worker < self.shape.workers)
+    }
+
     /// Whether a published task is in its slot still: nobody claimed it, or its claimer has not yet taken it over into its
     /// journal.
     ///

@@ -32,7 +32,7 @@ macro_rules! modules {
 }
 modules! {
     protocol: park, recover, ring, slots, span, sync;
-    engine: arena, block, board, clock, draft, extents, layout, peer, publisher, reader, segment, thread, worker
+    engine: arena, block, board, clock, copy, draft, extents, layout, peer, publisher, reader, segment, thread, worker
 }
 
 pub use error::{RingFull, ShmError};
@@ -49,8 +49,9 @@ pub use {
     reader::RingReader,
     recover::Recovered,
     ring::Record,
+    segment::check_address_space,
     slots::{Claimed, SLOT_PAYLOAD},
     span::MOST_ITEMS,
     thread::{Parking, spawn_quiet},
-    worker::{Waited, WorkerEnd},
+    worker::{Caller, Waited, WorkerEnd},
 };

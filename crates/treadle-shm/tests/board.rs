@@ -274,6 +274,29 @@ fn waits_end_by_time_and_by_a_ring() {
 }
 
 #[test]
+fn a_call_ends_the_sleep_it_meets_or_the_next_one() {
+    let board = board(SHAPE);
+    let mut publisher = Publisher::new(Arc::clone(&board));
+    let mut worker = WorkerEnd::new(Arc::clone(&board), 0);
+    let caller = worker.caller();
+    caller.call();
+    assert_eq!(worker.wait_for_task(None), Waited::Called);
+    assert_eq!(worker.wait_for_task(Some(Duration::ZERO)), Waited::TimedOut);
+    // Work comes first, and the call is not lost over it.
+    caller.call();
+    publisher.publish(1, 0, b"").unwrap();
+    assert_eq!(worker.wait_for_task(None), Waited::Work);
+    assert!(worker.claim(&mut [0; SLOT_PAYLOAD]).is_some());
+    assert_eq!(worker.wait_for_task(None), Waited::Called);
+    for _ in 0..2000 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| caller.call());
+            assert_eq!(worker.wait_for_task(None), Waited::Called);
+        });
+    }
+}
+
+#[test]
 fn spinning_changes_nothing_but_time() {
     let board = board(SHAPE);
     board.set_spin(Duration::from_micros(50));

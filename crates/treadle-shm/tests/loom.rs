@@ -103,7 +103,7 @@ impl Small {
                 worker,
                 &self.doors[worker as usize],
                 self.queue(),
-                &self.stop,
+                || self.stop.load(Ordering::SeqCst) != 0,
                 false,
                 None,
             );
@@ -417,7 +417,7 @@ fn a_publish_left_to_a_dozing_worker_is_found() {
                     0,
                     &board.doors[0],
                     board.queue(),
-                    &board.stop,
+                    || board.stop.load(Ordering::SeqCst) != 0,
                     true,
                     doze,
                 );

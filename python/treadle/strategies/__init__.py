@@ -82,6 +82,8 @@ class Strategy(abc.ABC):
         self.plan = plan
         self.settings = settings
         self.concurrency = plan.concurrency
+        #: What keeps the calls of event loops for which there is no room; see :mod:`treadle.awaiting`.
+        self.entrance: Any = None
         _alive.add(self)
 
     @abc.abstractmethod
@@ -93,6 +95,16 @@ class Strategy(abc.ABC):
         options: TaskOptions,
     ) -> Future:
         """Schedules one call."""
+
+    def submit_now(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
+    ) -> Future | None:
+        """As :meth:`submit`, and ``None`` where that would wait for room (``max_pending``)."""
+        return self.submit(function, arguments, keywords, options)
 
     def native(self) -> tuple[Any, Callable[[int, bool], object] | None]:
         """Where the engine's ``submit`` sends calls: a pool of ``_core``, or :meth:`submit` of this strategy.

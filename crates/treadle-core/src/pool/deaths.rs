@@ -14,7 +14,7 @@ use treadle_shm::RingReader;
 
 use super::damage::damage_reason;
 use super::drain::Ended;
-use super::outcome::{Ending, Failure, Outcome, Reply};
+use super::outcome::{Ending, Failure, Named, Outcome, Reply, Stopped};
 use super::processes::{Life, ProcessPool, State};
 use super::submit::refill;
 use super::supervisor::{KILL, Order, pid_of};
@@ -29,6 +29,10 @@ const MOST_DEATHS: u32 = 3;
 fn most_deaths_in_a_row(workers: u32) -> u32 {
     workers.saturating_mul(MOST_DEATHS).saturating_add(8)
 }
+
+/// How soon, at first, a worker is sent the signal for `interrupt` again, then twice as late each time. A signal that comes in the instant
+/// before a system call is seen by the interpreter only when that call returns, if ever; a person notices no hundredth of a second.
+const FIRST_REPEAT: Duration = Duration::from_millis(10);
 
 /// How long a process may take to obey SIGSTOP before the deadline is looked at again.
 const STOP_PATIENCE: Duration = Duration::from_millis(50);
@@ -174,17 +178,25 @@ impl ProcessPool {
         let Some(mut task) = state.tasks.remove(id) else {
             return;
         };
+        let named = state.name(&task);
         let failure = match why {
             Some(Why::TimedOut) => Failure::TimedOut {
                 seconds: seconds_of(&task),
+                worker,
                 pid,
+                task: named,
             },
-            Some(Why::Interrupted) => Failure::Interrupted,
+            Some(Why::Interrupted) => Failure::Interrupted(Stopped {
+                worker,
+                pid,
+                task: named,
+            }),
             None => Failure::WorkerDied {
                 worker,
                 pid,
                 ending: ending.clone(),
                 deaths: task.deaths,
+                task: named,
             },
         };
         state.counts.lost += 1;
@@ -261,15 +273,22 @@ impl ProcessPool {
     }
 
     /// Stops a running task: an exception is raised in its worker now, and after `grace` its worker is killed if it still runs it.
-    /// False when no worker runs it.
+    /// False when no worker runs it: then it waits, has ended, or is about to be run again or to end because its worker died.
     pub fn interrupt(&self, id: TaskId, grace: Duration) -> bool {
         if !self.is_mine() {
             return false;
         }
         let mut state = lock(&self.state);
-        let running =
-            (0..self.settings.workers).find(|worker| self.board.current_task(*worker) == id);
-        let Some(worker) = running.filter(|_| state.tasks.get(id).is_some()) else {
+        let Some(position) = state.tasks.get(id).map(|task| task.position) else {
+            return false;
+        };
+        // In this order: a worker's journal names the task before the slot is free. A worker that has not come as far looks
+        // whether it is to interrupt the task before it begins it.
+        let taking = position.and_then(|position| self.board.taker(position, id));
+        let running = taking.or_else(|| {
+            (0..self.settings.workers).find(|worker| self.board.current_task(*worker) == id)
+        });
+        let Some(worker) = running else {
             return false;
         };
         let tag = state.seats[worker as usize].tag;
@@ -281,6 +300,7 @@ impl ProcessPool {
             task: id,
             worker,
             why: Why::Interrupted,
+            again: Some((Instant::now() + FIRST_REPEAT, FIRST_REPEAT)),
         });
         drop(state);
         self.supervisor.order(Order::Signal {
@@ -319,6 +339,7 @@ impl ProcessPool {
                             task: id,
                             worker,
                             why: Why::TimedOut,
+                            again: None,
                         });
                     }
                 }
@@ -326,8 +347,23 @@ impl ProcessPool {
             for kill in &mut state.kills {
                 if kill.at <= now {
                     due.push(*kill);
+                } else if let Some((at, pause)) = kill.again
+                    && at <= now
+                {
+                    // Not while its worker has not come to it, nor when it is through with it.
+                    if self.board.current_task(kill.worker) == kill.task {
+                        self.supervisor.order(Order::Signal {
+                            tag: kill.tag,
+                            signal: Signal::INT,
+                        });
+                    }
+                    kill.again = Some((now + pause * 2, pause * 2));
                 }
             }
+            let tasks = &mut state.tasks;
+            state.kills.retain(|kill| {
+                kill.why == Why::TimedOut || kill.at <= now || tasks.get(kill.task).is_some()
+            });
             // What is not killed now is looked at again when its task still runs.
             state.kills.retain(|kill| kill.at > now);
         }
@@ -359,11 +395,22 @@ impl ProcessPool {
         if still {
             lock(&self.state).kills.push(Kill {
                 at: Instant::now() + Duration::from_secs(3600),
+                again: None,
                 ..kill
             });
             let _ = rustix::process::kill_process(process, KILL);
         } else {
             let _ = rustix::process::kill_process(process, Signal::CONT);
+        }
+    }
+}
+
+impl State {
+    /// What a task is called in an error.
+    pub(super) fn name(&self, task: &Task) -> Named {
+        Named {
+            number: task.number,
+            function: self.labels.name(task.label),
         }
     }
 }
@@ -401,4 +448,6 @@ pub(super) struct Kill {
     pub(super) task: TaskId,
     pub(super) worker: u32,
     pub(super) why: Why,
+    /// When the worker is to be sent the signal again, and how long after the last time that is.
+    pub(super) again: Option<(Instant, Duration)>,
 }

@@ -8,8 +8,8 @@ use treadle_shm::RingReader;
 use super::cell::Marks;
 use super::deaths::Why;
 use super::lock;
-use super::outcome::{Bytes, Failure, Outcome, Reply};
-use super::processes::{ProcessPool, State};
+use super::outcome::{Bytes, Failure, Outcome, Reply, Stopped};
+use super::processes::{Note, ProcessPool, State};
 use super::submit::refill;
 use super::tasks::{Held, Task, TaskId};
 use super::wire;
@@ -100,7 +100,7 @@ impl ProcessPool {
             for (worker, task, record) in records {
                 match record {
                     Record::Event(kind, body) => {
-                        self.note_event(state, worker, kind, body, &mut ended)
+                        self.note_event(state, worker, task, kind, body, &mut ended)
                     }
                     Record::Outcome(_)
                         if state.broken.is_none() && state.tasks.get(task).is_none() =>
@@ -133,7 +133,7 @@ impl ProcessPool {
         ended: &mut Ended,
     ) -> bool {
         state.deaths_in_a_row = 0;
-        let outcome = match outcome {
+        let mut outcome = match outcome {
             Outcome::Reply(reply) if reply.kind == wire::VALUES_PART => {
                 if let Some(task) = state.tasks.get(id) {
                     task.parts.push(reply);
@@ -163,6 +163,13 @@ impl ProcessPool {
         let Some(task) = state.tasks.remove(id) else {
             return false;
         };
+        if interrupted && let Outcome::Reply(reply) = &mut outcome {
+            reply.stopped = Some(Box::new(Stopped {
+                worker,
+                pid: state.seats[worker as usize].pid,
+                task: state.name(&task),
+            }));
+        }
         state.counts.answered += 1;
         if task.options.retries > 0 {
             // The worker copied what it needed: blocks of a task that may run again are never released by a worker.
@@ -237,6 +244,7 @@ impl ProcessPool {
         &self,
         state: &mut State,
         worker: u32,
+        task: TaskId,
         kind: u32,
         body: Bytes,
         ended: &mut Ended,
@@ -252,7 +260,8 @@ impl ProcessPool {
                 self.break_down_with(state, &text, ended);
             }
             wire::NOTE => {
-                lock(&self.notes).push((worker, body));
+                let task = state.tasks.get(task).map_or(0, |task| task.number);
+                lock(&self.notes).push(Note { worker, task, body });
                 ended.notes = true;
             }
             _ => {}

@@ -68,6 +68,8 @@ pub struct Reply {
     body_at: usize,
     /// Its out-of-band buffers, in order.
     pub buffers: Vec<Arc<Buffer>>,
+    /// Set when `interrupt` was called for the task while it ran.
+    pub stopped: Option<Box<Stopped>>,
 }
 
 impl Reply {
@@ -81,7 +83,8 @@ impl Reply {
             let whole = arena
                 .map(wire::read_reference(bytes)?)
                 .map_err(|error| not_mapped(&error))?;
-            Bytes::Many(whole.copy_to_vec().into_boxed_slice())
+            let whole = whole.copy_to_vec().map_err(|error| not_mapped(&error))?;
+            Bytes::Many(whole.into_boxed_slice())
         } else {
             Bytes::copy_of(bytes)
         };
@@ -118,6 +121,7 @@ impl Reply {
             packet,
             body_at,
             buffers,
+            stopped: None,
         })
     }
 
@@ -132,6 +136,7 @@ fn not_mapped(error: &ShmError) -> WireError {
         ShmError::Map { .. } => {
             "no address space or memory is left to map the worker's block (see ulimit -v)"
         }
+        ShmError::Memory { .. } => "no memory is left for a copy of it (see ulimit -v)",
         _ => "a reference to a block outside the worker's arena",
     })
 }
@@ -185,6 +190,26 @@ pub fn signal_name(signal: i32) -> Option<&'static str> {
     })
 }
 
+/// What a task is called in an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Which submission to its pool it is, counted from 1.
+    pub number: u64,
+    /// Its function's module and qualified name.
+    pub function: Arc<str>,
+}
+
+/// A running task that `interrupt` was called for, and where it ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// The worker's number in its pool.
+    pub worker: u32,
+    /// The worker's process.
+    pub pid: i32,
+    /// The task.
+    pub task: Named,
+}
+
 /// Why a task has no reply.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Failure {
@@ -198,16 +223,22 @@ pub enum Failure {
         ending: Ending,
         /// How many workers this task has killed.
         deaths: u32,
+        /// The task.
+        task: Named,
     },
     /// It ran longer than its time-out.
     TimedOut {
         /// The time-out in seconds.
         seconds: f64,
+        /// The worker's number in its pool.
+        worker: u32,
         /// The worker's process, which was killed for it.
         pid: i32,
+        /// The task.
+        task: Named,
     },
     /// `interrupt` stopped it, and its worker had to be killed for it.
-    Interrupted,
+    Interrupted(Stopped),
     /// The pool can run nothing any more.
     PoolBroken(Arc<str>),
     /// The worker's reply could not be read.

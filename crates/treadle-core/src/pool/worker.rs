@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use treadle_shm::{
-    Arena, BlockRef, Board, MOST_ITEMS, Mapped, PeerArena, REFERENCE_BYTES, SLOT_PAYLOAD, ShmError,
-    Waited, WorkerEnd,
+    Arena, BlockRef, Board, Caller, MOST_ITEMS, Mapped, PeerArena, REFERENCE_BYTES, SLOT_PAYLOAD,
+    ShmError, Waited, WorkerEnd,
 };
 
 use super::wire::{self, BufferRef, Packet, WireError};
@@ -22,6 +22,9 @@ const LARGEST_IN_RING: usize = 16 * 1024;
 pub struct Taken {
     /// Its id.
     pub task: u64,
+    /// The parent asked for its interruption before it was named in the journal: the signal for that may have come and been taken for
+    /// another task's.
+    pub interrupted: bool,
     /// What its body is, from [`wire`], without flags.
     pub kind: u32,
     /// Its function: number and the block that holds its pickle.
@@ -44,6 +47,21 @@ pub enum WorkerError {
     /// The parent's bytes make no sense.
     #[error("the task's bytes are damaged: {0}")]
     Wire(#[from] WireError),
+}
+
+impl WorkerError {
+    /// Whether memory or address space ran out.
+    pub fn is_exhaustion(&self) -> bool {
+        matches!(
+            self,
+            WorkerError::Memory(
+                ShmError::Map { .. }
+                    | ShmError::Memory { .. }
+                    | ShmError::Grow { .. }
+                    | ShmError::Full { .. }
+            )
+        )
+    }
 }
 
 /// A worker's side of the pool.
@@ -110,8 +128,12 @@ impl WorkerSession {
         self.payload.clear();
         if kind & wire::IN_ARENA != 0 {
             let whole = map(wire::read_reference(inline)?)?;
-            self.payload.resize(whole.len(), 0);
-            whole.read_at(0, &mut self.payload);
+            if self.payload.capacity() < whole.len() {
+                self.payload = whole.copy_to_vec()?;
+            } else {
+                self.payload.resize(whole.len(), 0);
+                whole.read_at(0, &mut self.payload);
+            }
         } else {
             self.payload.extend_from_slice(inline);
         }
@@ -130,6 +152,7 @@ impl WorkerSession {
         let body_at = self.payload.len() - packet.body.len();
         Ok(Taken {
             task,
+            interrupted: self.end.interrupt_requested() == task,
             kind: kind & wire::BODY,
             function,
             buffers,
@@ -149,7 +172,7 @@ impl WorkerSession {
     /// # Errors
     /// When the block is outside the parent's arena.
     pub fn read_block(&self, block: BlockRef) -> Result<Vec<u8>, WorkerError> {
-        Ok(self.parent.view(block)?.copy_to_vec())
+        Ok(self.parent.view(block)?.copy_to_vec()?)
     }
 
     /// A block of the parent that every worker may read and none gives back.
@@ -163,6 +186,11 @@ impl WorkerSession {
     /// Sleeps until there may be a task.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Waited {
         self.end.wait_for_task(timeout)
+    }
+
+    /// What other threads of this process call the sleeping worker by.
+    pub fn caller(&self) -> Caller {
+        self.end.caller()
     }
 
     /// Whether the parent asked this worker to leave.
@@ -195,13 +223,13 @@ impl WorkerSession {
         self.write(task, kind, [body, b""], &references, true)
     }
 
-    /// Tells the parent of an event, which ends no task. What is longer than a ring bears is cut.
+    /// Tells the parent of an event, which ends no task; it names the one in hand, if there is one. What is longer than a ring bears is cut.
     ///
     /// # Errors
     /// As [`WorkerSession::reply`].
     pub fn post(&mut self, kind: u32, body: &[u8]) -> Result<(), WorkerError> {
         let body = &body[..body.len().min(LARGEST_IN_RING.min(self.end.max_record()))];
-        self.write(0, kind, [body, b""], &[], false)
+        self.write(self.end.current(), kind, [body, b""], &[], false)
     }
 
     /// Starts a chunk of so many items. A chunk has [`MOST_ITEMS`] at most, which the parent sees to.
