@@ -114,6 +114,33 @@ class ThreadPool:
     def thread_of(self, future: Any) -> int | None: ...
     def counts(self) -> tuple[int, int, int, int, int]: ...
 
+class Meter:
+    """Measures calls of the thread that made it, and who holds the interpreter lock meanwhile.
+
+    ``begin()`` and ``end()`` go around each call; `end` gives (wall, thread's CPU, other threads' CPU, run
+    queue, pauses): four times in seconds, the third without the sampler's own, the fourth None where the
+    kernel does not tell; and how often the thread gave its processor up by itself. ``drop()`` takes the last
+    call out of the tally. ``close()`` ends the sampling and may be repeated.
+
+    With `search` the lock is looked for even where Python says where it is. Raises ValueError for a rate that
+    is not above 0 and at most 100,000 a second.
+    """
+
+    def __new__(cls, rate_hz: float, search: bool = False) -> Meter: ...
+    @property
+    def absent(self) -> str | None:
+        """Why the lock is not watched; None if it is."""
+    @property
+    def source(self) -> str | None:
+        """How the lock was found: ``table`` or ``search``."""
+    def begin(self) -> None: ...
+    def end(self) -> tuple[float, float, float, float | None, int]: ...
+    def drop(self) -> None: ...
+    def samples(self) -> int: ...
+    def tally(self) -> dict[str, Any] | None:
+        """What was counted within calls, under the names of the measuring protocol."""
+    def close(self) -> None: ...
+
 class Worker:
     """A worker's end of a process pool."""
 

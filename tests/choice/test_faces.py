@@ -90,6 +90,25 @@ def test_measure_from_a_script(run: Callable[..., Any]) -> None:
     assert workload == whole["class"] == "io-bound"
 
 
+def test_the_parts_of_the_time_have_intervals(run: Callable[..., Any]) -> None:
+    ran = run(
+        "profile = treadle.measure(nap, range(300), max_seconds=3)",
+        "split = profile.split",
+        "if split is None:",
+        "    print(profile.split_absent)",
+        "else:",
+        "    assert split.samples > 100 and 0 < split.overhead < 1",
+        "    assert split.wait.low_s <= split.wait.mean_s <= split.wait.high_s",
+        "    assert profile.wait_s == split.wait.mean_s > 0.8 * profile.wall_s",
+        "    assert profile.gil_cpu_s == split.gil_cpu.mean_s < 0.2 * profile.wall_s",
+        "    print('split')",
+        "assert len(profile.walls) == len(profile.cpus) > 10",
+    )
+    assert ran.returncode == 0, ran.stderr
+    locked = getattr(sys, "_is_gil_enabled", lambda: True)() and sys.platform == "linux"
+    assert (ran.stdout == "split\n") == locked, ran.stdout
+
+
 def test_compare_from_a_script(run: Callable[..., Any]) -> None:
     ran = run(
         "found = treadle.compare(nap, range(300), budget=3, plans=[treadle.Plan(threads=4)],"

@@ -192,6 +192,18 @@ def test_the_profile_has_what_a_worker_costs(laboratory: Any) -> None:
     assert found["worker_rss_bytes"] > 1_000_000
 
 
+def test_the_profile_ends_early_and_tells_which_inputs_it_ran(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:double")
+    found = laboratory.ask(
+        "profile", max_seconds=3.0, max_count=9, enough_seconds=0.0, enough_count=4, once=True
+    )
+    # A call of nanoseconds tells nothing of the lock, so that all nine run.
+    assert found["count"] == 9 or found["lock_absent"] is not None
+    assert found["used"] == sorted(set(found["used"]))
+    assert len(found["used"]) == found["count"]
+    assert found["pilot"] is None
+
+
 def test_requests_out_of_turn_are_refused(laboratory: Any) -> None:
     assert laboratory.refused("profile", max_seconds=1.0, max_count=1)["kind"] == "protocol"
     assert laboratory.refused("plan", plan={})["kind"] == "protocol"

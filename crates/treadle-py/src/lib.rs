@@ -8,6 +8,7 @@ mod codec;
 mod completion;
 mod future;
 mod lease;
+mod meter;
 mod outcome;
 mod pickling;
 mod process;
@@ -30,6 +31,8 @@ mod _core {
     use crate::future::{FutureBase, pending_future, register_future};
     #[pymodule_export]
     use crate::lease::Lease;
+    #[pymodule_export]
+    use crate::meter::Meter;
     #[pymodule_export]
     use crate::pickling::send_main_by_value;
     #[pymodule_export]

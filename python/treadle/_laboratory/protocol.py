@@ -8,7 +8,6 @@ more, the process and its group end, even in the middle of a call.
 from __future__ import annotations
 
 import json
-import math
 import os
 import select
 import signal
@@ -152,6 +151,11 @@ class Laboratory:
         from treadle._laboratory import serial, worker
 
         self._need_loaded()
+        enough = None
+        if request.get("enough_seconds") is not None:
+            enough = serial.Enough(
+                float(request["enough_seconds"]), int(request.get("enough_count") or 1)
+            )
         found = serial.profile(
             self._target,
             self._items.values,
@@ -160,11 +164,8 @@ class Laboratory:
             float(request.get("max_seconds") or 10.0),
             int(request.get("max_count") or 1000),
             self.progress,
-            serial.Sampling(
-                once=bool(request.get("once")),
-                enough_s=float(request.get("enough_seconds") or math.inf),
-                enough_count=int(request.get("enough_count") or 0),
-            ),
+            once=bool(request.get("once")),
+            enough=enough,
         )
         return {**found, **worker.start_costs(self._target)}
 

@@ -5,6 +5,8 @@
 //! ```text
 //! laboratory   a process of its own in which the function is loaded and measured
 //! profile      what one task costs, measured serially, and the class of the work
+//! split        where its time goes: with the interpreter lock or without, computing or blocked
+//! histogram    how the durations of the tasks are spread
 //! model        what each plan of a strategy and size will do, by simulation, and what binds it
 //! contenders   which plans are worth racing
 //! race         the best few, measured in interleaved blocks until the answer is clear
@@ -33,6 +35,7 @@ mod driver;
 pub mod error;
 mod field;
 pub mod fingerprint;
+pub mod histogram;
 pub mod laboratory;
 pub mod model;
 pub mod noise;

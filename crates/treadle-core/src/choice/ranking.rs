@@ -138,7 +138,7 @@ pub fn comparable(before: &Profile, now: &Profile, trusted: bool, alike: bool) -
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
     };
-    let [old, new] = [before.worker_start_s, now.worker_start_s];
+    let [old, new] = [&before.worker_start_s, &now.worker_start_s];
     for profile in &mut both {
         if !trusted {
             profile.pilot = None;

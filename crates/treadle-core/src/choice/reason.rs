@@ -133,6 +133,24 @@ pub(super) fn portrait(profile: &Profile, setting: &Setting) -> String {
         };
         text.push_str(&format!("; {pilot}{tail}"));
     }
+    if let Some(split) = &profile.split
+        && profile.class != Class::TooSmall
+    {
+        let held = split.gil_cpu.mean_s + split.gil_blocked.mean_s;
+        let share = |seconds: f64| percent(seconds / profile.own_s().max(1e-12));
+        if held > 0.05 * profile.own_s() {
+            text.push_str(&format!(
+                "; it holds the interpreter lock for {}, which threads cannot share",
+                share(held)
+            ));
+        }
+        if split.gil_blocked.mean_s > 0.05 * profile.own_s() {
+            text.push_str(&format!(
+                ", and is blocked in {} with the lock held",
+                share(split.gil_blocked.mean_s)
+            ));
+        }
+    }
     if profile.native_cpu_s > 0.1 * profile.wall_s {
         text.push_str(&format!(
             "; native helper threads add {} of CPU time a task",
@@ -436,9 +454,17 @@ pub fn profile_lines(profile: &Profile) -> Vec<(&'static str, String)> {
         (
             "starting a worker",
             format!(
-                "process {}, thread {}",
+                "process {}, thread {}{}",
                 optional(profile.worker_start_s.process, seconds),
-                optional(profile.worker_start_s.thread, seconds)
+                optional(profile.worker_start_s.thread, seconds),
+                match (
+                    profile.worker_start_s.interpreter,
+                    &profile.worker_start_s.interpreter_refused
+                ) {
+                    (Some(start), _) => format!(", interpreter {}", seconds(start)),
+                    (None, Some(why)) => format!(", interpreter not measured ({why})"),
+                    (None, None) => String::new(),
+                }
             ),
         ),
     ]

@@ -311,6 +311,7 @@ mod tests {
             run_queue: estimate(0.0),
             releases_per_task: Some(3.0),
             overhead: 0.0,
+            late: 0,
         });
         let demands = Demands::new(&profile, &setting(4.0), Reading::Likely);
         assert_eq!(demands.releases, 3.0);

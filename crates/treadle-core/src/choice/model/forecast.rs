@@ -350,7 +350,7 @@ impl<'a> Model<'a> {
             return 0.0;
         }
         let count = count.max(1) as f64;
-        let starts = self.profile.worker_start_s;
+        let starts = &self.profile.worker_start_s;
         let workers = route.workers();
         let (start_s, abreast, before_s) = if route.submit_s == 0.0 {
             (0.0, 1.0, 0.0)
