@@ -131,8 +131,12 @@ def shares(profile: dict[str, Any]) -> dict[str, float]:
 
 
 def truth(function: Callable[[int], Any], profile: dict[str, Any]) -> dict[str, float]:
-    """The true shares; those of `chopped` follow from the clocks, which tell CPU time from the rest exactly."""
+    """The true shares; those of `chopped` are of its own time, as the clocks tell it exactly.
+
+    What it computes beyond its 12 ms is the kernel's, falling asleep and waking up without the lock.
+    """
     if function in TRUTH:
         return TRUTH[function]
-    busy = profile["thread_cpu_s"] / (profile["wall_s"] - profile["run_queue_s"])
-    return {"gil_cpu": busy, "gil_blocked": 0.0, "free_cpu": 0.0, "wait": 1 - busy}
+    own = profile["wall_s"] - profile["run_queue_s"]
+    busy, held = profile["thread_cpu_s"] / own, 0.012 / own
+    return {"gil_cpu": held, "gil_blocked": 0.0, "free_cpu": busy - held, "wait": 1 - busy}

@@ -37,7 +37,13 @@ def test_waiting_is_run_by_many(treadle: Any, validate: Any) -> None:
     validate(found)
     assert found["items"] == {**found["items"], "count": 400, "spec": "range:400"}
     assert found["profile"]["class"] == "io-bound"
-    assert found["profile"]["gil_cpu_s"] is None, "not measured yet, and never guessed"
+    profile = found["profile"]
+    if profile["split"] is None:
+        assert profile["gil_cpu_s"] is None, "what was not measured is not guessed"
+        assert profile["split_absent"]
+    else:
+        assert profile["gil_cpu_s"] == profile["split"]["gil_cpu"]["mean_s"]
+        assert profile["gil_cpu_s"] < profile["wait_s"] == profile["split"]["wait"]["mean_s"]
     assert found["decision"]["plan"] not in ({}, None)
     winner = chosen(found)
     assert winner["plan"] == found["decision"]["plan"]

@@ -143,7 +143,8 @@ impl Meter {
             thread,
             process - began.process - thread - own,
             queued,
-            pauses() - began.pauses,
+            // In a child forked within a call it counts from zero again.
+            pauses().saturating_sub(began.pauses),
         )
     }
 

@@ -35,7 +35,7 @@ pub struct Tally {
     pub rate_hz: f64,
     /// Instants that came too late to be random and were not used: the machine was too busy to wake the sampler.
     pub late: u64,
-    /// Seconds during which the lock was watched without a gap.
+    /// Seconds during which the lock was watched without a gap, while the thread ran or slept.
     pub watched_s: f64,
     /// How often the calling thread was seen to give the lock up during these.
     pub watched_releases: u64,
@@ -192,12 +192,13 @@ impl Split {
 /// lasts is seen by the next instant; one that sleeps gives up the processor, which the kernel counts. Many under watch are
 /// believed; of few, the largest count is.
 fn releases(tally: &Tally, calls: Calls<'_>, waits_free: f64) -> Option<f64> {
-    if tally.watched_s <= 0.0 {
+    if tally.watched_s <= 0.0 && calls.pauses.is_none() {
         return None;
     }
     let count = calls.walls.len() as f64;
-    let wall = calls.walls.iter().sum::<f64>() / count;
-    let watched = tally.watched_releases as f64 / tally.watched_s * wall;
+    let total: f64 = calls.walls.iter().sum();
+    let own = (total - calls.queues.iter().sum::<f64>()).max(0.0) / count;
+    let watched = tally.watched_releases as f64 / tally.watched_s.max(1e-9) * own;
     let slept = calls.pauses.unwrap_or(0.0) * waits_free;
     if tally.watched_releases >= WATCHED_ENOUGH {
         return Some(watched.max(slept));

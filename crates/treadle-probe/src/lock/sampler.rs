@@ -70,7 +70,7 @@ pub struct Tally {
     pub free_blocked: u64,
     /// Instants within calls that came too late to be random, and are in none of the others.
     pub late: u64,
-    /// Nanoseconds in which the lock was watched without a gap.
+    /// Nanoseconds in which the lock was watched without a gap, while the thread ran or slept.
     pub watched_ns: u64,
     /// How often it was given up during these.
     pub watched_releases: u64,
@@ -340,7 +340,10 @@ fn look(
     if before.is_some_and(|before| before.call == call && before.held) && !held {
         add(&counters.lasting_releases, 1);
     }
-    watch(shared, call);
+    // A thread without a processor, perhaps because this one took it, gives nothing up.
+    if !matches!(doing, Doing::Ready) {
+        watch(shared, call);
+    }
     Some(Instance { call, held })
 }
 
@@ -536,7 +539,7 @@ mod tests {
     fn giving_the_lock_up_is_counted_while_it_is_watched() {
         let lock = Lock(AtomicI32::new(1), AtomicUsize::new(STATE));
         let mut sampler = Sampler::start(lock.target(), 2_000.0, 3).unwrap();
-        let began = Instant::now();
+        let began = crate::clock::thread_cpu();
         let mut releases = 0u64;
         sampler.begin();
         while sampler.tally().watched_releases < 300 {
@@ -548,15 +551,15 @@ mod tests {
             }
             releases += 1;
         }
-        let seconds = began.elapsed().as_secs_f64();
+        let seconds = crate::clock::thread_cpu() - began;
         sampler.end();
         sampler.stop();
         let tally = sampler.tally();
         let rate = tally.watched_releases as f64 / (tally.watched_ns as f64 * 1e-9);
         let truth = releases as f64 / seconds;
-        // While this thread stands in the run queue nothing is released and something is watched.
+        // This thread may lose its processor during a watch, and the reads of an unoptimised build are slow.
         assert!(
-            rate < 1.5 * truth && rate > 0.3 * truth,
+            rate < 1.5 * truth && rate > 0.4 * truth,
             "{rate} against {truth}"
         );
     }
