@@ -134,6 +134,12 @@ fn whereabouts(profile: &Profile, width: usize) -> String {
     if profile.run_queue_s.is_none() {
         remarks.push("this system does not tell how long it waited for a processor".to_owned());
     }
+    if split.late > 0 {
+        remarks.push(format!(
+            "{} more looks came late, for the machine was busy",
+            number(split.late as f64)
+        ));
+    }
     remarks.push(format!(
         "looking cost {} of another core",
         percent(split.overhead)
