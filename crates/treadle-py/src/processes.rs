@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -23,6 +23,9 @@ use crate::waiting::deadline_after;
 
 /// Payloads from this size on are copied with the interpreter's lock released.
 const RELEASE_LOCK_FROM: usize = 64 * 1024;
+
+/// How often a shutdown looks whether the last ends and notes have been handed over: that takes some ten microseconds.
+const HAND_OVER_LOOK: Duration = Duration::from_micros(50);
 
 /// Functions that the workers know by number, by the identity of an object that is kept alive here.
 type Functions = HashMap<usize, (Py<PyAny>, u32, BlockRef)>;
@@ -427,11 +430,20 @@ impl ProcessPool {
         }
         loop {
             match py.detach(|| self.core.wait_for_end(deadline)) {
-                Waited::Done => return Ok(true),
+                Waited::Done => break,
                 Waited::TimedOut => return Ok(false),
                 Waited::Interrupted => py.check_signals()?,
             }
         }
+        // What workers logged last, and the last callbacks: a thread that is at them while the interpreter ends would end the process.
+        while !self.core.has_handed_over() {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(false);
+            }
+            py.detach(|| std::thread::sleep(HAND_OVER_LOOK));
+            py.check_signals()?;
+        }
+        Ok(true)
     }
 
     /// Ends every unfinished call with this reason and kills the workers.
