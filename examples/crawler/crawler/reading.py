@@ -41,5 +41,5 @@ def read(markup: str, address: str) -> Content:
 
 
 def clean(text: str) -> str:
-    """Words with one space between them; without NUL, which PostgreSQL's text cannot hold."""
-    return " ".join(text.replace("\0", " ").split())
+    """Words with one space between them."""
+    return " ".join(text.split())

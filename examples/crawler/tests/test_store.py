@@ -173,7 +173,8 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # Lazily: a store that a failed test left open would hold it.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_stops_the_crawl_and_loses_nothing(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_a_full_disk_stops_the_crawl_and_loses_nothing(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=64M", str(disk)], check=True)
         store = open_store(str(disk / "crawl.sqlite"))
         counts = store.counts()
-        assert (counts["stored"], counts["waiting"]) == (written, 200 - written + 2)
+        assert (counts["stored"], counts["waiting"]) == (written, 200 - written)
         assert store._read("PRAGMA integrity_check") == [("ok",)]
         assert store.record([Finished(pages[written], 0, PAGE)]) == 0
         store.close()
