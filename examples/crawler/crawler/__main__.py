@@ -94,6 +94,7 @@ def crawl(options: argparse.Namespace) -> None:
                 "plan": str(executor.plan),
                 "seconds": tally.seconds,
                 "stored_s": tally.stored_seconds,
+                "visits_per_s": tally.stored_visits / max(tally.stored_seconds, 1e-9),
                 "pages_per_s": tally.pages_per_second,
                 "outcomes": dict(tally.outcomes),
                 "repeats": tally.repeats,

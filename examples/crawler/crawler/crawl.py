@@ -47,12 +47,13 @@ DEFAULTS = Settings()
 
 
 class Tally(NamedTuple):
-    """What a crawl did. After `stored_seconds` of its `seconds` the last page was stored; the rest went into pages that
-    never came. `repeats` are outcomes that were in the store already."""
+    """What a crawl did. After `stored_seconds` of its `seconds`, and `stored_visits` visits, the last page was stored; the
+    rest went into pages that never came. `repeats` are outcomes that were in the store already."""
 
     outcomes: Counter[str]
     seconds: float
     stored_seconds: float
+    stored_visits: int
     repeats: int
 
     @property
@@ -87,7 +88,7 @@ class Crawl:
         self._postponed: list[Postponed] = []
         self._oldest = 0.0
         self._began = 0.0
-        self._last_stored = 0.0
+        self._last_stored = 0.0, 0  # seconds and visits until then
         self._robots_attempts: Counter[str] = Counter()
         self._robots_due: dict[str, float] = {}
         self._outcomes: Counter[str] = Counter()
@@ -115,7 +116,7 @@ class Crawl:
             self._write()
             raise
         seconds = time.monotonic() - self._began
-        return Tally(self._outcomes, seconds, self._last_stored, self._repeats)
+        return Tally(self._outcomes, seconds, *self._last_stored, self._repeats)
 
     # Out
 
@@ -257,7 +258,7 @@ class Crawl:
         """Commits the batch, then lets the frontier see what it added."""
         self._repeats += self._store.record(self._finished, self._postponed)
         if any(finished.visit.state == "stored" for finished in self._finished):
-            self._last_stored = time.monotonic() - self._began
+            self._last_stored = time.monotonic() - self._began, self._outcomes.total()
         for outcome in (*self._finished, *self._postponed):
             self._frontier.hosts[host_of(outcome.address)].forget(outcome.address)
         self._finished, self._postponed = [], []

@@ -86,8 +86,8 @@ def table(results: list[Result], site: Site) -> str:
     lines = [
         f"The site: {site.hosts} hosts, {RATE} requests a second each, so {site.hosts * RATE} a second at most.",
         "",
-        "| plan | store | pages stored | last page after | all done after | pages/s | x serial | peak memory | lost | twice | 429 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| plan | store | pages stored | last page after | all done after | visits/s | pages/s | x serial | peak memory | lost | twice | 429 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         crawl = result.crawl
@@ -95,7 +95,7 @@ def table(results: list[Result], site: Site) -> str:
         partly = "not asked" if result.plan == "serial" else str(result.missing)
         lines.append(
             f"| {result.plan} | {result.store} | {crawl['outcomes'].get('stored', 0):,} | {crawl['stored_s']:.1f} s | {crawl['seconds']:.1f} s"
-            f" | {crawl['pages_per_s']:.1f} | {times} | {crawl['peak_rss_bytes'] / 2**20:.0f} MiB"
+            f" | {crawl['visits_per_s']:.0f} | {crawl['pages_per_s']:.1f} | {times} | {crawl['peak_rss_bytes'] / 2**20:.0f} MiB"
             f" | {partly} | {result.twice} | {sum(log['crowded'] for log in result.logs)} |"
         )
     return "\n".join(lines)

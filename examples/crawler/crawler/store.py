@@ -22,7 +22,7 @@ from crawler.addresses import host_of
 from crawler.errors import StoreError
 from crawler.visiting import Visit
 
-PATIENCE_S = 5.0  # how long another program may hold SQLite's write lock
+PATIENCE_S = 5.0  # how long another program may hold a lock that is needed
 ADVISORY_LOCK = 0x7265_6164  # PostgreSQL's name for "a crawl uses this database"
 
 # Text and double precision exist in both; SQLite reads `double precision` as REAL.
@@ -313,18 +313,28 @@ class PostgresStore(Store):
         try:
             with self._errors():
                 if crawling:
-                    [free] = self._run(
-                        "SELECT pg_try_advisory_lock(?)", (ADVISORY_LOCK,)
-                    ).fetchone()
-                    if not free:
-                        raise StoreError(
-                            f"another crawl is writing {self.place}",
-                            "let it end, or crawl into another database",
-                        )
+                    self._claim()
                     self._connection.execute(SCHEMA)
         except BaseException:
             self._connection.close()
             raise
+
+    def _claim(self) -> None:
+        """Takes the lock that says "a crawl uses this database"; waits for a while, as SQLite does.
+
+        The lock ends with its connection, but a server takes a moment to see that a client was killed.
+        """
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            [free] = self._run("SELECT pg_try_advisory_lock(?)", (ADVISORY_LOCK,)).fetchone()
+            if free:
+                return
+            if time.monotonic() >= until:
+                raise StoreError(
+                    f"another crawl is writing {self.place}",
+                    "let it end, or crawl into another database",
+                )
+            time.sleep(0.05)
 
     def close(self) -> None:
         self._connection.close()

@@ -7,11 +7,13 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from glob import glob
 from pathlib import Path
 
 import pytest
+
 from crawler.site import Site
 from crawler.store import Store, open_store
 from crawler.trial import running_site
@@ -32,9 +34,6 @@ class Postgres:
         if self.user is not None:
             entry = pwd.getpwnam(self.user)
             os.chown(folder, entry.pw_uid, entry.pw_gid)
-            for above in folder.parents:
-                if above.stat().st_uid == os.geteuid() and above != Path(above.anchor):
-                    above.chmod(above.stat().st_mode | 0o011)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -44,16 +43,19 @@ class Postgres:
     def _call(self, name: str, *arguments: str) -> None:
         program = postgres_program(name)
         assert program is not None
-        done = subprocess.run(
-            [program, *arguments],
-            user=self.user,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=(self.folder.parent / "postgres.log").open("a"),
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        assert done.returncode == 0, (self.folder.parent / "postgres.log").read_text()
+        # Into a file: the server would hold a pipe open for as long as it lives.
+        with (self.folder / "said").open("a+") as said:
+            done = subprocess.run(
+                [program, *arguments],
+                user=self.user,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+            said.seek(0)
+            assert done.returncode == 0, said.read()
 
     def start(self) -> None:
         """Starts the server and waits until it takes connections."""
@@ -74,7 +76,7 @@ class Postgres:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """A running PostgreSQL; the test is skipped where there is none."""
     if postgres_program("initdb") is None or postgres_program("pg_ctl") is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
@@ -84,11 +86,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         except KeyError:
             pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
     pytest.importorskip("psycopg")
-    server = Postgres(tmp_path_factory.mktemp("postgres"))
-    try:
-        yield server
-    finally:
-        server.stop()
+    # Not in pytest's own folder, which is closed to the user that the server runs as.
+    with tempfile.TemporaryDirectory(prefix="crawler-postgres-") as folder:
+        server = Postgres(Path(folder))
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 OpenStore = Callable[[], Store]

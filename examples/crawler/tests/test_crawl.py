@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import treadle
+
 from crawler import measure
 from crawler.crawl import Crawl, Settings
 from crawler.errors import StoreError
@@ -23,7 +24,6 @@ from crawler.site import Site
 from crawler.store import Store, open_store
 from crawler.trial import FOLDER, running_site
 from crawler.visiting import Unavailable, visit, visit_robots
-
 from tests.conftest import SMALL
 
 PLANS = [treadle.Plan(), treadle.Plan(threads=8), treadle.Plan(coroutines=40)]
@@ -267,7 +267,13 @@ def test_the_site_limits_who_asks_too_fast(small_site: str) -> None:
 
 def test_the_measurement_counts_what_was_lost() -> None:
     logs = [{"served": {"/": 1}, "crowded": 0}]
-    crawl = {"outcomes": {"stored": 2}, "seconds": 2.0, "stored_s": 1.0, "pages_per_s": 2.0}
+    crawl = {
+        "outcomes": {"stored": 2},
+        "seconds": 2.0,
+        "stored_s": 1.0,
+        "pages_per_s": 2.0,
+        "visits_per_s": 3.0,
+    }
     result = measure.Result("threads=50", "SQLite", crawl | {"peak_rss_bytes": 1}, logs, 3, 0)
     serial = result._replace(plan="serial", crawl=result.crawl | {"pages_per_s": 0.5})
     assert "| 4.0 | 0 MiB | 3 | 0 |" in measure.table([serial, result], Site())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+
 from crawler.addresses import host_of, normal
 from crawler.frontier import HELD, Frontier
 from crawler.reading import read

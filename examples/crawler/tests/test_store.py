@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from crawler import store as stores
 from crawler.errors import StoreError
 from crawler.store import Finished, Postponed, Store, open_store
 from crawler.visiting import Visit
-
 from tests.conftest import Postgres
 
 A, B, C = "http://one/a", "http://one/b", "http://two/c"
@@ -64,7 +64,10 @@ def test_robots_are_remembered(store: Store) -> None:
     assert store.robots()["http://one"][0] == ""
 
 
-def test_a_second_crawl_is_refused_and_a_reader_is_not(place: str, store: Store) -> None:
+def test_a_second_crawl_is_refused_and_a_reader_is_not(
+    place: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "PATIENCE_S", 0.05)
     store.add([A])
     with pytest.raises(StoreError, match="another crawl"):
         open_store(place)

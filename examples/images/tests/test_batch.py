@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 import treadle
+from PIL import Image
+
 from images import memory
 from images.batch import Batch
 from images.developing import Settings
@@ -27,7 +29,6 @@ from images.photographs import make
 from images.progress import text
 from images.sheet import COLUMNS, ROWS, make_sheet, sheets
 from images.trial import DECISION, FOLDER
-from PIL import Image
 
 SMALL = Settings(side=120, thumbnail_side=40)
 PLANS = [treadle.Plan(), treadle.Plan(threads=2), treadle.Plan(processes=2)]

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy
 import pytest
+from PIL import Image
+
 from images import developing
 from images.developing import Settings, develop, read, toned
 from images.errors import Damaged
 from images.photographs import make, oriented, scene
-from PIL import Image
 
 PLAIN = Settings(side=80, thumbnail_side=20, contrast=0)
 

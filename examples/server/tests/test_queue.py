@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from live import queue as queues
 from live.errors import QueueError, Refused
 from live.queue import ATTEMPTS, Queue

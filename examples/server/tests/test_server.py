@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 import treadle
+
 from live import client as clients
 from live import dataset, reports
 from live.errors import Refused, ServerError
