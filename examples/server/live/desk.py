@@ -124,16 +124,19 @@ class Desk:
     async def cancel(self, number: int) -> bool:
         """Ends a job that waits or runs; False if it had ended. Raises Refused, QueueError."""
         job: Job = await self.disk(self.queue.job, number)
-        running = self.running.get(number)
-        if running is not None and running.task is not None:
-            # Only the call is cancelled, never the writing of its outcome.
-            running.call.cancel()
-            await asyncio.wait([running.task])
-            return bool((await self.disk(self.queue.job, number)).state == "cancelled")
-        if await self.disk(self.queue.end, number, "cancelled"):
-            self._listen(job, "cancelled", {})
-            return True
-        return False
+        if number not in self.running:
+            ended = await self.disk(self.queue.end, number, "cancelled")
+            if number not in self.running:
+                if ended:
+                    self._listen(job, "cancelled", {})
+                return bool(ended)
+            # It was taken in between, and has begun.
+        running = self.running[number]
+        assert running.task is not None
+        # Only the call is cancelled, never the writing of its outcome.
+        running.call.cancel()
+        await asyncio.wait([running.task])
+        return bool((await self.disk(self.queue.job, number)).state == "cancelled")
 
     def progressed(self, number: int, share: float, worker: int) -> None:
         """On the loop: a worker told how far it is. The last record may come after the outcome."""
@@ -215,7 +218,8 @@ class Desk:
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
         else:
-            await self._insist(self.queue.end, job.job, "done", result)
+            if not await self._insist(self.queue.end, job.job, "done", result):
+                return "cancelled", {}
             return "done", {"result": result, "seconds": round(time.monotonic() - started, 3)}
         await self._insist(self.queue.end, job.job, "failed", None, problem)
         return "failed", {"problem": problem}

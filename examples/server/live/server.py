@@ -14,6 +14,7 @@ import time
 from collections import deque
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import treadle
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -53,6 +54,10 @@ class Server:
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """`GET /ws?name=NAME`: a client, until it goes."""
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            # A browser says which site's script connects; one of another site would act for whoever reads that site.
+            raise web.HTTPForbidden(text="only this server's own page may connect from a browser\n")
         name = request.query.get("name", "") or f"guest-{secrets.token_hex(4)}"
         if len(name) > WIDTH or not name.isprintable():
             raise web.HTTPBadRequest(text=f"a name has at most {WIDTH} printable characters\n")

@@ -21,6 +21,7 @@ import treadle
 
 from live import client as clients
 from live import dataset, reports
+from live.desk import Desk
 from live.errors import Refused, ServerError
 from live.measure import Phase, Talk, light, running_server, table, talking
 from live.queue import Queue
@@ -75,6 +76,9 @@ def test_light_requests_are_answered_and_wrong_ones_are_told(path: Path) -> None
                 assert (await raw.receive_json())["error"] == "send JSON as text"
             async with session.get(f"{address}ws", params={"name": "x" * 65}) as answer:
                 assert answer.status == 400
+            elsewhere = {"Origin": "https://elsewhere.example"}
+            async with session.get(f"{address}ws", headers=elsewhere) as answer:
+                assert answer.status == 403
             async with session.get(address) as answer:
                 assert "<title>live" in await answer.text()
             async with session.get(f"{address}health") as answer:
@@ -127,6 +131,36 @@ def test_a_running_job_and_a_waiting_one_may_be_cancelled(path: Path) -> None:
             assert (await bob.event("done", "failed", job=job))["event"] == "done"
 
     against(path, scene)
+
+
+def test_a_job_that_is_cancelled_as_it_is_taken_is_cancelled(path: Path) -> None:
+    async def scene() -> None:
+        queue = Queue(path)
+        events: list[tuple[int, str]] = []
+        desk = Desk(
+            queue,
+            dataset.make(),
+            lambda job, event, told: events.append((job.job, event)),
+            treadle.Plan(processes=1),
+        )
+        try:
+            await desk.open()
+            for turn in range(20):
+                number = await desk.submit("ann", "overview", {})
+                for _step in range(turn):
+                    await asyncio.sleep(0)
+                cancelled = await desk.cancel(number)
+                while number in desk.running:
+                    await asyncio.sleep(0)
+                state = (await desk.disk(queue.job, number)).state
+                assert state == ("cancelled" if cancelled else "done")
+                assert (number, state) in events
+                assert ((number, "done") in events) == (not cancelled)
+        finally:
+            await desk.close()
+            queue.close()
+
+    asyncio.run(asyncio.wait_for(scene(), WATCHDOG_S))
 
 
 async def busy_worker(watcher: Talk, job: int) -> int:
