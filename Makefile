@@ -41,16 +41,21 @@ demo: $(BUILT) ## compare a thumbnail function and a fetch function: two decisio
 
 examples: example-crawler example-images example-server ## the three programs in examples/: their tests and a short measurement
 
-# What each program runs on, its tests, and the table of its README in short form.
+EXAMPLE_TYPES := --config-file ../../pyproject.toml --explicit-package-bases
+
+# What each program runs on, its types, its tests, and the table of its README in short form.
 example-crawler: $(VENV)/.example-crawler ## pages over HTTP into SQLite or PostgreSQL
+	cd examples/crawler && MYPYPATH=. $(abspath $(BIN))/mypy $(EXAMPLE_TYPES) -p crawler
 	cd examples/crawler && $(abspath $(BIN))/python -m pytest --quiet tests
 	cd examples/crawler && $(abspath $(BIN))/python -m crawler measure --short
 
 example-images: $(VENV)/.example-images ## a batch over photographs
+	cd examples/images && MYPYPATH=. $(abspath $(BIN))/mypy $(EXAMPLE_TYPES) -p images
 	cd examples/images && $(abspath $(BIN))/python -m pytest --quiet tests
 	cd examples/images && $(abspath $(BIN))/python -m images measure --short
 
 example-server: $(VENV)/.example-server ## websocket clients on a loop, reports in processes
+	cd examples/server && MYPYPATH=. $(abspath $(BIN))/mypy $(EXAMPLE_TYPES) -p live
 	cd examples/server && $(abspath $(BIN))/python -m pytest --quiet tests
 	cd examples/server && $(abspath $(BIN))/python -m live measure --short
 

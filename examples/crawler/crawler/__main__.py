@@ -193,8 +193,9 @@ def main() -> int:
         return options.run(options) or 0
     except (CrawlError, treadle.RecordError) as error:
         print(f"error: {error}", file=sys.stderr)
-        if getattr(error, "hint", ""):
-            print(f"hint: {error.hint}", file=sys.stderr)
+        hint = getattr(error, "hint", "")
+        if hint:
+            print(f"hint: {hint}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)

@@ -123,10 +123,10 @@ class Crawl:
     def _submit(self) -> None:
         """Starts what may start: due addresses, while the plan has room."""
         now = time.time()
-        for host, due in list(self._robots_due.items()):
+        for name, due in list(self._robots_due.items()):
             if due <= now:
-                del self._robots_due[host]
-                self._ask_robots(self._frontier.hosts[host])
+                del self._robots_due[name]
+                self._ask_robots(self._frontier.hosts[name])
         while self._in_flight < self._executor.plan.concurrency and not self._enough():
             found = self._frontier.next()
             if found is None:
@@ -194,9 +194,9 @@ class Crawl:
         error = call.exception()
         if error is None:
             outcome: Visit = call.result()
-            follow = outcome.links or ((outcome.target,) if outcome.target else ())
+            found = outcome.links or ((outcome.target,) if outcome.target else ())
             deeper = waiting.depth < self._settings.max_depth
-            follow = [link for link in follow if deeper and self._allowed(host_of(link))]
+            follow = [link for link in found if deeper and self._allowed(host_of(link))]
             self._take(Finished(waiting.address, waiting.depth, outcome, follow))
         elif isinstance(error, Unavailable):
             self._again(host, waiting, error)
@@ -259,8 +259,11 @@ class Crawl:
         self._repeats += self._store.record(self._finished, self._postponed)
         if any(finished.visit.state == "stored" for finished in self._finished):
             self._last_stored = time.monotonic() - self._began, self._outcomes.total()
-        for outcome in (*self._finished, *self._postponed):
-            self._frontier.hosts[host_of(outcome.address)].forget(outcome.address)
+        for address in [
+            *(one.address for one in self._finished),
+            *(one.address for one in self._postponed),
+        ]:
+            self._frontier.hosts[host_of(address)].forget(address)
         self._finished, self._postponed = [], []
         if not self._enough():
             self._greet(self._frontier.refresh())

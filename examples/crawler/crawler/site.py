@@ -246,8 +246,8 @@ async def serve(site: Site, port: int, patient: bool = False) -> None:
     """
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, over.set)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(ending, over.set)
     listening = []
     try:
         for number in range(site.hosts):

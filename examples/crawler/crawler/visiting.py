@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple
 
 import aiohttp
@@ -90,7 +90,7 @@ async def visit_robots(host: str, deadline: float = 5.0) -> str:
 
 async def _get(
     address: str, deadline: float, wanted: str
-) -> tuple[int, aiohttp.typedefs.LooseHeaders, bytes | None]:
+) -> tuple[int, Mapping[str, str], bytes | None]:
     """Status, headers, and the body if it is 200 and of the `wanted` type."""
     try:
         client = await _client()

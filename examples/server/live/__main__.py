@@ -62,8 +62,9 @@ def main() -> int:
         return int(options.run(options))
     except (ServerError, treadle.TreadleError) as error:
         print(f"error: {error}", file=sys.stderr)
-        if getattr(error, "hint", ""):
-            print(f"hint: {error.hint}", file=sys.stderr)
+        hint = getattr(error, "hint", "")
+        if hint:
+            print(f"hint: {hint}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

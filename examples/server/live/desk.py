@@ -166,13 +166,21 @@ class Desk:
             while not self._closing:
                 await self._work.wait()
                 self._work.clear()
-                while len(self.running) < self.executor.plan.concurrency and not self._closing:
+                while self._may_begin():
                     job: Job | None = await self._insist(self.queue.take)
                     if job is None:
                         break
-                    self._begin(job)
+                    try:
+                        self._begin(job)
+                    except treadle.PoolBroken:
+                        await self._insist(self.queue.put_back, job.job, True)
+                        raise
         except BaseException as error:
             self._give_up(error)
+
+    def _may_begin(self) -> bool:
+        free = self.executor.plan.concurrency - len(self.running)
+        return free > 0 and not self._closing and not self.broken.done()
 
     def _begin(self, job: Job) -> None:
         call = self.executor.asubmit(reports.run, self._sales, job.job, job.report, job.parameters)

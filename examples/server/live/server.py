@@ -291,11 +291,11 @@ async def listen(server: Server, host: str, port: int, over: asyncio.Event) -> N
         gc.freeze()
         bound = runner.addresses[0]
         print(f"http://{bound[0]}:{bound[1]}/", flush=True)
-        ended = asyncio.create_task(over.wait())
-        await asyncio.wait([ended, server.desk.broken], return_when=asyncio.FIRST_COMPLETED)
+        server.desk.broken.add_done_callback(lambda _broken: over.set())
+        await over.wait()
         if server.desk.broken.done():
-            error = server.desk.broken.exception()
-            raise ServerError(f"no report can be run any more: {error}") from error
+            broken = server.desk.broken.exception()
+            raise ServerError(f"no report can be run any more: {broken}") from broken
     finally:
         server.schedule.stop()
         for task in tasks:

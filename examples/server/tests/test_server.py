@@ -20,7 +20,7 @@ import pytest
 import treadle
 
 from live import client as clients
-from live import dataset, reports
+from live import dataset, reports, server
 from live.desk import Desk
 from live.errors import Refused, ServerError
 from live.measure import Phase, Talk, light, running_server, table, talking
@@ -351,6 +351,23 @@ def test_what_keeps_a_server_from_starting_is_named(path: Path, tmp_path: Path) 
         assert f"error: another server uses {path}\nhint: " in wrong.stderr
     for line in wrong.stderr.splitlines():
         assert not line.startswith("Traceback")
+
+
+def test_a_pool_that_is_broken_ends_the_server_and_keeps_the_jobs(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An initializer that fails, in every worker.
+    monkeypatch.setattr(reports, "make_way", os.nice)
+    queue = Queue(path)
+    number = queue.add("ann", "overview", {})
+    queue.close()
+    serving = server.serve("127.0.0.1", 0, path, [], treadle.Plan(processes=1))
+    with pytest.raises(ServerError, match=r"no report can be run any more: .*initializer"):
+        asyncio.run(asyncio.wait_for(serving, WATCHDOG_S))
+    queue = Queue(path)
+    job = queue.job(number)
+    assert (job.state, job.attempts) == ("waiting", 0)
+    queue.close()
 
 
 def test_many_clients_are_held(path: Path) -> None:
