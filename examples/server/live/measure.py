@@ -32,7 +32,8 @@ from live.errors import ServerError
 from live.server import raise_open_files
 from live.trial import FOLDER
 
-SETTLE_S = 1.0  # after the clients are there, and after the workers became busy
+SETTLE_S = 1.0  # after the clients are there, and after the workers became busy or idle
+TURNS = 3  # of idle and of busy workers
 
 
 class Phase(NamedTuple):
@@ -127,9 +128,9 @@ async def talking(address: str, name: str) -> AsyncIterator[Talk]:
             await talk.close()
 
 
-async def light(talks: list[Talk], name: str, seconds: float, rate: float) -> Phase:
-    """Light requests of all clients, `rate` a second in all, at times of their own (a Poisson process)."""
-    chance = random.Random(1)
+async def light(talks: list[Talk], seconds: float, rate: float, seed: int = 1) -> list[float]:
+    """Light requests of all clients, `rate` a second in all, at times of their own (a Poisson process); how long each took."""
+    chance = random.Random(seed)
     times: list[float] = []
 
     async def one(talk: Talk) -> None:
@@ -148,12 +149,17 @@ async def light(talks: list[Talk], name: str, seconds: float, rate: float) -> Ph
             await asyncio.sleep(wait)
         asked.add(asyncio.create_task(one(chance.choice(talks))))
     await asyncio.gather(*asked)
-    times.sort()
+    return times
+
+
+def phase(name: str, times: list[float]) -> Phase:
+    """The quantiles of some times."""
+    times = sorted(times)
     return Phase(name, len(times), times[len(times) // 2], times[int(0.99 * len(times))], times[-1])
 
 
 async def measure(address: str, clients: int, seconds: float, rate: float) -> dict[str, Any]:
-    """Both phases, and what the server says of itself."""
+    """Both phases, `seconds` of each, and what the server says of itself."""
     async with AsyncExitStack() as stack:
         connector = aiohttp.TCPConnector(limit=0)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
@@ -170,22 +176,27 @@ async def measure(address: str, clients: int, seconds: float, rate: float) -> di
         gc.collect()
         gc.freeze()
         await asyncio.sleep(SETTLE_S)
-        idle = await light(talks, "workers idle", seconds, rate)
         reporter = await stack.enter_async_context(talking(address, "reporter"))
-        # Enough for the whole phase; what is left is cancelled.
-        jobs = [(await reporter.ask("submit", report="forecast"))["job"] for _job in range(150)]
-        await reporter.event("started")
-        await asyncio.sleep(SETTLE_S)
-        busy = await light(talks, "all workers busy", seconds, rate)
-        after = await page.event("look")
-        while page.events.qsize():
+        idle: list[float] = []
+        busy: list[float] = []
+        # By turns, so that a slow minute of the machine falls on both.
+        for turn in range(TURNS):
+            idle += await light(talks, seconds / TURNS, rate, turn)
+            # Enough for the whole turn; what is left is cancelled.
+            jobs = [(await reporter.ask("submit", report="forecast"))["job"] for _job in range(60)]
+            await reporter.event("started")
+            await asyncio.sleep(SETTLE_S)
+            busy += await light(talks, seconds / TURNS, rate, turn)
             after = await page.event("look")
-        for job in jobs:
-            await reporter.ask("cancel", job=job)
+            while page.events.qsize():
+                after = await page.event("look")
+            for job in jobs:
+                await reporter.ask("cancel", job=job)
+            await asyncio.sleep(SETTLE_S)
         for talk in talks:
             await talk.close()
     return {
-        "phases": [idle, busy],
+        "phases": [phase("workers idle", idle), phase("all workers busy", busy)],
         "clients": look["clients"] - 1,
         "connected_s": connected_s,
         "memory": look["memory"],
