@@ -93,44 +93,54 @@ class Store:
     def add(self, addresses: Iterable[str], depth: int = 0) -> None:
         """Puts addresses into the queue, those that are new."""
         with self._transaction():
-            self._add(addresses, depth)
+            self._add((address, depth) for address in addresses)
 
     def record(self, finished: Sequence[Finished], postponed: Sequence[Postponed] = ()) -> int:
         """Writes outcomes, all or none; returns how many were for addresses that had one already."""
         now = time.time()
-        repeats = 0
         with self._transaction():
-            for address, depth, visit, follow in finished:
-                changed = self._run(
-                    # The first six fields of a visit, in their order.
-                    "UPDATE pages SET state = ?, status = ?, reason = ?, target = ?, title = ?, text = ?,"
-                    " size = ?, seconds = ?, finished_at = ?, attempts = attempts + 1"
-                    " WHERE address = ? AND state = 'waiting'",
-                    (*visit[:6], visit.size, visit.seconds, now, address),
-                ).rowcount
-                if changed == 0:
-                    repeats += 1
-                    continue
-                self._run_many(
-                    "INSERT INTO links (source, target) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                    [(address, link) for link in visit.links],
-                )
-                self._add(follow, depth + 1)
+            waiting = self._still_waiting([page.address for page in finished])
+            fresh: dict[str, Finished] = {}
+            for page in finished:
+                if page.address in waiting:
+                    fresh.setdefault(page.address, page)
+            # Few statements of many rows each: with PostgreSQL they are one exchange each.
+            self._run_many(
+                "UPDATE pages SET state = ?, status = ?, reason = ?, target = ?, title = ?, text = ?,"
+                " size = ?, seconds = ?, finished_at = ?, attempts = attempts + 1 WHERE address = ?",
+                [
+                    # The first six fields of a visit are in the order of the columns.
+                    (*page.visit[:6], page.visit.size, page.visit.seconds, now, page.address)
+                    for page in fresh.values()
+                ],
+            )
+            self._run_many(
+                "INSERT INTO links (source, target) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                [(page.address, link) for page in fresh.values() for link in page.visit.links],
+            )
+            self._add((link, page.depth + 1) for page in fresh.values() for link in page.follow)
+            ending = {True: ("failed", now), False: ("waiting", None)}
             self._run_many(
                 "UPDATE pages SET attempts = ?, due = ?, reason = ?, state = ?, finished_at = ?"
                 " WHERE address = ? AND state = 'waiting'",
                 [
-                    (
-                        attempts,
-                        due,
-                        reason,
-                        *(("failed", now) if failed else ("waiting", None)),
-                        address,
-                    )
-                    for address, attempts, due, reason, failed in postponed
+                    (one.attempts, one.due, one.reason, *ending[one.failed], one.address)
+                    for one in postponed
                 ],
             )
-        return repeats
+        return len(finished) - len(fresh)
+
+    def _still_waiting(self, addresses: Sequence[str]) -> set[str]:
+        """Those of the addresses that have no outcome yet; inside a transaction."""
+        found: set[str] = set()
+        for first in range(
+            0, len(addresses), 500
+        ):  # SQLite takes 999 values in a statement, at least
+            part = addresses[first : first + 500]
+            places = ", ".join("?" * len(part))
+            query = f"SELECT address FROM pages WHERE state = 'waiting' AND address IN ({places})"
+            found.update(row[0] for row in self._run(query, part).fetchall())
+        return found
 
     def waiting(self, host: str, limit: int) -> list[Waiting]:
         """The first `limit` addresses of a host that are to be visited, those due first."""
@@ -181,11 +191,12 @@ class Store:
         """Ends the connection and lets another crawl begin."""
         raise NotImplementedError
 
-    def _add(self, addresses: Iterable[str], depth: int) -> None:
+    def _add(self, addresses: Iterable[tuple[str, int]]) -> None:
+        """Puts addresses, each with its depth, into the queue if they are new."""
         self._run_many(
             "INSERT INTO pages (address, host, state, depth) VALUES (?, ?, 'waiting', ?)"
             " ON CONFLICT (address) DO NOTHING",
-            [(address, host_of(address), depth) for address in addresses],
+            [(address, host_of(address), depth) for address, depth in addresses],
         )
 
     def _run(self, query: str, values: Sequence[Any] = ()) -> Any:
