@@ -112,6 +112,8 @@ def _settle_in(worker: _core.Worker, number: int, name: str, dump: int, level: i
 def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logging: Any) -> None:
     import pickle
 
+    from treadle import errors
+
     class Forward(logging.Handler):  # type: ignore[misc]
         """Hands records to the parent's logging."""
 
@@ -127,6 +129,9 @@ def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logg
                 told["processName"] = f"{name}-{number}"
                 told["treadle_task"] = worker.task
                 worker.note(pickle.dumps(told, 5))
+            except errors.TaskInterrupted:
+                # It came while the task was logging, and is the task's.
+                raise
             except Exception:
                 self.handleError(record)
 
@@ -138,6 +143,8 @@ def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logg
 def _forward_warnings(worker: _core.Worker) -> None:
     import pickle
     import warnings
+
+    from treadle import errors
 
     def showwarning(
         message: Warning | str,
@@ -151,6 +158,8 @@ def _forward_warnings(worker: _core.Worker) -> None:
             told = pickle.dumps(
                 {"treadle_warning": (str(message), category, filename, lineno, line)}, 5
             )
+        except errors.TaskInterrupted:
+            raise
         except Exception:
             told = pickle.dumps(
                 {"treadle_warning": (str(message), UserWarning, filename, lineno, line)}, 5
