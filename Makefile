@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BUILT := $(VENV)/.built
 PEERS := $(VENV)/.peers
+CORPUS := $(VENV)/.corpus
 
 # The inputs of the native build. Python sources are used in place and need no build.
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -path '*/fuzz' -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
@@ -29,7 +30,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo examples example-crawler example-images example-server test test-rust test-python test-all chaos fuzz sanitize miri loom bench lint format wheel audit lock clean FORCE
+.PHONY: help build demo examples example-crawler example-images example-server test test-rust test-python test-all chaos fuzz sanitize miri loom bench flatness accuracy lint format wheel audit lock clean FORCE
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -119,6 +120,12 @@ loom: ## the shared-memory protocols under every interleaving (loom; minutes)
 bench: $(BUILT) $(PEERS) ## treadle against its peers in one run; BENCH='--quick --only tiny,map'
 	@$(BIN)/python -m benches.whole $(BENCH)
 
+flatness: $(BUILT) ## cost per task for up to 1,000,000 queued tasks and 64 workers; FLATNESS='--quick --only queued'
+	@$(BIN)/python -m benches.flatness $(FLATNESS)
+
+accuracy: $(BUILT) $(CORPUS) ## what following compare's advice costs, over a corpus; ACCURACY='--only hashing --quick' (40 minutes)
+	@$(BIN)/python -m benches.accuracy $(ACCURACY)
+
 lint: $(INSTALLED) ## formats and lints, changing nothing
 	cargo fmt --all --check
 	$(BIN)/ruff format --check .
@@ -166,6 +173,10 @@ $(INSTALLED): $(VENV)/.interpreter requirements/develop.txt
 
 $(PEERS): $(INSTALLED) requirements/peers.txt
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/peers.txt
+	@touch $@
+
+$(CORPUS): $(INSTALLED) requirements/corpus.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/corpus.txt
 	@touch $@
 
 $(VENV)/.example-%: $(BUILT) examples/%/requirements.txt

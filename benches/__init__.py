@@ -1,1 +1,1 @@
-"""Benchmarks: `whole` measures the product against its peers."""
+"""Benchmarks: `whole` measures the product against its peers, `accuracy` its advice on `corpus`."""

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,9 +59,7 @@ def chosen(only: str | None, quick: bool) -> list[Workload]:
 def save(facts: dict[str, Any], text: str, data: dict[str, Any]) -> Path:
     """Writes the report and its data, named by date and machine; returns the report's path."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    label = re.sub(r"[^a-z0-9]+", "-", str(facts["processor"]).lower()).strip("-")
-    day = str(facts["date"])[:10]
-    stem = f"{day}-{label}-{facts['usable_cores']}cores-python{platform.python_version()}"
+    stem = machine.stem(facts)
     (RESULTS / f"{stem}.json").write_text(json.dumps(data, indent=1) + "\n")
     path = RESULTS / f"{stem}.txt"
     path.write_text(text)

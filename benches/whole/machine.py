@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import re
 import subprocess
 import sys
 import sysconfig
@@ -49,8 +50,8 @@ def commit() -> str | None:
     return found.stdout.strip()
 
 
-def describe(workers: int, repetitions: int, seed: int) -> dict[str, Any]:
-    """Everything a reader needs to judge the figures, as data."""
+def facts() -> dict[str, Any]:
+    """The machine, the interpreter, the tree and the load, as data."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "processor": processor(),
@@ -59,33 +60,47 @@ def describe(workers: int, repetitions: int, seed: int) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "gil": not sysconfig.get_config_var("Py_GIL_DISABLED"),
-        "versions": versions(),
         "commit": commit(),
         "load_before": os.getloadavg(),
+        "arguments": sys.argv[1:],
+    }
+
+
+def describe(workers: int, repetitions: int, seed: int) -> dict[str, Any]:
+    """Everything a reader needs to judge the figures, as data."""
+    return {
+        **facts(),
+        "versions": versions(),
         "workers": workers,
         "repetitions": repetitions,
         "seed": seed,
         "method": "contenders warmed, then sampled in turn in a new random order each repetition; "
         "medians; processes start from a forkserver",
-        "arguments": sys.argv[1:],
     }
 
 
-def header(facts: dict[str, Any]) -> str:
-    """`facts` for a reader."""
+def stem(known: dict[str, Any], subject: str = "") -> str:
+    """The name of a file of results: date, subject, machine and Python."""
+    label = re.sub(r"[^a-z0-9]+", "-", str(known["processor"]).lower()).strip("-")
+    place = f"{label}-{known['usable_cores']}cores-python{known['python']}"
+    return "-".join(part for part in (str(known["date"])[:10], subject, place) if part)
+
+
+def header(known: dict[str, Any]) -> str:
+    """What `describe` gave, for a reader."""
     packages = ", ".join(
-        f"{name} {version}" for name, version in facts["versions"].items() if version
+        f"{name} {version}" for name, version in known["versions"].items() if version
     )
-    build = "" if facts["gil"] else " (free-threaded)"
-    load = ", ".join(f"{value:.2f}" for value in facts["load_before"])
+    build = "" if known["gil"] else " (free-threaded)"
+    load = ", ".join(f"{value:.2f}" for value in known["load_before"])
     return "\n".join(
         [
-            f"machine   {facts['processor']}, {facts['usable_cores']} usable cores, "
-            f"{facts['memory_bytes'] / 2**30:.0f} GiB, {facts['system']}",
-            f"versions  CPython {facts['python']}{build}, {packages}; commit {facts['commit']}",
-            f"method    {facts['method']}",
-            f"          {facts['workers']} workers, {facts['repetitions']} repetitions, "
-            f"seed {facts['seed']}",
-            f"when      {facts['date']}, load averages before {load}",
+            f"machine   {known['processor']}, {known['usable_cores']} usable cores, "
+            f"{known['memory_bytes'] / 2**30:.0f} GiB, {known['system']}",
+            f"versions  CPython {known['python']}{build}, {packages}; commit {known['commit']}",
+            f"method    {known['method']}",
+            f"          {known['workers']} workers, {known['repetitions']} repetitions, "
+            f"seed {known['seed']}",
+            f"when      {known['date']}, load averages before {load}",
         ]
     )

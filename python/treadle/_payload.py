@@ -6,23 +6,69 @@ time, exceptions, failures.
 
 from __future__ import annotations
 
+import collections
 import pickle
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable
 from typing import Any
 
-from treadle import errors
+from treadle import _core, errors
 
 # ---- functions and calls
 
 
-def _main_can_be_imported() -> bool:
-    """Whether a worker can import this program's main module (not so in a REPL, a notebook, ``-c``)."""
+def main_can_be_imported() -> bool:
+    """Whether a worker can import this program's main module (not so in a session of commands, a notebook, ``-c``)."""
     main = sys.modules.get("__main__")
     return main is not None and (
         getattr(main, "__spec__", None) is not None or getattr(main, "__file__", None) is not None
+    )
+
+
+def _was_typed_in(function: Any) -> bool:
+    """Whether a function of the main module came from a prompt or a notebook's cell, although that module has a file."""
+    for _ in range(100):
+        wrapped = getattr(function, "__wrapped__", None)
+        if wrapped is None:
+            break
+        function = wrapped
+    name = getattr(getattr(function, "__code__", None), "co_filename", "")
+    # "<stdin>", "<python-input-3>", "<ipython-input-3-…>"; a notebook's kernel names a file that is not there.
+    return isinstance(name, str) and (name.startswith("<") or "ipykernel_" in name)
+
+
+def look_at_main() -> None:
+    """Tells the engine whether what the main module defines must travel by value. Asked where a pool or a new function is seen."""
+    if not main_can_be_imported():
+        _send_main_by_value()
+
+
+#: Whether what the main module defines must travel by value.
+main_by_value = False
+
+
+def _send_main_by_value() -> None:
+    global main_by_value
+    main_by_value = True
+    _core.send_main_by_value(True)
+
+
+#: How `pip` names the extra that carries what a worker cannot import.
+_EXTRA = "install cloudpickle, which carries it by value (pip install 'treadle[cloudpickle]')"
+
+
+class _OnlyByValue(pickle.PicklingError):
+    """A pickle names something of a main module that no worker can import."""
+
+
+def only_by_value() -> BaseException:
+    """The error of a pickle that no worker could read; a call is pickled again by value, where that can be done."""
+    return _OnlyByValue(
+        "it uses what was defined at a prompt, in a notebook or with -c, where no worker can import it from\n\n"
+        "hint: put that into a module and import it from there"
     )
 
 
@@ -32,14 +78,34 @@ def by_reference(function: Callable[..., Any]) -> tuple[bytes, str] | None:
     module = getattr(function, "__module__", None)
     if not isinstance(name, str) or (module is not None and not isinstance(module, str)):
         return None
-    if module == "__main__" and not _main_can_be_imported():
-        return None
+    if module == "__main__":
+        look_at_main()
+        if not main_can_be_imported():
+            return None
+        if _was_typed_in(function):
+            _send_main_by_value()
+            return None
     if "<lambda>" in name or "<locals>" in name:
         return None
     try:
         return pickle.dumps(function, 5), f"{module}.{name}"
     except Exception:
         return None
+
+
+def name_of(function: Any) -> str:
+    """What a function is called in an error: its module and qualified name, or those of what it calls."""
+    for _ in range(8):
+        inner = getattr(function, "func", None)
+        if not callable(inner) or getattr(function, "__qualname__", None) is not None:
+            break
+        function = inner
+    name = getattr(function, "__qualname__", None)
+    if not isinstance(name, str):
+        function = type(function)
+        name = function.__qualname__
+    module = getattr(function, "__module__", None)
+    return f"{module}.{name}" if isinstance(module, str) else name
 
 
 def load_function(pickled: bytes) -> Callable[..., Any]:
@@ -67,7 +133,8 @@ def _dump_otherwise(
     arguments: tuple[Any, ...],
     keywords: dict[str, Any],
 ) -> bytes:
-    reduced = _dump_with_multiprocessing(whole)
+    by_name = not isinstance(error, _OnlyByValue)
+    reduced = _dump_with_multiprocessing(whole) if by_name else None
     if reduced is not None:
         return reduced
     try:
@@ -78,8 +145,18 @@ def _dump_otherwise(
         try:
             by_value: bytes = cloudpickle.dumps(whole, 5)
             return by_value
+        except errors.PayloadError as second:
+            # An executor or a future in a closure: it says itself why it cannot travel.
+            raise errors.PayloadError(
+                f"the call of {name_of(function)} cannot be sent to a worker: {second}"
+            ) from second
         except Exception as second:
             error = second
+    elif not by_name:
+        raise errors.PayloadError(
+            f"the call of {name_of(function)} cannot be sent to a worker: it uses what was defined at a prompt, in a notebook or with -c, "
+            f"where no worker can import it from\n\nhint: {_EXTRA}, or put the definitions into a module"
+        )
     from treadle import _pickling
 
     raise _pickling.explain_call(
@@ -116,6 +193,8 @@ def unreadable_call(error: BaseException) -> BaseException:
             "\n\nhint: workers import the main module once, at their start; define the function at its top level, "
             "outside `if __name__ == '__main__':`"
         )
+    elif isinstance(error, AttributeError) and "__main__" in str(error):
+        text += f"\n\nhint: a worker cannot import what is defined at a prompt or in a notebook; put it into a module, or {_EXTRA}"
     made = _as_broken_process_pool(errors.PayloadError)(text)
     made.__cause__ = error
     return made
@@ -129,40 +208,20 @@ def _as_broken_process_pool(kind: type[errors.TreadleError]) -> Callable[..., Ba
 # ---- results and exceptions
 
 
-class PartialChunk:
-    """The results of a chunk up to the item that raised, and that item's exception."""
+class Chunk:
+    """What a chunk brought: the results of its items in order, up to one that failed.
+
+    ``seconds`` that it took, None when it did not come to its end; ``exception`` of the item after the last result, or None.
+    """
 
     __slots__ = ("exception", "results", "seconds")
 
-    def __init__(self, seconds: float, results: list[Any], exception: bytes) -> None:
+    def __init__(
+        self, seconds: float | None, results: list[Any], exception: BaseException | None
+    ) -> None:
         self.seconds = seconds
         self.results = results
         self.exception = exception
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return PartialChunk, (self.seconds, self.results, self.exception)
-
-
-def partial_chunk(seconds: float, results: list[Any], error: BaseException) -> PartialChunk:
-    """A chunk that ended at an item that raised."""
-    return PartialChunk(seconds, results, dump_exception(error))
-
-
-def partial_results(timed: list[Any]) -> PartialChunk:
-    """A chunk whose results do not pickle together: those before the first that does not pickle, and what is wrong with it."""
-    seconds, *results = timed
-    for place, result in enumerate(results):
-        try:
-            pickle.dumps(result, 5)
-        except Exception as error:
-            return PartialChunk(
-                seconds, results[:place], dump_exception(unpicklable_result(result, error))
-            )
-    return PartialChunk(
-        seconds,
-        [],
-        dump_exception(errors.PayloadError("the results of a chunk cannot be pickled together")),
-    )
 
 
 def dump_result_otherwise(result: Any, error: BaseException) -> bytes:
@@ -268,34 +327,92 @@ def may_run_again(error: BaseException) -> bool:
     return isinstance(error, Exception) and not isinstance(error, errors.TaskInterrupted)
 
 
+# ---- threads that wait for calls of their own pool
+
+
+class _HelpingEvent:
+    """The event of a waiter of ``concurrent.futures.wait`` or ``as_completed`` in a thread of a pool.
+
+    Before the thread sleeps it runs, one after another, those of the awaited calls that still wait in its own pool, so that they do not wait
+    for a thread that waits for them. It is installed while the waiter is, under the conditions of all the futures: nobody has used the event.
+    """
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+        self.clear, self.is_set, self.set = event.clear, event.is_set, event.set
+        self.futures: collections.deque[Any] = collections.deque()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        left = timeout
+        while self.futures and not self._event.is_set() and (left is None or left > 0):
+            _core.run_if_waiting(self.futures.popleft())
+            if deadline is not None:
+                left = max(0.0, deadline - time.monotonic())
+        return self._event.wait(left)
+
+
+def help_while_waiting(waiter: Any, future: Any) -> None:
+    """A thread of a pool is about to wait for this future with this waiter of the standard library."""
+    event = getattr(waiter, "event", None)
+    if type(event) is threading.Event:
+        event = waiter.event = _HelpingEvent(event)
+    if isinstance(event, _HelpingEvent):
+        event.futures.append(future)
+
+
 # ---- failures that the engine reports
 
 
-def worker_died(worker: int, pid: int, ending: str, deaths: int) -> BaseException:
+def worker_died(
+    worker: int, pid: int, ending: str, deaths: int, task: int, function: str
+) -> BaseException:
     """One worker died while it ran the task."""
-    return _as_broken_process_pool(errors.WorkerDied)(worker, pid, ending, deaths)
+    return _as_broken_process_pool(errors.WorkerDied)(worker, pid, ending, deaths, task, function)
 
 
-def timed_out(seconds: float, pid: int) -> BaseException:
+#: Where a task ran: worker, process, which submission of its pool it is, its function.
+Place = tuple[int, int, int, str]
+
+
+def _place(error: errors.TaskTimeout | errors.TaskInterrupted, place: Place) -> BaseException:
+    error.worker, error.pid, error.task, error.function = place
+    return error
+
+
+def timed_out(seconds: float, place: Place) -> BaseException:
     """A process worker was killed because its task was over its time."""
-    return errors.TaskTimeout(
-        f"the task ran longer than its timeout of {seconds:g} s; its worker (pid {pid}) was replaced"
-    )
+    _, pid, task, function = place
+    text = f"task {task} ({function}) ran longer than its timeout of {seconds:g} s; its worker (pid {pid}) was replaced"
+    return _place(errors.TaskTimeout(text), place)
 
 
-def thread_timed_out(seconds: float, thread: int) -> BaseException:
+def thread_timed_out(seconds: float, thread: int, function: Any) -> BaseException:
     """A task of a thread is over its time."""
     return errors.TaskTimeout(
-        f"the task ran longer than its timeout of {seconds:g} s; a thread cannot be stopped, so it runs on (thread {thread}) and "
+        f"the task ({name_of(function)}) ran longer than its timeout of {seconds:g} s; a thread cannot be stopped, so it runs on (thread {thread}) and "
         "another takes its place\n\nhint: give the call itself a time-out, or use processes, which can be stopped"
     )
 
 
-def interrupted() -> BaseException:
+def interrupted(place: Place) -> BaseException:
     """A process worker was killed for ``interrupt``."""
-    return errors.TaskInterrupted(
-        "the task was interrupted; it did not stop by itself, so its worker was replaced"
-    )
+    _, pid, task, function = place
+    text = f"task {task} ({function}) was interrupted; it did not stop by itself, so its worker (pid {pid}) was replaced"
+    return _place(errors.TaskInterrupted(text), place)
+
+
+def interrupted_early() -> BaseException:
+    """``interrupt`` came when a worker had taken the task and not begun it."""
+    return errors.TaskInterrupted("the task was interrupted")
+
+
+def name_interrupted(error: BaseException, place: Place) -> None:
+    """Says in an interruption that a worker raised which task it ended: the worker does not know."""
+    if isinstance(error, errors.TaskInterrupted):
+        _, pid, task, function = place
+        error.args = (f"task {task} ({function}) was interrupted in its worker (pid {pid})",)
+        _place(error, place)
 
 
 def pool_broken(reason: str) -> BaseException:
@@ -342,20 +459,22 @@ def run_callback(future: Any, callback: Callable[[Any], Any]) -> None:
         concurrent.futures._base.LOGGER.exception("exception calling callback for %r", future)
 
 
-def deliver_note(worker: int, pickled: bytes) -> None:
-    """What a worker logged or warned, handed to this process's logging."""
+def deliver_note(worker: int, task: int, pickled: bytes) -> None:
+    """What a worker logged or warned while it had this task in hand (0: none), handed to this process's logging."""
     told = pickle.loads(pickled)
     warning = told.get("treadle_warning")
     if warning is not None:
         import warnings
 
         text, category, filename, lineno, line = warning
-        warnings.showwarning(f"{text} (in worker {worker})", category, filename, lineno, None, line)
+        where = f"in worker {worker}, task {task}" if task else f"in worker {worker}"
+        warnings.showwarning(f"{text} ({where})", category, filename, lineno, None, line)
         return
     import logging
 
     record = logging.makeLogRecord(told)
     record.treadle_worker = worker
+    record.treadle_task = task
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)

@@ -71,7 +71,7 @@ def explain_call(
         return _payload_error(f"the call of {name} cannot be pickled: {_message(error)}", None)
     hint = problem.hint
     if not have_cloudpickle and problem.type in _BY_VALUE:
-        hint += "; or install cloudpickle, which carries it by value"
+        hint += "; or install cloudpickle, which carries it by value (pip install 'treadle[cloudpickle]')"
     return _payload_error(
         f"the call of {name} cannot be sent to a worker: {problem.sentence()} ({problem.message})",
         hint,

@@ -68,18 +68,23 @@ class WorkerDied(TreadleError, concurrent.futures.BrokenExecutor):
     """The worker process that ran this task died. The pool goes on; only this task has failed.
 
     Attributes: ``worker`` (its number in the pool), ``pid``, ``ending`` (exit code or signal, in words),
-    ``deaths`` (how many workers this task has killed).
+    ``deaths`` (how many workers this task has killed), ``task`` (which submission to its pool it is, counted from 1),
+    ``function`` (its module and qualified name).
     """
 
-    def __init__(self, worker: int, pid: int, ending: str, deaths: int) -> None:
-        super().__init__(worker, pid, ending, deaths)
+    def __init__(
+        self, worker: int, pid: int, ending: str, deaths: int, task: int, function: str
+    ) -> None:
+        super().__init__(worker, pid, ending, deaths, task, function)
         self.worker = worker
         self.pid = pid
         self.ending = ending
         self.deaths = deaths
+        self.task = task
+        self.function = function
 
     def __str__(self) -> str:
-        text = f"worker {self.worker} (pid {self.pid}) {self.ending} while it ran this task"
+        text = f"worker {self.worker} (pid {self.pid}) {self.ending} while it ran task {self.task} ({self.function})"
         if self.deaths > 1:
             text += f"; the task has now killed {self.deaths} workers"
         if "SIGKILL" in self.ending:
@@ -90,12 +95,26 @@ class WorkerDied(TreadleError, concurrent.futures.BrokenExecutor):
 class TaskTimeout(TreadleError, concurrent.futures.TimeoutError, *_BUILT_IN_TIMEOUT):  # type: ignore[misc]
     """The task ran longer than its ``timeout``.
 
-    A process worker was replaced; a thread cannot be stopped and runs on.
+    A process worker was replaced; a thread cannot be stopped and runs on. For a task of a process: ``worker``, ``pid``, ``task`` and ``function``
+    as in :class:`WorkerDied`, else ``None``.
     """
+
+    worker: int | None = None
+    pid: int | None = None
+    task: int | None = None
+    function: str | None = None
 
 
 class TaskInterrupted(TreadleError, concurrent.futures.CancelledError):
-    """``future.interrupt()`` stopped the task while it ran."""
+    """``future.interrupt()`` stopped the task while it ran.
+
+    For a task of a process: ``worker``, ``pid``, ``task`` and ``function`` as in :class:`WorkerDied`, else ``None``.
+    """
+
+    worker: int | None = None
+    pid: int | None = None
+    task: int | None = None
+    function: str | None = None
 
 
 class PayloadError(TreadleError, pickle.PicklingError):

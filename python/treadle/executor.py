@@ -54,7 +54,7 @@ class _Calls(_core.Submitter):
         self._strategy = strategy
         self._options = options
         target, grow = strategy.native()
-        self._bind(target, grow, options, options.timeout, options.retries)
+        self._bind(target, strategy.submit_now, grow, options, options.timeout, options.retries)
 
     def map(
         self,
@@ -105,15 +105,22 @@ class _Calls(_core.Submitter):
         """Schedules the call; await what is returned for its result. Call it on an event loop.
 
         Cancelling it, or the task that awaits it, reaches the worker: a call that no worker has is taken back, a running one is interrupted.
+        It never holds up the loop: while ``max_pending`` or the memory for payloads is reached, the call waits outside the pool, behind those
+        that came before it.
 
         Raises:
-            PoolShutDown: after :meth:`shutdown`.
+            PoolShutDown: after :meth:`shutdown`; a call that waits outside the pool then ends with it.
             PoolBroken: when the pool can run nothing any more.
         """
         from treadle import awaiting
 
         bridge = awaiting.bridge()
-        return bridge.awaitable(self.submit(fn, *args, **kwargs))
+        # Once a call waits outside, those after it do so too, so that they keep their order.
+        if not self._strategy.entrance:
+            future = self._submit_now(fn, *args, **kwargs)
+            if future is not None:
+                return bridge.awaitable(future)
+        return awaiting.entrance(self._strategy).queue(bridge, self.submit, fn, args, kwargs)
 
     async def amap(
         self,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import time
 from typing import Any, NoReturn
 
 from treadle import _core
 from treadle.errors import PayloadError
 
 __all__ = ["Future"]
+
+#: A look at a task costs some microseconds, and the hand-over from a dead worker takes a millisecond.
+_BETWEEN_HANDS_S = 0.0002
 
 
 class Future(_core.FutureBase, concurrent.futures.Future[Any]):
@@ -31,12 +35,17 @@ class Future(_core.FutureBase, concurrent.futures.Future[Any]):
         Returns:
             False when the call had ended already.
         """
-        if self.cancel():
-            return True
-        if self.done():
-            return False
-        if self._interrupt_in_process(grace):
-            return True
+        while True:
+            if self.cancel():
+                return True
+            if self.done():
+                return False
+            if self._interrupt_in_process(grace):
+                return True
+            if not self._task:
+                break
+            # It is between two hands: its reply is being read, or its worker has died, and it ends or is run again at once.
+            time.sleep(_BETWEEN_HANDS_S)
         from treadle.strategies import living
 
         return any(strategy.interrupt(self, grace) for strategy in living())

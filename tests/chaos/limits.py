@@ -72,6 +72,34 @@ def work():
             settle(pool.submit(jobs.scaled, number), 3 * number + 1)
 """
 
+_SMALL_FROM_THE_START = """
+def work():
+    limit(resource.RLIMIT_AS, address_space() + {size})
+    array = numpy.arange(40_000, dtype=numpy.float64)
+    with treadle.Executor(processes=2) as pool:
+        for _ in range(12):
+            settle(pool.submit(jobs.doubled, array), array * 2)
+        for number in range(20):
+            settle(pool.submit(jobs.scaled, number), 3 * number + 1)
+"""
+
+#: Payloads that are copied whole into the pickle, in the parent and in the workers.
+_SMALL_FOR_PICKLES = """
+def work():
+    with treadle.Executor(processes=1) as pool:
+        pool.submit(jobs.scaled, 1).result()
+        limit(resource.RLIMIT_AS, address_space() + {size})
+        for length in (1000, 100_000, 1_000_000, 4_000_000):
+            try:
+                numbers = [float(number) for number in range(length)]
+                settle(pool.submit(sorted, numbers), numbers)
+                text = "x" * length * 8
+                settle(pool.submit(str.upper, text), text.upper())
+            except MemoryError as error:
+                count(error)
+        settle(pool.submit(jobs.scaled, 5), 16)
+"""
+
 _FEW_DESCRIPTORS = """
 def work():
     limit(resource.RLIMIT_NOFILE, descriptors() + 1 + {size})
@@ -113,7 +141,13 @@ def work():
 """
 
 _CASES: list[tuple[str, str, list[int]]] = [
-    ("address space", _SMALL_ADDRESS_SPACE, [1 << 26, 1 << 27, 1 << 28]),
+    ("address space", _SMALL_ADDRESS_SPACE, [size << 20 for size in (8, 16, 32, 64, 128, 256)]),
+    (
+        "address space from the start",
+        _SMALL_FROM_THE_START,
+        [size << 20 for size in (1, 4, 8, 10, 12, 16, 24, 48, 96)],
+    ),
+    ("address space for pickles", _SMALL_FOR_PICKLES, [size << 20 for size in (16, 64, 128)]),
     ("descriptors", _FEW_DESCRIPTORS, [0, 1, 2, 4, 6, 8, 11, 14, 17, 20, 25, 30, 40]),
     ("file size", _SMALL_FILES, [4096, 1 << 20, 3 << 20]),
     ("arena", _SMALL_ARENA, [1 << 20, 8 << 20]),

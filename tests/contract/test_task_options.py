@@ -183,6 +183,20 @@ def test_an_interrupt_never_hits_another_call(way: Any) -> None:
             assert after.result() == -2 * number
 
 
+@pytest.mark.ways("processes")
+def test_an_interrupt_of_a_running_call_is_never_lost(way: Any) -> None:
+    """Whatever the moment: a call that goes on for ever ends, and `interrupt` says so."""
+    with way.make(workers=1) as pool:
+        pool.submit(calls.double, 1).result()
+        for _ in range(300):
+            future = pool.submit(calls.nap, 600)
+            while not future.running():
+                pass
+            assert future.interrupt(grace=60)
+            with pytest.raises(concurrent.futures.CancelledError):
+                future.result(timeout=60)
+
+
 @pytest.mark.parametrize("seconds", [0, -1, "2", True, float("nan")])
 def test_an_impossible_timeout_is_refused(way: Any, seconds: Any) -> None:
     with pytest.raises(ValueError, match="timeout"):

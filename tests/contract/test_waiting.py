@@ -238,3 +238,116 @@ def test_a_future_made_by_hand_is_a_standard_one() -> None:
         cancelled.result()
     with pytest.raises(concurrent.futures.CancelledError):
         cancelled.exception()
+
+
+async def beat(count: int = 200) -> int:
+    """Lets the loop go round so often; a test whose loop stands still ends by its watchdog."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+    return count
+
+
+@CONCURRENT
+def test_a_full_pool_does_not_hold_the_loop_up(way: Any, gate: Gate, marks: Path) -> None:
+    async def main(pool: treadle.Executor) -> None:
+        held = [pool.asubmit(way.of(gate), number) for number in range(2)]
+        await asyncio.to_thread(gate.await_arrivals)
+        # Far more than the pool takes: here a call that waited in `submit` would wait for ever.
+        later = [pool.asubmit(way.of(calls.double), number) for number in range(50)]
+        cancelled = pool.asubmit(way.of(calls.leave_a_mark), marks)
+        assert await beat() == 200
+        assert pool.stats().submitted <= 3
+        assert not any(call.done() for call in later)
+        assert cancelled.cancel()
+        gate.open()
+        assert await asyncio.gather(*held) == [0, 1]
+        assert await asyncio.gather(*later) == [2 * number for number in range(50)]
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        # There is room again, and an error of the call itself arrives as ever.
+        with pytest.raises(calls.Complaint):
+            await pool.asubmit(way.of(calls.complain))
+
+    with way.make(workers=1, max_pending=2) as pool:
+        asyncio.run(main(pool))
+        assert list(marks.iterdir()) == []
+        assert pool.stats().submitted == 2 + 50 + 1
+
+
+@CONCURRENT
+def test_calls_that_wait_outside_keep_their_order(way: Any, gate: Gate, tmp_path: Path) -> None:
+    order = tmp_path / "order"
+
+    async def main(pool: treadle.Executor) -> None:
+        held = pool.asubmit(way.of(gate))
+        await asyncio.to_thread(gate.await_arrivals)
+        waiting = []
+        for number in range(20):
+            waiting.append(pool.asubmit(way.of(calls.note_down), order, number))
+        gate.open()
+        # More that come while the first ones enter.
+        for number in range(20, 40):
+            waiting.append(pool.asubmit(way.of(calls.note_down), order, number))
+            await beat(1)
+        await asyncio.gather(held, *waiting)
+
+    with way.make(workers=1, max_pending=1) as pool:
+        asyncio.run(main(pool))
+    assert order.read_text().split() == [str(number) for number in range(40)]
+
+
+@CONCURRENT
+def test_calls_that_wait_outside_end_with_the_pool(way: Any, gate: Gate) -> None:
+    async def main(pool: treadle.Executor) -> None:
+        held = pool.asubmit(way.of(gate), 1)
+        await asyncio.to_thread(gate.await_arrivals)
+        waiting = [pool.asubmit(way.of(calls.double), number) for number in range(5)]
+        await beat()
+        pool.shutdown(wait=False)
+        gate.open()
+        assert await held == 1
+        for call in waiting:
+            with pytest.raises(treadle.PoolShutDown):
+                await call
+
+    asyncio.run(main(way.make(workers=1, max_pending=1)))
+
+
+@CONCURRENT
+def test_amap_over_a_full_pool_does_not_hold_the_loop_up(way: Any, gate: Gate) -> None:
+    async def collect(pool: treadle.Executor) -> list[int]:
+        return [result async for result in pool.amap(way.of(calls.double), range(100))]
+
+    async def main(pool: treadle.Executor) -> None:
+        held = pool.asubmit(way.of(gate))
+        await asyncio.to_thread(gate.await_arrivals)
+        collecting = asyncio.ensure_future(collect(pool))
+        assert await beat() == 200
+        gate.open()
+        assert await collecting == [2 * number for number in range(100)]
+        await held
+
+    with way.make(workers=1, max_pending=2) as pool:
+        asyncio.run(main(pool))
+
+
+@pytest.mark.ways("processes")
+def test_payloads_beyond_the_limit_do_not_hold_the_loop_up(
+    way: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from treadle.strategies import processes
+
+    monkeypatch.setattr(processes, "_payload_limit", lambda: 4 << 20)
+
+    async def main(pool: treadle.Executor) -> None:
+        held = pool.asubmit(gate)
+        await asyncio.to_thread(gate.await_arrivals)
+        waiting = [pool.asubmit(len, bytes(1 << 20)) for _ in range(20)]
+        assert await beat() == 200
+        assert pool.stats().submitted < 21
+        gate.open()
+        await held
+        assert await asyncio.gather(*waiting) == [1 << 20] * 20
+
+    with way.make(workers=1) as pool:
+        asyncio.run(main(pool))

@@ -109,6 +109,13 @@ def native_threads() -> str | None:
     return os.environ.get("OMP_NUM_THREADS")
 
 
+def nested_native_threads(workers: int) -> str | None:
+    import treadle
+
+    with treadle.Executor(processes=workers) as pool:
+        return pool.submit(native_threads).result()
+
+
 def die_in_initializer() -> None:
     os._exit(3)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import itertools
 import os
+import pickle
 import re
 import signal
 from collections.abc import Callable
@@ -51,12 +53,44 @@ def test_a_death_costs_its_own_task_and_is_told(
     assert re.search(told, str(error)), str(error)
     assert f"pid {error.pid}" in str(error)
     assert error.deaths == 1
+    # The 201st call, counted in the order of submission.
+    assert (error.task, error.function) == (201, f"crash_calls.{call.__name__}")
+    assert f"task 201 (crash_calls.{call.__name__})" in str(error)
+    assert repr(pickle.loads(pickle.dumps(error))) == repr(error)
     for futures in (before, after):
         assert [future.result() for future in futures] == [2 * number for number in range(200)]
     check_pool(pool)
     stats = pool.stats()
     assert (stats.worker_deaths, stats.lost) == (1, 1)
     assert stats.submitted == stats.completed + stats.lost
+
+
+class Fatal:
+    """Calls that travel with their function."""
+
+    def end(self, code: int) -> None:
+        os._exit(code)
+
+    def __call__(self) -> None:
+        os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "name"),
+    [
+        (functools.partial(calls.exit_now, 3), (), "crash_calls.exit_now"),
+        (Fatal().end, (4,), "Fatal.end"),
+        (Fatal(), (), "Fatal"),
+        (lambda: os._exit(5), (), "<lambda>"),
+    ],
+    ids=["partial", "method", "object", "lambda"],
+)
+def test_a_call_that_carries_its_function_is_named(
+    pool_of: Make, call: Callable[..., None], arguments: tuple[Any, ...], name: str
+) -> None:
+    error = pool_of(1).submit(call, *arguments).exception()
+    assert isinstance(error, treadle.WorkerDied)
+    assert error.function.endswith(name)
 
 
 def test_a_task_whose_worker_dies_is_retried_on_another(pool_of: Make, tmp_path: Path) -> None:
@@ -84,7 +118,7 @@ def test_a_death_in_a_map_comes_in_its_place(pool_of: Make, chunksize: int) -> N
     seen = []
     with pytest.raises(treadle.WorkerDied):
         seen.extend(results)
-    assert seen == list(range(55 if chunksize == 1 else 50))
+    assert seen == list(range(55))
     check_pool(pool)
 
 
@@ -200,12 +234,21 @@ def test_a_task_over_its_time_costs_its_worker_and_no_other(
     neighbour = pool.submit(calls.hang, arrivals.path)
     arrivals.expect()
     waiting = [pool.submit(calls.double, number) for number in range(20)]
-    with pytest.raises(treadle.TaskTimeout, match=r"its worker \(pid \d+\) was replaced"):
+    with pytest.raises(
+        treadle.TaskTimeout, match=r"task 1 \(crash_calls\.hang\w*\) .* \(pid \d+\) was replaced"
+    ) as told:
         hanging.result()
+    assert (told.value.task, told.value.function) == (1, f"crash_calls.{call.__name__}")
+    assert told.value.pid
+    assert told.value.worker in (0, 1)
     assert [future.result() for future in waiting] == [2 * number for number in range(20)]
     assert neighbour.running()
     assert neighbour.interrupt(grace=60)
-    assert isinstance(neighbour.exception(), treadle.TaskInterrupted)
+    error = neighbour.exception()
+    assert isinstance(error, treadle.TaskInterrupted)
+    assert (error.task, error.function) == (2, "crash_calls.hang")
+    assert "task 2 (crash_calls.hang) was interrupted" in str(error)
+    assert f"pid {error.pid}" in str(error)
 
 
 def test_an_interrupt_reaches_code_that_holds_the_interpreters_lock(
@@ -216,7 +259,13 @@ def test_an_interrupt_reaches_code_that_holds_the_interpreters_lock(
     arrivals.expect()
     assert "hang_in_c" in pool.dump()
     assert future.interrupt(grace=0.05)
-    assert isinstance(future.exception(), treadle.TaskInterrupted)
+    error = future.exception()
+    assert isinstance(error, treadle.TaskInterrupted)
+    assert (error.task, error.function) == (1, "crash_calls.hang_in_c")
+    assert (
+        f"(crash_calls.hang_in_c) was interrupted; it did not stop by itself, so its worker (pid {error.pid})"
+        in str(error)
+    )
     check_pool(pool)
 
 
@@ -259,3 +308,16 @@ def test_workers_that_grew_are_replaced(pool_of: Make) -> None:
 
 def test_native_threads_are_told_to_workers(pool_of: Make) -> None:
     assert pool_of(1, native_threads=3).submit(calls.native_threads).result() == "3"
+
+
+def test_a_nested_pool_divides_the_share_of_its_worker(
+    pool_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    outer = pool_of(1, native_threads=2)
+    # What the pool set is not the user's wish; what the user set, is.
+    cores = int(treadle.usable_cores())
+    assert outer.submit(calls.nested_native_threads, 1).result() == str(cores)
+    assert outer.submit(calls.nested_native_threads, 2 * cores).result() == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert pool_of(1).submit(calls.nested_native_threads, 1).result() == "7"

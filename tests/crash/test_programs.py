@@ -301,6 +301,72 @@ if __name__ == "__main__":
     assert finish(program) == (0, "[0, 1, 4, 9, 16]\n" * 2, "")
 
 
+#: A program whose main module loads BLAS; what its first line does decides how many threads that has.
+BLAS_PROGRAM = """
+import os, sys
+FIRST
+import numpy, treadle
+numpy.ones((2, 2)) @ numpy.ones((2, 2))
+def blas(_=None):
+    import threadpoolctl
+    return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+if __name__ == "__main__":
+    for start in ("forkserver", "spawn"):
+        with treadle.Executor(processes=1, mp_context=start, OPTIONS) as pool:
+            print(pool.submit(blas).result())
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "options", "seen"),
+    [
+        # The environment is there before the library is loaded.
+        ("", "native_threads=1", "[1]"),
+        # The main module sized the library itself: it is limited through threadpoolctl when that is asked for.
+        ("os.environ['OPENBLAS_NUM_THREADS'] = '2'", "native_threads=1", "[1]"),
+        ("os.environ['OPENBLAS_NUM_THREADS'] = '2'", "", "[2]"),
+    ],
+    ids=["environment", "limited", "set by the user"],
+)
+def test_blas_of_the_main_module_has_as_many_threads_as_the_worker_may_use(
+    tmp_path: Path, marker: str, first: str, options: str, seen: str
+) -> None:
+    pytest.importorskip("threadpoolctl")
+    numpy = pytest.importorskip("numpy")
+    import threadpoolctl
+
+    numpy.ones((2, 2)) @ numpy.ones((2, 2))
+    blas = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    if [pool["internal_api"] for pool in blas] != ["openblas"] or (os.cpu_count() or 1) < 2:
+        pytest.skip("needs two CPUs and a NumPy over OpenBLAS")
+    program = calls.start_program(
+        tmp_path,
+        BLAS_PROGRAM.replace("FIRST", first).replace("OPTIONS", options),
+        marker=marker,
+    )
+    code, out, err = finish(program)
+    assert (code, out.splitlines()) == (0, [seen] * 2), err
+
+
+def test_affinity_limits_the_share_of_a_worker(tmp_path: Path, marker: str) -> None:
+    program = calls.start_program(
+        tmp_path,
+        program_of("""
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+with treadle.Executor(processes=1) as pool:
+    print(treadle.usable_cores(), pool.submit(calls.native_threads).result())
+"""),
+        "none",
+        marker=marker,
+    )
+    code, out, err = finish(program)
+    assert code == 0, err
+    cores, threads = out.split()
+    # A quota of the control group may leave less than one.
+    assert 0 < float(cores) <= 1
+    assert threads == "1"
+
+
 def test_functions_defined_under_the_guard_are_explained(tmp_path: Path, marker: str) -> None:
     program = calls.start_program(
         tmp_path,
@@ -487,6 +553,50 @@ except (treadle.TreadleError, OSError) as error:
     code, out, err = finish(program)
     assert code == 0, err
     assert out.startswith(("refused:", "[0, 2")), out
+
+
+def test_too_little_address_space_is_an_error_that_says_so(tmp_path: Path, marker: str) -> None:
+    program = calls.start_program(
+        tmp_path,
+        program_of("""
+import resource
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * os.sysconf("SC_PAGE_SIZE") + (3 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    treadle.Executor(processes=2)
+except treadle.PayloadMemoryError as error:
+    print(error)
+"""),
+        "none",
+        marker=marker,
+    )
+    code, out, err = finish(program)
+    assert code == 0, err
+    assert "cannot map 8388608 bytes of what a pool needs for itself" in out
+    assert "ulimit -v" in out
+
+
+def test_shared_memory_needs_no_dev_shm(tmp_path: Path, marker: str) -> None:
+    """The files are anonymous: a container without /dev/shm, or with one of 64 KB, does as well."""
+    hidden = "mount -t tmpfs -o size=4k,mode=000 none /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", hidden], capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    script = tmp_path / "program.py"
+    script.write_text(
+        program_of("""
+with treadle.Executor(processes=2) as pool:
+    print(sum(len(part) for part in pool.map(bytes, [3_000_000] * 4)), os.statvfs("/dev/shm").f_blocks)
+""")
+    )
+    ended = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{hidden} && exec {sys.executable} {script} none"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(calls.__file__).parent)},
+    )
+    assert (ended.returncode, ended.stdout) == (0, "12000000 1\n"), ended.stderr
 
 
 @pytest.mark.parametrize("plan", ["threads=2", "coroutines=2"])

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use treadle_core::choice::compare::Silent;
 use treadle_core::choice::comparison::{Confidence, Outcome};
 use treadle_core::choice::laboratory::Surroundings;
+use treadle_core::choice::model::Model;
 use treadle_core::choice::plan::Plan;
 use treadle_core::choice::record::{FILE, save};
 use treadle_core::choice::{
@@ -85,6 +86,25 @@ fn waiting_chooses_threads() {
     assert_eq!(comparison.profile.class.name(), "io-bound");
     let reason = &comparison.decision.reason;
     assert!(reason.contains("waits for"), "{reason}");
+}
+
+#[test]
+fn a_comparison_read_back_predicts_the_same_again() {
+    let comparison = run(&request("cpu")).unwrap();
+    let text = serde_json::to_string(&comparison).unwrap();
+    let read: Comparison = serde_json::from_str(&text).unwrap();
+    let setting = read.setting();
+    let model = Model::new(&read.profile, &setting);
+    assert!(comparison.prediction_sentence().is_some());
+    for candidate in &comparison.candidates {
+        let again = model.predict(candidate.plan).per_s;
+        let error = again / candidate.predicted_per_s - 1.0;
+        // The noise may have been judged anew after the race; the likely reading does not depend on it.
+        assert!(error.abs() < 1e-9, "{}: {error}", candidate.plan.label());
+        let measured = candidate.measured_per_s.unwrap();
+        let error = candidate.predicted_per_s / measured - 1.0;
+        assert!((candidate.prediction_error.unwrap() - error).abs() < 1e-12);
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ def profile(script: str) -> dict[str, Any]:
     lock = {"path": "result.lock", "type": "lock", "message": "cannot pickle", "hint": None}
     error = {"index": 0, "type": "ValueError", "message": "bad 0", "traceback": "in work"}
     return {
-        "count": 20, "wall_s": 0.001 if script != "wait" else 0.05, "walls": [0.001] * 20,
+        "count": 20, "wall_s": 0.001 if script != "wait" else 0.05, "walls": [0.001 if script != "wait" else 0.05] * 20,
         "thread_cpu_s": cpu, "process_cpu_s": cpu, "run_queue_s": 0.0,
         "errors": {"fails": 20, "some": 4}.get(script, 0), "all_failed": script == "fails",
         "first_error": error if script in ("fails", "some") else None,
@@ -126,6 +126,9 @@ def main() -> None:
                 reply = {"ok": load(script, request)}
         elif request["do"] == "profile":
             reply = {"ok": profile(script)}
+        elif request["do"] == "handover":
+            free = {"parent_s": 1e-6, "worker_s": 1e-6}
+            reply = {"ok": {"serial_s": 1e-6, "threads": free, "processes": free, "chunked": None}}
         elif request["do"] == "plan":
             plan = request["plan"]
             if script == "nostart" and plan:

@@ -9,6 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use treadle_core::pool::wire::MOST_BUFFERS;
 
+use crate::pickling;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 const NONE: u8 = 0;
@@ -21,6 +22,8 @@ const BYTES: u8 = 6;
 const TUPLE: u8 = 7;
 const TEXT_APART: u8 = 8;
 const BYTES_APART: u8 = 9;
+/// Only among the results of a chunk, never inside a tuple.
+const PICKLED: u8 = 10;
 
 /// Text and bytes of at least this many bytes stand apart, in a block of their own: copied once on each side. Below it, the block
 /// costs more than the second copy.
@@ -36,9 +39,20 @@ pub(crate) struct Writer<'a> {
     pub(crate) out: Vec<u8>,
     /// What stands apart, in order; never to be written to on the other side.
     pub(crate) apart: Vec<(&'a [u8], bool)>,
+    /// The index of the first of them.
+    first: usize,
 }
 
 impl<'a> Writer<'a> {
+    /// A writer over a buffer in use before, whose values stand apart from index `first` on.
+    pub(crate) fn from(out: Vec<u8>, first: usize) -> Writer<'a> {
+        Writer {
+            out,
+            apart: Vec::new(),
+            first,
+        }
+    }
+
     /// Appends one value; false when the codec does not take it (what was appended is then to be dropped).
     pub(crate) fn write(&mut self, value: &'a Bound<'_, PyAny>) -> bool {
         self.write_nested(value, 0)
@@ -77,7 +91,7 @@ impl<'a> Writer<'a> {
 
     fn write_long(&mut self, tag: u8, tag_apart: u8, bytes: &'a [u8]) -> bool {
         if bytes.len() >= APART_FROM {
-            let Ok(index) = u16::try_from(self.apart.len()) else {
+            let Ok(index) = u16::try_from(self.first + self.apart.len()) else {
                 return false;
             };
             self.out.push(tag_apart);
@@ -105,12 +119,30 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Appends a value that was pickled; its `count` buffers stand apart from index `first` on.
+pub(crate) fn write_pickled(out: &mut Vec<u8>, pickle: &[u8], first: usize, count: usize) {
+    out.push(PICKLED);
+    for number in [first, count, pickle.len()] {
+        out.extend_from_slice(&(number as u64).to_le_bytes());
+    }
+    out.extend_from_slice(pickle);
+}
+
 /// What stood apart, on the reading side.
 pub(crate) trait Apart {
     /// The bytes of this index, as a new object.
-    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyBytes>>;
+    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyBytes>>>;
     /// The text of this index, as a new object.
     fn text<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyString>>>;
+    /// The buffers of these indices, for pickle. Only what comes back from a worker has any.
+    fn buffers<'py>(
+        &self,
+        _py: Python<'py>,
+        _first: usize,
+        _count: usize,
+    ) -> Option<PyResult<Vec<Bound<'py, PyAny>>>> {
+        None
+    }
 }
 
 fn damaged() -> PyErr {
@@ -175,7 +207,7 @@ fn read_nested<'py>(
             let index = u16::from_le_bytes(split_array(bytes)?);
             apart
                 .bytes(py, index.into())
-                .ok_or_else(damaged)?
+                .ok_or_else(damaged)??
                 .into_any()
         }
         TUPLE if depth < DEEPEST => {
@@ -187,6 +219,13 @@ fn read_nested<'py>(
                 .map(|_| read_nested(py, bytes, apart, depth + 1))
                 .collect::<PyResult<Vec<_>>>()?;
             PyTuple::new(py, items)?.into_any()
+        }
+        PICKLED if depth == 0 => {
+            let mut number = || Ok::<_, PyErr>(u64::from_le_bytes(split_array(bytes)?) as usize);
+            let (first, count, length) = (number()?, number()?, number()?);
+            let pickle = split(bytes, length)?;
+            let buffers = apart.buffers(py, first, count).ok_or_else(damaged)??;
+            pickling::load(py, pickle, buffers)?
         }
         _ => return Err(damaged()),
     })
@@ -212,7 +251,7 @@ pub(crate) fn read_all<'py>(
 struct Nothing;
 
 impl Apart for Nothing {
-    fn bytes<'py>(&self, _py: Python<'py>, _index: usize) -> Option<Bound<'py, PyBytes>> {
+    fn bytes<'py>(&self, _py: Python<'py>, _index: usize) -> Option<PyResult<Bound<'py, PyBytes>>> {
         None
     }
 

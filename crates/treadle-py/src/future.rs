@@ -306,8 +306,9 @@ impl FutureBase {
     }
 
     #[getter(_waiters)]
-    fn waiters_attribute<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
-        FutureBase::list(slf, |face| &mut face.waiters)
+    fn waiters_attribute<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let list = FutureBase::list(slf, |face| &mut face.waiters)?;
+        crate::threads::waiters_of(slf, list)
     }
 
     #[setter(_waiters)]

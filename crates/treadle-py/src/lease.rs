@@ -14,6 +14,7 @@ use treadle_core::pool::outcome::Buffer;
 use treadle_shm::Mapped;
 
 use crate::codec::Apart;
+use crate::pickling;
 
 enum Holding {
     Reply(Arc<Buffer>),
@@ -102,19 +103,40 @@ fn text_of<'py>(py: Python<'py>, mapped: &Mapped) -> PyResult<Bound<'py, PyStrin
     PyString::from_bytes(py, slice_of(mapped))
 }
 
+/// The buffers of a reply, for pickle.
+pub(crate) fn leases<'py>(
+    py: Python<'py>,
+    buffers: &[Arc<Buffer>],
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    buffers
+        .iter()
+        .map(|buffer| Ok(Bound::new(py, Lease::of_reply(buffer.clone()))?.into_any()))
+        .collect()
+}
+
 impl Apart for &[Arc<Buffer>] {
-    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyBytes>> {
-        Some(PyBytes::new(py, slice_of(&self.get(index)?.mapped)))
+    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyBytes>>> {
+        Some(pickling::copied(py, slice_of(&self.get(index)?.mapped)))
     }
 
     fn text<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyString>>> {
         Some(text_of(py, &self.get(index)?.mapped))
     }
+
+    fn buffers<'py>(
+        &self,
+        py: Python<'py>,
+        first: usize,
+        count: usize,
+    ) -> Option<PyResult<Vec<Bound<'py, PyAny>>>> {
+        let buffers = self.get(first..first.checked_add(count)?)?;
+        Some(leases(py, buffers))
+    }
 }
 
 impl Apart for &[(Mapped, bool)] {
-    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<Bound<'py, PyBytes>> {
-        Some(PyBytes::new(py, slice_of(&self.get(index)?.0)))
+    fn bytes<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyBytes>>> {
+        Some(pickling::copied(py, slice_of(&self.get(index)?.0)))
     }
 
     fn text<'py>(&self, py: Python<'py>, index: usize) -> Option<PyResult<Bound<'py, PyString>>> {

@@ -29,13 +29,15 @@ mod _core {
     #[pymodule_export]
     use crate::lease::Lease;
     #[pymodule_export]
+    use crate::pickling::send_main_by_value;
+    #[pymodule_export]
     use crate::process::{die_with_parent, note_fork};
     #[pymodule_export]
     use crate::processes::ProcessPool;
     #[pymodule_export]
     use crate::submitter::Submitter;
     #[pymodule_export]
-    use crate::threads::ThreadPool;
+    use crate::threads::{ThreadPool, run_if_waiting};
     #[pymodule_export]
     use crate::worker::Worker;
 }

@@ -4,12 +4,12 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use treadle_core::pool::cell::Phase;
-use treadle_core::pool::outcome::{Failure, Outcome, Reply};
+use treadle_core::pool::outcome::{Failure, Outcome, Reply, Stopped};
 use treadle_core::pool::wire;
 
 use crate::codec;
 use crate::future::{FutureBase, LocalOutcome, Source};
-use crate::lease::Lease;
+use crate::lease::leases;
 use crate::pickling;
 
 impl FutureBase {
@@ -20,7 +20,8 @@ impl FutureBase {
                     matches!(reply.kind, wire::RAISED | wire::RAISED_FINAL)
                 }
                 Some(Outcome::Failed(_)) => true,
-                None => false,
+                // A chunk says itself where it ended.
+                Some(Outcome::Parts(..)) | None => false,
             },
             Source::Local(_) => matches!(self.outcome(py)?, Some(Err(_))),
         })
@@ -51,6 +52,7 @@ impl FutureBase {
                 Err(error) => Err(unreadable(py, &error)?),
             },
             Outcome::Failed(failure) => Err(explain(py, failure)?),
+            Outcome::Parts(parts, end) => Ok(decode_chunk(py, parts, end)?),
         };
         let mut face = self.face();
         let kept = face.outcome.get_or_insert(decoded);
@@ -63,13 +65,16 @@ pub(crate) fn decode(py: Python<'_>, reply: &Reply) -> PyResult<LocalOutcome> {
     let apart = reply.buffers.as_slice();
     Ok(match reply.kind {
         wire::VALUE_SCALAR => Ok(codec::read(py, &mut body, &apart)?.unbind()),
-        wire::VALUES_SCALAR => Ok(PyList::new(py, codec::read_all(py, body, &apart)?)?
-            .into_any()
-            .unbind()),
-        wire::VALUE_PICKLED => Ok(pickling::load(py, body, leases(py, reply)?)?.unbind()),
-        wire::RAISED | wire::RAISED_FINAL => Err(pickling::payload(py, "load_exception")?
-            .call1((body, leases(py, reply)?))?
-            .unbind()),
+        wire::VALUES => Ok(chunk(py, &[], Some(reply))?),
+        wire::VALUE_PICKLED => Ok(pickling::load(py, body, leases(py, &reply.buffers)?)?.unbind()),
+        wire::RAISED | wire::RAISED_FINAL => {
+            let error = pickling::payload(py, "load_exception")?
+                .call1((body, leases(py, &reply.buffers)?))?;
+            if let Some(stopped) = &reply.stopped {
+                pickling::payload(py, "name_interrupted")?.call1((&error, place(stopped)))?;
+            }
+            Err(error.unbind())
+        }
         _ => {
             return Err(PyValueError::new_err(
                 "a worker sent a reply of no known kind",
@@ -78,18 +83,73 @@ pub(crate) fn decode(py: Python<'_>, reply: &Reply) -> PyResult<LocalOutcome> {
     })
 }
 
-pub(crate) fn leases<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    reply
-        .buffers
-        .iter()
-        .map(|buffer| Ok(Bound::new(py, Lease::of_reply(buffer.clone()))?.into_any()))
-        .collect()
+/// A chunk's outcome; see `_payload.chunk`.
+fn decode_chunk(py: Python<'_>, parts: &[Reply], end: &Outcome) -> PyResult<Py<PyAny>> {
+    let error = match end {
+        Outcome::Reply(reply) if reply.kind == wire::VALUES => {
+            return chunk(py, parts, Some(reply));
+        }
+        Outcome::Reply(reply) => match decode(py, reply) {
+            Ok(Err(error)) => error,
+            Ok(Ok(_)) => unreadable(py, &PyValueError::new_err("a chunk without its end"))?,
+            Err(error) => unreadable(py, &error)?,
+        },
+        Outcome::Failed(failure) => explain(py, failure)?,
+        Outcome::Parts(_, inner) => return decode_chunk(py, parts, inner),
+    };
+    let whole = chunk(py, parts, None)?;
+    let whole = whole.bind(py);
+    // A result that cannot be rebuilt came before whatever ended the chunk.
+    if whole.getattr("exception")?.is_none() {
+        whole.setattr("exception", error)?;
+    }
+    Ok(whole.clone().unbind())
+}
+
+/// The results of a chunk, up to one that cannot be rebuilt here.
+fn chunk(py: Python<'_>, parts: &[Reply], last: Option<&Reply>) -> PyResult<Py<PyAny>> {
+    let results = PyList::empty(py);
+    let mut seconds = py.None();
+    let mut failure = py.None();
+    let read = |reply: &Reply, mut body: &[u8]| -> PyResult<()> {
+        while !body.is_empty() {
+            results.append(codec::read(py, &mut body, &reply.buffers.as_slice())?)?;
+        }
+        Ok(())
+    };
+    let mut read_parts = || -> PyResult<()> {
+        for part in parts {
+            read(part, part.body())?;
+        }
+        if let Some(last) = last {
+            let mut body = last.body();
+            seconds = codec::read(py, &mut body, &last.buffers.as_slice())?.unbind();
+            read(last, body)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = read_parts() {
+        failure = unreadable(py, &error)?;
+    }
+    Ok(pickling::payload(py, "Chunk")?
+        .call1((seconds, results, failure))?
+        .unbind())
 }
 
 pub(crate) fn unreadable(py: Python<'_>, error: &PyErr) -> PyResult<Py<PyAny>> {
     Ok(pickling::payload(py, "unreadable_result")?
         .call1((error.value(py),))?
         .unbind())
+}
+
+/// Worker, process, task and function, as `_payload` takes them.
+fn place(stopped: &Stopped) -> (u32, i32, u64, &str) {
+    (
+        stopped.worker,
+        stopped.pid,
+        stopped.task.number,
+        &stopped.task.function,
+    )
 }
 
 /// The exception that tells a failure.
@@ -100,16 +160,25 @@ pub(crate) fn explain(py: Python<'_>, failure: &Failure) -> PyResult<Py<PyAny>> 
             pid,
             ending,
             deaths,
+            task,
         } => pickling::payload(py, "worker_died")?.call1((
             *worker,
             *pid,
             ending.to_string(),
             *deaths,
+            task.number,
+            &*task.function,
         ))?,
-        Failure::TimedOut { seconds, pid } => {
-            pickling::payload(py, "timed_out")?.call1((*seconds, *pid))?
+        Failure::TimedOut {
+            seconds,
+            worker,
+            pid,
+            task,
+        } => pickling::payload(py, "timed_out")?
+            .call1((*seconds, (*worker, *pid, task.number, &*task.function)))?,
+        Failure::Interrupted(stopped) => {
+            pickling::payload(py, "interrupted")?.call1((place(stopped),))?
         }
-        Failure::Interrupted => pickling::payload(py, "interrupted")?.call0()?,
         Failure::PoolBroken(reason) => pickling::payload(py, "pool_broken")?.call1((&**reason,))?,
         Failure::Unreadable(what) => pickling::payload(py, "unreadable_reply")?.call1((*what,))?,
     };

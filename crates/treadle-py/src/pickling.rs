@@ -1,6 +1,7 @@
 //! Objects to bytes and out-of-band buffers (pickle protocol 5), and back.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::ffi;
@@ -133,6 +134,34 @@ fn call_with_keyword<'py>(
     }
 }
 
+/// What the main module defines exists in this process only: set when a function is seen that a worker cannot import from there, in a session of
+/// commands or a notebook.
+static MAIN_BY_VALUE: AtomicBool = AtomicBool::new(false);
+
+/// Says whether what the main module defines must travel by value.
+#[pyfunction]
+pub(crate) fn send_main_by_value(by_value: bool) {
+    MAIN_BY_VALUE.store(by_value, Ordering::Relaxed);
+}
+
+impl Pickled<'_> {
+    /// The error of a pickle that names what no worker can import: it must be made again, by value.
+    ///
+    /// # Errors
+    /// That.
+    pub(crate) fn importable(self) -> PyResult<Self> {
+        const MAIN: &[u8] = b"__main__";
+        if MAIN_BY_VALUE.load(Ordering::Relaxed) {
+            let bytes = self.bytes.as_bytes();
+            if bytes.windows(MAIN.len()).any(|window| window == MAIN) {
+                let error = payload(self.bytes.py(), "only_by_value")?.call0()?;
+                return Err(PyErr::from_value(error));
+            }
+        }
+        Ok(self)
+    }
+}
+
 /// Rebuilds an object from its pickle and the buffers' exporters.
 ///
 /// # Errors
@@ -142,15 +171,37 @@ pub(crate) fn load<'py>(
     bytes: &[u8],
     buffers: Vec<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    load_bytes(copied(py, bytes)?, buffers)
+}
+
+/// The same for bytes that are Python's already.
+///
+/// # Errors
+/// Whatever the object's own unpickling raises.
+pub(crate) fn load_bytes<'py>(
+    bytes: Bound<'py, PyBytes>,
+    buffers: Vec<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = bytes.py();
     let loads = attribute(py, &LOADS, "pickle", "loads")?;
-    let bytes = PyBytes::new(py, bytes);
     if buffers.is_empty() {
         return loads.call1((bytes,));
     }
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "buffers"), PyList::new(py, buffers)?)?;
     loads.call((bytes,), Some(&keywords))
+}
+
+/// Bytes as Python's own; `MemoryError` where `PyBytes::new` would panic.
+///
+/// # Errors
+/// When there is no memory for them.
+pub(crate) fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, bytes.len(), |target| {
+        target.copy_from_slice(bytes);
+        Ok(())
+    })
 }
 
 /// A function of `treadle._payload`: the parts of pickling that are Python.

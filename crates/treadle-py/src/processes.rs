@@ -37,8 +37,8 @@ pub(crate) struct ProcessPool {
 /// What is to be called.
 enum Callee {
     Known(u32, BlockRef),
-    /// It travels with the arguments.
-    Carried,
+    /// It travels with the arguments; the number of its name.
+    Carried(u32),
 }
 
 fn announcer(
@@ -61,9 +61,11 @@ fn announcer(
                 .and_then(Weak::upgrade)
                 .map(|pool| pool.take_notes())
                 .unwrap_or_default();
-            for (worker, note) in notes {
-                let delivered = pickling::payload(py, "deliver_note")
-                    .and_then(|deliver| deliver.call1((worker, PyBytes::new(py, note.as_slice()))));
+            for note in notes {
+                let delivered = pickling::payload(py, "deliver_note").and_then(|deliver| {
+                    let pickle = PyBytes::new(py, note.body.as_slice());
+                    deliver.call1((note.worker, note.task, pickle))
+                });
                 if let Err(error) = delivered {
                     error.write_unraisable(py, None);
                 }
@@ -77,9 +79,10 @@ pub(crate) fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
         SubmitError::ShutDown => "shut_down",
         SubmitError::Broken(_) => "pool_broken",
         SubmitError::Memory(_) | SubmitError::TooLarge { .. } => "no_memory",
-        SubmitError::Interrupted | SubmitError::Descriptor(_) | SubmitError::Supervisor(_) => {
-            "not_started"
-        }
+        SubmitError::Full
+        | SubmitError::Interrupted
+        | SubmitError::Descriptor(_)
+        | SubmitError::Supervisor(_) => "not_started",
         SubmitError::Forked => "forked",
     };
     let made = pickling::payload(py, name).and_then(|make| match error {
@@ -115,7 +118,7 @@ impl ProcessPool {
             || function.is_exact_instance_of::<PyCFunction>()
             || function.is_instance_of::<PyType>();
         if !plain {
-            return Ok(Callee::Carried);
+            return self.carried(function);
         }
         let py = function.py();
         let described: Option<(Bound<'_, PyBytes>, String)> =
@@ -123,7 +126,7 @@ impl ProcessPool {
                 .call1((function,))?
                 .extract()?;
         let Some((pickle, label)) = described else {
-            return Ok(Callee::Carried);
+            return self.carried(function);
         };
         let (id, block) = self
             .core
@@ -133,14 +136,24 @@ impl ProcessPool {
         Ok(Callee::Known(id, block))
     }
 
-    fn send<'py>(&self, py: Python<'py>, call: &Call<'_>) -> PyResult<Bound<'py, FutureBase>> {
+    fn carried(&self, function: &Bound<'_, PyAny>) -> PyResult<Callee> {
+        let named = pickling::payload(function.py(), "name_of")?.call1((function,))?;
+        Ok(Callee::Carried(self.core.label(named.extract()?)))
+    }
+
+    /// The call's future; `None` when the pool is full and the call does not wait.
+    fn send<'py>(
+        &self,
+        py: Python<'py>,
+        call: &Call<'_>,
+    ) -> PyResult<Option<Bound<'py, FutureBase>>> {
         let bytes = call.body.len()
             + call
                 .buffers
                 .iter()
                 .map(|(buffer, _)| buffer.len())
                 .sum::<usize>();
-        let entered = if self.may_wait || bytes >= RELEASE_LOCK_FROM {
+        let entered = if self.may_wait && call.wait || bytes >= RELEASE_LOCK_FROM {
             loop {
                 match py.detach(|| self.core.submit(call)) {
                     Err(SubmitError::Interrupted) => py.check_signals()?,
@@ -150,16 +163,17 @@ impl ProcessPool {
         } else {
             self.core.submit(call)
         };
-        let (id, cell) = entered.map_err(|error| submit_error(py, &error))?;
-        new_future(
-            py,
-            Source::Process {
-                pool: self.core.clone(),
-                id,
-                cell,
-                observers: self.observers.clone(),
-            },
-        )
+        let (id, cell) = match entered {
+            Err(SubmitError::Full) => return Ok(None),
+            other => other.map_err(|error| submit_error(py, &error))?,
+        };
+        let source = Source::Process {
+            pool: self.core.clone(),
+            id,
+            cell,
+            observers: self.observers.clone(),
+        };
+        Ok(Some(new_future(py, source)?))
     }
 
     /// Sends a pickled call or chunk. What pickle refused goes by value if `otherwise` can (an optional library), else the future has failed
@@ -168,12 +182,12 @@ impl ProcessPool {
         &self,
         py: Python<'py>,
         kinds: (u32, u32),
-        known: Option<(u32, BlockRef)>,
+        (known, label): (Option<(u32, BlockRef)>, u32),
         pickled: PyResult<pickling::Pickled<'py>>,
         otherwise: impl FnOnce(&PyErr) -> PyResult<Bound<'py, PyAny>>,
-        options: TaskOptions,
-    ) -> PyResult<Bound<'py, FutureBase>> {
-        let (kind, function, pickled) = match pickled {
+        (options, wait): (TaskOptions, bool),
+    ) -> PyResult<Option<Bound<'py, FutureBase>>> {
+        let (kind, function, pickled) = match pickled.and_then(pickling::Pickled::importable) {
             Ok(pickled) => (kinds.0, known, pickled),
             Err(error) => match otherwise(&error) {
                 Ok(bytes) => {
@@ -181,17 +195,89 @@ impl ProcessPool {
                     let buffers = Vec::new();
                     (kinds.1, None, pickling::Pickled { bytes, buffers })
                 }
-                Err(error) => return ProcessPool::failed(py, &error),
+                Err(error) => return ProcessPool::failed(py, &error).map(Some),
             },
         };
         let call = Call {
             kind,
             function,
+            label,
             body: pickled.bytes.as_bytes(),
             buffers: &pickled.slices(),
             options,
+            wait,
         };
         self.send(py, &call)
+    }
+
+    /// Submits `function(*arguments, **keywords)`. `None` when the pool is full and the call does not wait.
+    pub(crate) fn enter<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        (arguments, keywords): (&Bound<'py, PyTuple>, Option<&Bound<'py, PyDict>>),
+        (timeout, retries): (Option<f64>, u32),
+        wait: bool,
+    ) -> PyResult<Option<Bound<'py, FutureBase>>> {
+        let options = ProcessPool::options(timeout, retries)?;
+        let keywords = keywords.filter(|keywords| !keywords.is_empty());
+        let (known, label) = match self.callee(function)? {
+            Callee::Known(id, block) => (Some((id, block)), id),
+            Callee::Carried(label) => (None, label),
+        };
+        if known.is_some() && keywords.is_none() {
+            let mut writer = Writer::default();
+            if arguments
+                .as_slice()
+                .iter()
+                .all(|argument| writer.write(argument))
+            {
+                let call = Call {
+                    kind: wire::CALL_SCALARS,
+                    function: known,
+                    label,
+                    body: &writer.out,
+                    buffers: &writer.apart,
+                    options,
+                    wait,
+                };
+                return self.send(py, &call);
+            }
+        }
+        let empty;
+        let keywords = match keywords {
+            Some(keywords) => keywords,
+            None => {
+                empty = PyDict::new(py);
+                &empty
+            }
+        };
+        let (kind, pickled) = match known {
+            Some(_) => (
+                wire::CALL_PICKLED,
+                pickling::dump((arguments, keywords).into_pyobject(py)?.as_any()),
+            ),
+            None => (
+                wire::CALL_WHOLE,
+                pickling::dump((function, arguments, keywords).into_pyobject(py)?.as_any()),
+            ),
+        };
+        let otherwise = |error: &PyErr| {
+            pickling::payload(py, "dump_call_otherwise")?.call1((
+                function,
+                arguments,
+                keywords,
+                error.value(py),
+            ))
+        };
+        self.send_pickled(
+            py,
+            (kind, wire::CALL_WHOLE),
+            (known, label),
+            pickled,
+            otherwise,
+            (options, wait),
+        )
     }
 
     /// A future that has failed already, as the standard library's does when a call cannot be pickled.
@@ -257,9 +343,9 @@ impl ProcessPool {
         })
     }
 
-    /// Submits `function(*arguments, **keywords)`.
+    /// Submits `function(*arguments, **keywords)`; waits while the pool is full.
     #[pyo3(signature = (function, arguments, keywords, timeout, retries))]
-    pub(crate) fn submit<'py>(
+    fn submit<'py>(
         &self,
         py: Python<'py>,
         function: &Bound<'py, PyAny>,
@@ -267,68 +353,18 @@ impl ProcessPool {
         keywords: Option<&Bound<'py, PyDict>>,
         timeout: Option<f64>,
         retries: u32,
-    ) -> PyResult<Bound<'py, FutureBase>> {
-        let options = ProcessPool::options(timeout, retries)?;
-        let keywords = keywords.filter(|keywords| !keywords.is_empty());
-        let known = match self.callee(function)? {
-            Callee::Known(id, block) => Some((id, block)),
-            Callee::Carried => None,
-        };
-        if known.is_some() && keywords.is_none() {
-            let mut writer = Writer::default();
-            if arguments
-                .as_slice()
-                .iter()
-                .all(|argument| writer.write(argument))
-            {
-                let call = Call {
-                    kind: wire::CALL_SCALARS,
-                    function: known,
-                    body: &writer.out,
-                    buffers: &writer.apart,
-                    options,
-                };
-                return self.send(py, &call);
-            }
-        }
-        let empty;
-        let keywords = match keywords {
-            Some(keywords) => keywords,
-            None => {
-                empty = PyDict::new(py);
-                &empty
-            }
-        };
-        let (kind, pickled) = match known {
-            Some(_) => (
-                wire::CALL_PICKLED,
-                pickling::dump((arguments, keywords).into_pyobject(py)?.as_any()),
-            ),
-            None => (
-                wire::CALL_WHOLE,
-                pickling::dump((function, arguments, keywords).into_pyobject(py)?.as_any()),
-            ),
-        };
-        let otherwise = |error: &PyErr| {
-            pickling::payload(py, "dump_call_otherwise")?.call1((
-                function,
-                arguments,
-                keywords,
-                error.value(py),
-            ))
-        };
-        self.send_pickled(
+    ) -> PyResult<Option<Bound<'py, FutureBase>>> {
+        self.enter(
             py,
-            (kind, wire::CALL_WHOLE),
-            known,
-            pickled,
-            otherwise,
-            options,
+            function,
+            (arguments, keywords),
+            (timeout, retries),
+            true,
         )
     }
 
-    /// Submits the calls `function(item)` (`single`) or `function(*item)` for every item of a list, as one task whose result is the list
-    /// `[seconds, result, result, …]` or a `treadle._payload.PartialChunk`.
+    /// Submits the calls `function(item)` (`single`) or `function(*item)` for every item of a list, as one task whose result is a
+    /// `treadle._payload.Chunk`.
     #[pyo3(signature = (function, items, single, timeout, retries))]
     fn submit_chunk<'py>(
         &self,
@@ -338,12 +374,12 @@ impl ProcessPool {
         single: bool,
         timeout: Option<f64>,
         retries: u32,
-    ) -> PyResult<Bound<'py, FutureBase>> {
+    ) -> PyResult<Option<Bound<'py, FutureBase>>> {
         let options = ProcessPool::options(timeout, retries)?;
         let flag = if single { wire::SINGLE_ARGUMENT } else { 0 };
-        let known = match self.callee(function)? {
-            Callee::Known(id, block) => Some((id, block)),
-            Callee::Carried => None,
+        let (known, label) = match self.callee(function)? {
+            Callee::Known(id, block) => (Some((id, block)), id),
+            Callee::Carried(label) => (None, label),
         };
         if known.is_some() {
             let held: Vec<Bound<'py, PyAny>> = items.iter().collect();
@@ -352,9 +388,11 @@ impl ProcessPool {
                 let call = Call {
                     kind: wire::CHUNK_SCALARS | flag,
                     function: known,
+                    label,
                     body: &writer.out,
                     buffers: &writer.apart,
                     options,
+                    wait: true,
                 };
                 return self.send(py, &call);
             }
@@ -370,7 +408,22 @@ impl ProcessPool {
             pickling::payload(py, "dump_chunk_otherwise")?.call1((function, items, error.value(py)))
         };
         let kinds = (kind | flag, wire::CHUNK_WHOLE | flag);
-        self.send_pickled(py, kinds, known, pickled, otherwise, options)
+        self.send_pickled(
+            py,
+            kinds,
+            (known, label),
+            pickled,
+            otherwise,
+            (options, true),
+        )
+    }
+
+    /// Takes the items of a running chunk back that have not begun, when a worker has nothing else to do: the first of them.
+    fn split_chunk(&self, future: &Bound<'_, FutureBase>) -> Option<u32> {
+        let Source::Process { id, .. } = future.get().source() else {
+            return None;
+        };
+        self.core.split(*id).map(|(first, _)| first)
     }
 
     /// Puts a value where every worker reads it: the names of the blocks of its pickle and of its out-of-band buffers.
@@ -379,7 +432,7 @@ impl ProcessPool {
         py: Python<'py>,
         value: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-        let pickled = pickling::dump(value)?;
+        let pickled = pickling::dump(value)?.importable()?;
         let mut parts: Vec<&[u8]> = vec![pickled.bytes.as_bytes()];
         let slices = pickled.slices();
         parts.extend(slices.iter().map(|(bytes, _)| *bytes));

@@ -14,8 +14,8 @@ enum Target {
     Processes(Py<ProcessPool>),
     /// The queue, and what starts one more thread.
     Threads(Py<ThreadPool>, Py<PyAny>),
-    /// `submit(function, arguments, keywords, options)` of a strategy, and the options.
-    Strategy(Py<PyAny>, Py<PyAny>),
+    /// `submit(function, arguments, keywords, options)` of a strategy, the same that does not wait for room, and the options.
+    Strategy(Py<PyAny>, Py<PyAny>, Py<PyAny>),
 }
 
 struct Binding {
@@ -40,11 +40,12 @@ impl Submitter {
         }
     }
 
-    /// Says where calls go: a `_core` pool (with `grow` for threads), or a strategy's `submit` with its options.
-    #[pyo3(signature = (target, grow, options, timeout, retries))]
+    /// Says where calls go: a `_core` pool (with `grow` for threads), or a strategy's `submit` and `submit_now` with its options.
+    #[pyo3(signature = (target, now, grow, options, timeout, retries))]
     fn _bind(
         &self,
         target: Bound<'_, PyAny>,
+        now: Py<PyAny>,
         grow: Option<Py<PyAny>>,
         options: Py<PyAny>,
         timeout: Option<f64>,
@@ -55,7 +56,7 @@ impl Submitter {
         } else if let (Ok(pool), Some(grow)) = (target.cast::<ThreadPool>(), grow) {
             Target::Threads(pool.clone().unbind(), grow)
         } else {
-            Target::Strategy(target.unbind(), options)
+            Target::Strategy(target.unbind(), now, options)
         };
         self.bound
             .set(Binding {
@@ -78,17 +79,45 @@ impl Submitter {
         function: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.enter(py, function, args, kwargs, true)
+    }
+
+    /// The same, and ``None`` where ``submit`` would wait for room.
+    #[pyo3(signature = (function, /, *args, **kwargs))]
+    fn _submit_now<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.enter(py, function, args, kwargs, false)
+    }
+}
+
+impl Submitter {
+    fn enter<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+        wait: bool,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let bound = self.bound.get().ok_or_else(|| {
             PyRuntimeError::new_err(
                 "this executor was not initialised: call super().__init__() first",
             )
         })?;
         match &bound.target {
-            Target::Processes(pool) => Ok(pool
-                .get()
-                .submit(py, function, args, kwargs, bound.timeout, bound.retries)?
-                .into_any()),
+            Target::Processes(pool) => {
+                let options = (bound.timeout, bound.retries);
+                let entered = pool
+                    .get()
+                    .enter(py, function, (args, kwargs), options, wait)?;
+                Ok(entered.map(Bound::into_any))
+            }
             Target::Threads(pool, grow) => {
                 let entered = pool.get().submit(
                     py,
@@ -103,13 +132,13 @@ impl Submitter {
                         if idle == 0 || bound.timeout.is_some() {
                             grow.call1(py, (idle, bound.timeout.is_some()))?;
                         }
-                        Ok(future.into_any())
+                        Ok(Some(future.into_any()))
                     }
                     // Closed: the crew knows whether it was shut down or broke.
-                    None => Ok(grow.call1(py, (-1, false))?.into_bound(py)),
+                    None => Ok(Some(grow.call1(py, (-1, false))?.into_bound(py))),
                 }
             }
-            Target::Strategy(submit, options) => {
+            Target::Strategy(submit, now, options) => {
                 let empty;
                 let kwargs = match kwargs {
                     Some(kwargs) => kwargs,
@@ -118,7 +147,9 @@ impl Submitter {
                         &empty
                     }
                 };
-                submit.bind(py).call1((function, args, kwargs, options))
+                let submit = if wait { submit } else { now };
+                let entered = submit.bind(py).call1((function, args, kwargs, options))?;
+                Ok((!entered.is_none()).then_some(entered))
             }
         }
     }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
+use treadle_core::pool::cell::Phase;
 use treadle_core::pool::forks;
 use treadle_core::pool::threads::{Found, Queue};
 
@@ -34,7 +35,8 @@ struct Running {
     thread: u64,
     since: Instant,
     future: Py<FutureBase>,
-    timeout: Option<f64>,
+    /// The time that it may take in seconds, and the function, to name it when it takes longer.
+    timeout: Option<(f64, Py<PyAny>)>,
     overdue: bool,
 }
 
@@ -74,7 +76,9 @@ impl ThreadPool {
             thread,
             since: Instant::now(),
             future: job.future.clone_ref(py),
-            timeout: job.timeout,
+            timeout: job
+                .timeout
+                .map(|seconds| (seconds, job.function.clone_ref(py))),
             overdue: false,
         });
         let mut retries = job.retries;
@@ -142,6 +146,65 @@ pub(crate) fn run_awaited(py: Python<'_>, future: &Bound<'_, FutureBase>) -> PyR
     match pool.queue.take_where(|job| job.future.is(future)) {
         Some(job) => pool.run(py, thread, job).map(drop),
         None => Ok(()),
+    }
+}
+
+/// Runs the job of this future here and now if it waits in the pool for which this thread works; see [`run_awaited`]. False when the thread works
+/// for no pool.
+#[pyfunction]
+pub(crate) fn run_if_waiting(py: Python<'_>, future: &Bound<'_, FutureBase>) -> PyResult<bool> {
+    let works = WORKING.with_borrow(Option::is_some);
+    if works {
+        run_awaited(py, future)?;
+    }
+    Ok(works)
+}
+
+/// The waiters of a future, handed to a thread of a pool, which is about to wait for the future in the standard library's `wait` or
+/// `as_completed`: it is to run the job itself then, if the job waits in its own pool. Any other thread gets the list itself.
+pub(crate) fn waiters_of<'py>(
+    future: &Bound<'py, FutureBase>,
+    list: Bound<'py, PyList>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let works = WORKING.with_borrow(Option::is_some);
+    if !works || future.get().local().is_none() || future.get().phase() != Phase::Pending {
+        return Ok(list.into_any());
+    }
+    let waiters = HelpedWaiters {
+        list: list.unbind(),
+        future: future.clone().unbind(),
+    };
+    Ok(Bound::new(future.py(), waiters)?.into_any())
+}
+
+/// What the standard library's functions see of a future's waiters in a thread of a pool: they add one and remove it.
+#[pyclass(frozen, module = "treadle._core")]
+pub(crate) struct HelpedWaiters {
+    list: Py<PyList>,
+    future: Py<FutureBase>,
+}
+
+#[pymethods]
+impl HelpedWaiters {
+    fn append(&self, waiter: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = waiter.py();
+        pickling::payload(py, "help_while_waiting")?.call1((&waiter, &self.future))?;
+        self.list.bind(py).append(waiter)
+    }
+
+    fn remove(&self, waiter: Bound<'_, PyAny>) -> PyResult<()> {
+        self.list
+            .bind(waiter.py())
+            .call_method1("remove", (waiter,))
+            .map(drop)
+    }
+
+    fn __len__(&self, py: Python<'_>) -> usize {
+        self.list.bind(py).len()
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        self.list.bind(py).try_iter()
     }
 }
 
@@ -281,14 +344,19 @@ impl ThreadPool {
                 .iter_mut()
                 .filter(|running| !running.overdue)
             {
-                let Some(limit) = running.timeout else {
+                let Some((limit, function)) = &running.timeout else {
                     continue;
                 };
                 let ran = now.duration_since(running.since);
-                let limit_duration = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
+                let limit_duration = Duration::try_from_secs_f64(*limit).unwrap_or(Duration::MAX);
                 if ran >= limit_duration {
                     running.overdue = true;
-                    struck.push((running.thread, limit, running.future.clone_ref(py)));
+                    struck.push((
+                        running.thread,
+                        *limit,
+                        function.clone_ref(py),
+                        running.future.clone_ref(py),
+                    ));
                 } else {
                     let left = limit_duration - ran;
                     next = Some(next.map_or(left, |next| next.min(left)));
@@ -296,10 +364,11 @@ impl ThreadPool {
             }
         }
         let mut threads = Vec::new();
-        for (thread, limit, future) in struck {
+        for (thread, limit, function, future) in struck {
             threads.push(thread);
             lock(&self.counts).timed_out += 1;
-            let error = pickling::payload(py, "thread_timed_out")?.call1((limit, thread))?;
+            let error =
+                pickling::payload(py, "thread_timed_out")?.call1((limit, thread, function))?;
             FutureBase::finish_local(future.bind(py), Err(error.unbind()))?;
         }
         Ok((threads, next.map(|next| next.as_secs_f64())))

@@ -13,12 +13,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyList, PyTuple};
 use treadle_core::pool::wire;
 use treadle_core::pool::worker::{Taken, WorkerError, WorkerSession};
-use treadle_shm::{BlockRef, Waited};
+use treadle_shm::{BlockRef, Caller, Waited};
 
 use crate::codec::{self, Writer};
 use crate::future::lock;
@@ -36,10 +36,12 @@ const LONGEST_NOTE: usize = 32 * 1024;
 #[pyclass(frozen, module = "treadle._core")]
 pub(crate) struct Worker {
     session: Mutex<WorkerSession>,
-    /// Notes of threads that found the session in use; written before the next task.
+    /// Notes of threads that found the session in use; written before the next task, or at once if there is none.
     unsent: Mutex<Vec<Vec<u8>>>,
-    /// The task in hand, for what it logs.
-    task: AtomicU64,
+    /// Wakes the main thread to write them.
+    caller: Caller,
+    /// The task in which an interruption was raised last: the signal for it may come again.
+    interrupted: AtomicU64,
     most_tasks: Option<u64>,
     most_growth: Option<u64>,
 }
@@ -59,9 +61,8 @@ enum Work<'py> {
 /// What a task's record is made of.
 enum Answer<'py> {
     One(Bound<'py, PyAny>),
-    /// The seconds and the results of a chunk.
-    Many(Vec<Bound<'py, PyAny>>),
-    Pickled(pickling::Pickled<'py>),
+    /// A chunk ran to its end, in so many seconds; its results stand in the draft.
+    Chunk(f64),
     /// [`wire::RAISED`] or [`wire::RAISED_FINAL`], and the pickled exception.
     Raised(u32, Vec<u8>),
 }
@@ -124,8 +125,10 @@ impl Worker {
             }
             kind => {
                 let views = leases(py, taken)?;
-                let body = self.session().body(taken).to_vec();
-                let object = pickling::load(py, &body, views)?;
+                let object = {
+                    let bytes = pickling::copied(py, self.session().body(taken))?;
+                    pickling::load_bytes(bytes, views)?
+                };
                 match kind {
                     wire::CALL_PICKLED => {
                         let (arguments, keywords) =
@@ -164,54 +167,93 @@ impl Worker {
         }
     }
 
-    fn run<'py>(&self, py: Python<'py>, ready: Ready<'py>) -> PyResult<Answer<'py>> {
+    fn run<'py>(&self, task: u64, ready: Ready<'py>) -> PyResult<Answer<'py>> {
         match ready.work {
             Work::One(arguments, keywords) => {
                 let result = finish_coroutine(ready.function.call(arguments, keywords.as_ref())?)?;
                 Ok(Answer::One(result))
             }
-            Work::Chunk(items, single) => self.run_chunk(py, &ready.function, items, single),
+            Work::Chunk(items, single) => self.run_chunk(task, &ready.function, items, single),
         }
     }
 
+    /// Runs the items of a chunk, one after the other, as far as the parent leaves them here. Each result is kept as soon as it is there.
     fn run_chunk<'py>(
         &self,
-        py: Python<'py>,
+        task: u64,
         function: &Bound<'py, PyAny>,
         items: Vec<Bound<'py, PyAny>>,
         single: bool,
     ) -> PyResult<Answer<'py>> {
         let began = Instant::now();
-        let mut results: Vec<Bound<'py, PyAny>> = Vec::with_capacity(items.len());
-        let mut failure = None;
+        let mut more = {
+            let mut session = self.session();
+            session.begin_chunk(task, items.len());
+            session.next_item()
+        };
+        let mut spare = Vec::new();
         for item in items {
-            let called = if single {
+            if !more {
+                break;
+            }
+            let kept = if single {
                 function.call1((item,))
             } else {
                 item.cast_into::<PyTuple>()
                     .map_err(PyErr::from)
                     .and_then(|arguments| function.call1(arguments))
-            };
-            match called.and_then(finish_coroutine) {
-                Ok(result) => results.push(result),
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
             }
+            .and_then(finish_coroutine)
+            .and_then(|result| self.keep(task, &result, &mut spare));
+            more = match kept {
+                Ok(more) => more,
+                Err(error) => {
+                    self.session()
+                        .cut_chunk(task)
+                        .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+                    return Err(error);
+                }
+            };
         }
-        let seconds = began.elapsed().as_secs_f64();
-        if let Some(error) = failure {
-            let partial = pickling::payload(py, "partial_chunk")?.call1((
-                seconds,
-                PyList::new(py, results)?,
-                // Not `value`: that leaves the traceback behind.
-                error.into_value(py),
-            ))?;
-            return Ok(Answer::Pickled(pickling::dump(&partial)?));
+        Ok(Answer::Chunk(began.elapsed().as_secs_f64()))
+    }
+
+    /// Puts one result of a chunk into the draft; whether there is another item to run.
+    fn keep(&self, task: u64, result: &Bound<'_, PyAny>, spare: &mut Vec<u8>) -> PyResult<bool> {
+        let py = result.py();
+        let mut writer = Writer::from(std::mem::take(spare), 0);
+        writer.out.clear();
+        let kept = if writer.write(result) {
+            self.session().keep(
+                task,
+                &mut |first, out| {
+                    if first == 0 || writer.apart.is_empty() {
+                        out.extend_from_slice(&writer.out);
+                    } else {
+                        let mut again = Writer::from(std::mem::take(out), first);
+                        again.write(result);
+                        *out = again.out;
+                    }
+                },
+                &writer.apart,
+            )
+        } else {
+            let pickled = dump_result(result)?;
+            let bytes = pickled.bytes.as_bytes();
+            let buffers = pickled.slices();
+            self.session().keep(
+                task,
+                &mut |first, out| codec::write_pickled(out, bytes, first, buffers.len()),
+                &buffers,
+            )
+        };
+        *spare = writer.out;
+        match kept {
+            Ok(more) => Ok(more),
+            Err(error) => Err(PyErr::from_value(
+                pickling::payload(py, "no_memory")?.call1((error.to_string(),))?,
+            )),
         }
-        results.insert(0, PyFloat::new(py, seconds).into_any());
-        Ok(Answer::Many(results))
     }
 
     /// Writes a task's record. The outer error is the task's own: its result does not pickle.
@@ -239,27 +281,12 @@ impl Worker {
                 pickled = dump_result(result)?;
                 &pickled
             }
-            Answer::Many(results) => {
+            Answer::Chunk(seconds) => {
+                let seconds = PyFloat::new(py, *seconds);
                 let mut writer = Writer::default();
-                if results.iter().all(|result| writer.write(result)) {
-                    return Ok(self.session().reply(
-                        task,
-                        wire::VALUES_SCALAR,
-                        &writer.out,
-                        &writer.apart,
-                    ));
-                }
-                let list = PyList::new(py, results)?;
-                pickled = match pickling::dump(list.as_any()) {
-                    Ok(pickled) => pickled,
-                    // One result of the chunk does not pickle: the others must not suffer for it.
-                    Err(_) => {
-                        pickling::dump(&pickling::payload(py, "partial_results")?.call1((list,))?)?
-                    }
-                };
-                &pickled
+                writer.write(&seconds);
+                return Ok(self.session().end_chunk(task, &writer.out));
             }
-            Answer::Pickled(pickled) => pickled,
         };
         let body = pickled.bytes.as_bytes();
         Ok(self
@@ -299,9 +326,16 @@ impl Worker {
         mut taken: Taken,
     ) -> PyResult<()> {
         let task = taken.task;
-        self.task.store(task, Ordering::Relaxed);
-        let answer = match self.prepare(py, known, &mut taken) {
-            Ok(ready) => self.run(py, ready),
+        let prepared = if taken.interrupted {
+            self.interrupted.store(task, Ordering::Relaxed);
+            Err(PyErr::from_value(
+                pickling::payload(py, "interrupted_early")?.call0()?,
+            ))
+        } else {
+            self.prepare(py, known, &mut taken)
+        };
+        let answer = match prepared {
+            Ok(ready) => self.run(task, ready),
             Err(error) => Err(PyErr::from_value(
                 pickling::payload(py, "unreadable_call")?.call1((error.value(py),))?,
             )),
@@ -329,11 +363,17 @@ fn leases<'py>(py: Python<'py>, taken: &mut Taken) -> PyResult<Vec<Bound<'py, Py
     let mut views: Vec<Bound<'py, PyAny>> = Vec::with_capacity(buffers.len());
     for (mapped, read_only) in buffers {
         views.push(if taken.copy_buffers {
-            let copy = mapped.copy_to_vec();
+            let copy = mapped
+                .copy_to_vec()
+                .map_err(|error| PyMemoryError::new_err(error.to_string()))?;
             if read_only {
-                PyBytes::new(py, &copy).into_any()
+                pickling::copied(py, &copy)?.into_any()
             } else {
-                pyo3::types::PyByteArray::new(py, &copy).into_any()
+                PyByteArray::new_with(py, copy.len(), |target| {
+                    target.copy_from_slice(&copy);
+                    Ok(())
+                })?
+                .into_any()
             }
         } else {
             Bound::new(py, Lease::of_argument(mapped, read_only))?.into_any()
@@ -414,9 +454,10 @@ impl Worker {
         let session = WorkerSession::open(board, parent_arena, arena, worker, payload_limit)
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         Ok(Worker {
+            caller: session.caller(),
             session: Mutex::new(session),
             unsent: Mutex::default(),
-            task: AtomicU64::new(0),
+            interrupted: AtomicU64::new(0),
             most_tasks,
             most_growth,
         })
@@ -463,12 +504,6 @@ impl Worker {
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))
     }
 
-    /// The task in hand; 0 for none.
-    #[getter]
-    fn task(&self) -> u64 {
-        self.task.load(Ordering::Relaxed)
-    }
-
     /// Sends the parent a pickled note (a log record, a warning); false when it is too long.
     fn note(&self, pickle: &[u8]) -> bool {
         if pickle.len() > LONGEST_NOTE {
@@ -478,15 +513,21 @@ impl Worker {
         // The main thread may sleep with the session in its hands: never wait for it.
         match self.session.try_lock() {
             Ok(mut session) => self.send_notes(&mut session),
-            Err(_) => true,
+            Err(_) => {
+                self.caller.call();
+                true
+            }
         }
     }
 
-    /// Whether the parent wants the task in hand interrupted. For the signal handler.
+    /// Whether the parent wants the task in hand interrupted; true once for each task. For the signal handler.
     fn interrupt_requested(&self) -> bool {
         let session = self.session();
         let wanted = session.interrupt_requested();
-        wanted != 0 && wanted == session.current()
+        // The swap comes last: once for each task.
+        wanted != 0
+            && wanted == session.current()
+            && wanted != self.interrupted.swap(wanted, Ordering::Relaxed)
     }
 
     /// Runs tasks until the parent asks this worker to leave, or its tasks or memory are at their limit.
@@ -508,7 +549,13 @@ impl Worker {
             match taken {
                 Some(Ok(taken)) => self.handle(py, &mut known, taken)?,
                 Some(Err((task, error))) => {
-                    let error = Worker::raised(py, PyRuntimeError::new_err(error.to_string()))?;
+                    let text = error.to_string();
+                    let error = if error.is_exhaustion() {
+                        PyErr::from_value(pickling::payload(py, "no_memory")?.call1((text,))?)
+                    } else {
+                        PyRuntimeError::new_err(text)
+                    };
+                    let error = Worker::raised(py, error)?;
                     self.reply(py, task, &error)?
                         .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
                 }

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 const WHAT: &str = "treadle-arena";
-/// The first extent; each later one is twice as long.
+/// The first extent; each later one is twice as long, or shorter where there is no room for that.
 const FIRST_EXTENT: u64 = 1024 * 1024;
 /// The longest regular extent: a bigger block has one of its own.
 const LONGEST_EXTENT: u64 = 64 * 1024 * 1024;
@@ -27,6 +27,9 @@ const LOOKED_AT: usize = 32;
 pub struct Arena {
     fd: OwnedFd,
     limit: u64,
+    /// Where the next extent begins.
+    end: u64,
+    /// How long the file is, which cannot shrink: further than `end` when an extent could not be mapped.
     file_bytes: u64,
     next_extent: u64,
     extents: Extents,
@@ -60,6 +63,7 @@ impl Arena {
             0 => Ok(Arena {
                 fd,
                 limit: limit_bytes,
+                end: 0,
                 file_bytes: 0,
                 next_extent: FIRST_EXTENT,
                 extents: Extents::default(),
@@ -129,13 +133,31 @@ impl Arena {
         if left(self) < least {
             return Err(full(self));
         }
-        let len = least.max(self.next_extent.min(left(self) / page * page));
-        let end = self.file_bytes.checked_add(len).ok_or_else(|| full(self))?;
-        grow_file(&self.fd, self.file_bytes, end, WHAT)?;
-        let map = Mapping::new(&self.fd, self.file_bytes, len, WHAT);
-        let offset = std::mem::replace(&mut self.file_bytes, end);
-        self.extents.add(offset, map?);
-        self.next_extent = (self.next_extent * 2).min(LONGEST_EXTENT);
+        let mut len = least.max(self.next_extent.min(left(self) / page * page));
+        loop {
+            match self.add_extent(len, &full) {
+                Ok(()) => {
+                    self.next_extent = (len * 2).min(LONGEST_EXTENT);
+                    return Ok(());
+                }
+                // Little address space (ulimit -v) or a small limit on files: a shorter extent may fit.
+                Err(ShmError::Map { .. } | ShmError::Grow { .. }) if len > least => {
+                    self.extents.retire_idle(self.fd.as_fd());
+                    len = least.max(len / 2 / page * page);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn add_extent(&mut self, len: u64, full: &impl Fn(&Arena) -> ShmError) -> Result<(), ShmError> {
+        let end = self.end.checked_add(len).ok_or_else(|| full(self))?;
+        if end > self.file_bytes {
+            grow_file(&self.fd, self.file_bytes, end, WHAT)?;
+            self.file_bytes = end;
+        }
+        let map = Mapping::new(&self.fd, self.end, len, WHAT)?;
+        self.extents.add(std::mem::replace(&mut self.end, end), map);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! One block of an arena, and the four numbers by which the other side finds it.
 
+use crate::copy::copy_to;
 use crate::segment::Mapping;
 use crate::sync::{AtomicU32, AtomicU64};
 use std::sync::Arc;
@@ -105,7 +106,7 @@ impl Block {
         let target = self.map.at(self.reference.offset as usize + offset);
         // SAFETY: the target range lies inside this block (just checked), which lies inside the mapping we hold; the
         // source is ordinary memory, as shared memory is never given out as a slice. `&mut self` keeps our own threads out.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target.as_ptr(), bytes.len()) };
+        unsafe { copy_to(target, bytes) };
     }
 
     /// The address of the first byte; good while this `Block` lives.

@@ -12,6 +12,7 @@ use crate::segment::{Mapping, check_sealed, create_file, file_bytes, grow_file};
 use crate::slots::{Queue, Slot};
 use crate::sync::{AtomicU64, Mutex, Ordering, Slept};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 use std::time::Duration;
 
 /// No side spins longer, whatever the header says: past this a sleep costs less than the spin
@@ -176,6 +177,10 @@ impl Board {
         RingView { words, tail: &lane.worker.tail, head: &lane.parent.head }
     }
 
+    pub(crate) fn draft_start(&self, worker: u32) -> NonNull<u8> {
+        self.map.at(self.shape.draft_offset(worker) as usize)
+    }
+
     /// How long this side may spin for somebody on the CPU marked `other`: not at all on the same CPU, where spinning
     /// only keeps the other from running.
     pub(crate) fn spin_budget(&self, other: u32) -> Duration {
@@ -273,11 +278,6 @@ impl Board {
         None
     }
 
-    /// The free word that the worker set last.
-    pub fn progress(&self, worker: u32) -> u64 {
-        self.lane(worker).worker.progress.load(Ordering::Relaxed)
-    }
-
     /// Says that a worker shall interrupt `task` (0 = none); a signal then makes it look.
     pub fn set_interrupt(&self, worker: u32, task: u64) {
         self.lane(worker).parent.interrupt.store(task, Ordering::SeqCst);
@@ -286,6 +286,11 @@ impl Board {
     /// Whether a published task still waits: nobody claimed or retracted it.
     pub fn is_waiting(&self, position: u64, task: u64) -> bool {
         self.queue().is_ready(position, task)
+    }
+
+    /// The worker that is taking this task out of its slot at this instant, before its journal names it.
+    pub fn taker(&self, position: u64, task: u64) -> Option<u32> {
+        self.queue().taker(position, task).filter(|worker| *worker < self.shape.workers)
     }
 
     /// Whether a published task is in its slot still: nobody claimed it, or its claimer has not yet taken it over into its

@@ -46,6 +46,15 @@ pub enum ShmError {
         /// The system's reason.
         source: io::Error,
     },
+    /// This process has no memory for a copy.
+    #[error(
+        "no memory is left for a copy of {bytes} bytes\n\n\
+         hint: check `ulimit -v` and the memory limit of the container, or send fewer big payloads at once"
+    )]
+    Memory {
+        /// The bytes asked for.
+        bytes: u64,
+    },
     /// The file was laid out by another version, or is no segment of ours.
     #[error(
         "this shared-memory file is not a segment of layout {expected}: {found}\n\n\

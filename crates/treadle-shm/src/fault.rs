@@ -13,6 +13,8 @@ pub const POINTS: &[&str] = &[
     "after-slot-free",
     "idle-bit-taken",
     "arena-allocated",
+    "before-drafted",
+    "after-drafted",
     "before-record",
     "mid-record",
     "before-tail",

@@ -3,12 +3,13 @@
 //! ```text
 //! 0        Header (one page)
 //! 4096     Slot × slots                       256 bytes each
-//! …        (Lane, ring words) × workers       256 + ring_bytes each
+//! …        (Lane, ring words, draft) × workers 256 + ring_bytes + 15 KiB each
 //! ```
 
 use crate::error::ShmError;
 use crate::park::{Doorbell, IdleSet, ParentBell};
 use crate::slots::Slot;
+use crate::span::Span;
 use crate::sync::{AtomicU32, AtomicU64};
 use std::mem::{align_of, size_of};
 
@@ -17,9 +18,11 @@ pub const MAX_WORKERS: u32 = 1024;
 /// "treadle" and a zero byte.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"treadle\0");
 /// Raised by every change of anything in this file, in `slots` or in `ring`.
-pub(crate) const LAYOUT_VERSION: u32 = 1;
+pub(crate) const LAYOUT_VERSION: u32 = 2;
 /// The header's room; a page, so that what follows is page-aligned.
 pub(crate) const HEADER_BYTES: u64 = 4096;
+/// Bytes of each lane's draft: what fits is committed as one record that stands in the ring.
+pub(crate) const DRAFT_BYTES: u64 = 15 * 1024;
 const MAX_SLOTS: u32 = 1 << 20; // 256 MiB of slots: more is surely a mistake
 const MIN_RING: u32 = 256;
 const MAX_RING: u32 = 1 << 30; // record lengths are 32 bits
@@ -59,12 +62,16 @@ impl Shape {
     }
 
     pub(crate) fn lane_offset(&self, worker: u32) -> u64 {
-        let lane = size_of::<Lane>() as u64 + u64::from(self.ring_bytes);
+        let lane = size_of::<Lane>() as u64 + u64::from(self.ring_bytes) + DRAFT_BYTES;
         HEADER_BYTES + u64::from(self.slots) * size_of::<Slot>() as u64 + u64::from(worker) * lane
     }
 
     pub(crate) fn ring_offset(&self, worker: u32) -> u64 {
         self.lane_offset(worker) + size_of::<Lane>() as u64
+    }
+
+    pub(crate) fn draft_offset(&self, worker: u32) -> u64 {
+        self.ring_offset(worker) + u64::from(self.ring_bytes)
     }
 }
 
@@ -110,8 +117,12 @@ pub(crate) struct WorkerWords {
     pub(crate) current: AtomicU64,
     /// When it was claimed, in nanoseconds of the monotonic clock.
     pub(crate) started: AtomicU64,
-    /// A free word for whoever runs the task.
-    pub(crate) progress: AtomicU64,
+    /// Which items of the chunk in hand have not been begun; shortened by the parent too.
+    pub(crate) span: Span,
+    /// How much of the draft is whole, and which part it is.
+    pub(crate) drafted: AtomicU64,
+    /// The task that the draft is of.
+    pub(crate) draft_of: AtomicU64,
     /// The worker's CPU plus 1.
     pub(crate) cpu: AtomicU32,
     /// Not 0 while the worker waits for room in its ring.

@@ -31,8 +31,8 @@ macro_rules! modules {
     };
 }
 modules! {
-    protocol: park, recover, ring, slots, sync;
-    engine: arena, block, board, clock, extents, layout, peer, publisher, reader, segment, thread, worker
+    protocol: park, recover, ring, slots, span, sync;
+    engine: arena, block, board, clock, copy, draft, extents, layout, peer, publisher, reader, segment, thread, worker
 }
 
 pub use error::{RingFull, ShmError};
@@ -42,13 +42,16 @@ pub use {
     block::{Block, BlockRef},
     board::{Board, Ticket, Woken},
     clock::{monotonic_nanoseconds, page_bytes},
+    draft::{Draft, REFERENCE_BYTES},
     layout::{MAX_WORKERS, Shape},
     peer::{Mapped, PeerArena},
     publisher::Publisher,
     reader::RingReader,
     recover::Recovered,
     ring::Record,
+    segment::check_address_space,
     slots::{Claimed, SLOT_PAYLOAD},
+    span::MOST_ITEMS,
     thread::{Parking, spawn_quiet},
-    worker::{Waited, WorkerEnd},
+    worker::{Caller, Waited, WorkerEnd},
 };

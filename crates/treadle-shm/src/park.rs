@@ -227,12 +227,14 @@ pub struct Nap {
 }
 
 /// The worker's half of the publish handshake: arms the idle bit, rechecks, sleeps at most once.
+///
+/// `leave` is asked after arming, whether there is another reason than work not to sleep; who makes it true rings afterwards.
 pub fn nap(
     idle: &IdleSet,
     worker: u32,
     door: &Doorbell,
     queue: Queue<'_>,
-    stop: &AtomicU32,
+    leave: impl FnOnce() -> bool,
     doze: bool,
     timeout: Option<Duration>,
 ) -> Nap {
@@ -240,7 +242,7 @@ pub fn nap(
     idle.arm(worker, doze);
     fence(Ordering::SeqCst); // [publish-idle] arm before the recheck of the queue
     point("after-idle-armed");
-    let slept = if stop.load(Ordering::SeqCst) != 0 || queue.has_work() {
+    let slept = if leave() || queue.has_work() {
         Slept::Rung
     } else {
         door.sleep(seen, timeout)

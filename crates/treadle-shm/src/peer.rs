@@ -17,10 +17,12 @@ const WHAT: &str = "treadle-arena";
 /// Mapped extents kept for reuse: an owner with 64 MiB extents has 16 GiB in as many. Beyond it, unused ones go.
 const KEPT_EXTENTS: usize = 256;
 
-/// One extent as this process mapped it.
+/// One extent as this process mapped it, or a part of one.
 #[derive(Debug)]
 struct PeerExtent {
     map: Mapping,
+    /// Where in the extent the mapping begins.
+    base: u64,
     /// Up to where pages were mapped in bulk; the owner hands fresh memory out in ascending order.
     populated: AtomicU64,
 }
@@ -65,8 +67,12 @@ impl PeerArena {
         if block.offset < BLOCK_HEADER || !block.offset.is_multiple_of(BLOCK_HEADER) || end > block.extent_len {
             return Err(wrong("a block does not lie in its extent"));
         }
-        let extent = self.extent(block)?;
-        let header = header_at(&extent.map, block.offset).ok_or_else(|| wrong("a block has no header"))?;
+        let extent = match self.extent(block) {
+            // There is no room for all of the extent (ulimit -v): for the block alone there may be.
+            Err(ShmError::Map { .. }) => self.part(block, end)?,
+            extent => extent?,
+        };
+        let header = header_at(&extent.map, block.offset - extent.base).ok_or_else(|| wrong("a block has no header"))?;
         if header.length.load(Ordering::Relaxed) != block.len {
             return Err(wrong("a block's length is not the one in its header"));
         }
@@ -78,10 +84,13 @@ impl PeerArena {
         if end > known {
             // The owner holds these pages; mapping them in bulk is 5 times cheaper than by faults. Where the kernel
             // cannot, faults do it.
-            let _ = extent.map.populate(&self.fd, block.extent_offset, known as usize, (end - known) as usize);
+            let (from, base) = (known.max(extent.base), extent.base);
+            let file_offset = block.extent_offset + base;
+            let _ = extent.map.populate(&self.fd, file_offset, (from - base) as usize, (end - from) as usize);
             extent.populated.fetch_max(end, Ordering::Relaxed);
         }
-        Ok(Mapped { extent, offset: block.offset, len: block.len as usize, releases, process: rustix::process::getpid() })
+        let offset = block.offset - extent.base;
+        Ok(Mapped { extent, offset, len: block.len as usize, releases, process: rustix::process::getpid() })
     }
 
     fn extent(&self, block: BlockRef) -> Result<Arc<PeerExtent>, ShmError> {
@@ -100,9 +109,18 @@ impl PeerArena {
             extents.retain(|_, extent| Arc::strong_count(extent) > 1);
         }
         let map = Mapping::new(&self.fd, key.0, key.1, WHAT)?;
-        let extent = Arc::new(PeerExtent { map, populated: AtomicU64::new(0) });
+        let extent = Arc::new(PeerExtent { map, base: 0, populated: AtomicU64::new(0) });
         extents.insert(key, Arc::clone(&extent));
         Ok(extent)
+    }
+
+    /// The pages of one block, which ends at `end` in its extent and whose extent lies in the file. They are unmapped with it.
+    fn part(&self, block: BlockRef, end: u64) -> Result<Arc<PeerExtent>, ShmError> {
+        let page = rustix::param::page_size() as u64;
+        let base = (block.offset - BLOCK_HEADER) / page * page;
+        let len = end.next_multiple_of(page) - base;
+        let map = Mapping::new(&self.fd, block.extent_offset + base, len, WHAT)?;
+        Ok(Arc::new(PeerExtent { map, base, populated: AtomicU64::new(base) }))
     }
 }
 
@@ -138,15 +156,19 @@ impl Mapped {
     }
 
     /// A private copy of all bytes.
-    pub fn copy_to_vec(&self) -> Vec<u8> {
-        let mut copy = Vec::with_capacity(self.len);
+    ///
+    /// # Errors
+    /// `Memory` when there is no memory for it.
+    pub fn copy_to_vec(&self) -> Result<Vec<u8>, ShmError> {
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(self.len).map_err(|_| ShmError::Memory { bytes: self.len as u64 })?;
         // SAFETY: `len` bytes lie at `as_ptr` inside the mapping (checked in `map`); the vector has room for as many;
         // fresh private memory does not overlap them; a concurrent writer can only change the values.
         unsafe {
             std::ptr::copy_nonoverlapping(self.as_ptr(), copy.as_mut_ptr(), self.len);
             copy.set_len(self.len);
         }
-        copy
+        Ok(copy)
     }
 
     /// Copies the bytes from `offset` on into `target`.

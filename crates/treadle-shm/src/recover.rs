@@ -94,7 +94,9 @@ impl Board {
         let head = self.read_heads[worker as usize].load(Ordering::Relaxed);
         lane.worker.current.store(0, Ordering::Relaxed);
         lane.worker.started.store(0, Ordering::Relaxed);
-        lane.worker.progress.store(0, Ordering::Relaxed);
+        lane.worker.span.clear();
+        lane.worker.draft_of.store(0, Ordering::Relaxed);
+        lane.worker.drafted.store(0, Ordering::Relaxed);
         lane.parent.stop.store(0, Ordering::Relaxed);
         lane.parent.interrupt.store(0, Ordering::Relaxed);
         lane.parent.head.store(head, Ordering::Release);

@@ -128,6 +128,20 @@ impl Drop for Mapping {
     }
 }
 
+/// Whether this process has so many bytes of address space left: asked before much is begun that would need them piece by piece.
+///
+/// # Errors
+/// `Map` when it has not.
+pub fn check_address_space(bytes: usize) -> Result<(), ShmError> {
+    let failed = |source: io::Error| ShmError::Map { what: "what a pool needs for itself", bytes: bytes as u64, source };
+    // SAFETY: a null hint lets the kernel choose a free range; it is given back at once and never touched.
+    unsafe {
+        let start = rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), MapFlags::PRIVATE)
+            .map_err(|error| failed(error.into()))?;
+        rustix::mm::munmap(start, bytes).map_err(|error| failed(error.into()))
+    }
+}
+
 /// Gives the pages of a range of the file back to the system; they read as zero afterwards.
 pub(crate) fn punch(fd: impl AsFd, offset: u64, len: u64) -> bool {
     rustix::fs::fallocate(fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len).is_ok()

@@ -183,6 +183,15 @@ impl<'a> Queue<'a> {
             && slot.task.load(Ordering::Relaxed) == task
     }
 
+    /// Who claimed this task and has not copied it out yet.
+    #[cfg(not(loom))]
+    pub fn taker(&self, position: u64, task: u64) -> Option<u32> {
+        let slot = self.slot(position);
+        let state = slot.state.load(Ordering::Acquire);
+        let taken = position_of(state) == position && tag_of(state) == TAKEN;
+        (taken && slot.task.load(Ordering::Relaxed) == task).then(|| owner_of(state))
+    }
+
     /// Whether a state that was loaded from slot `index` is one that the protocol can have written there. `before` is what
     /// `published` said before it was loaded: every position below has been published since.
     fn is_sound(&self, index: usize, state: u64, before: u64, published: &impl Fn() -> u64) -> bool {

@@ -12,7 +12,7 @@ use crate::layout::Lane;
 use crate::park::nap;
 use crate::ring::{RingWriter, max_record, record_size};
 use crate::slots::{Claimed, SLOT_PAYLOAD};
-use crate::sync::{Ordering, Slept, fence};
+use crate::sync::{AtomicU32, Ordering, Slept, fence};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,24 @@ pub enum Waited {
     TimedOut,
     /// A signal arrived.
     Interrupted,
+    /// Another thread of this process called ([`Caller::call`]).
+    Called,
+}
+
+/// Calls a worker out of its sleep, from another thread of its process.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    board: Arc<Board>,
+    worker: u32,
+    called: Arc<AtomicU32>,
+}
+
+impl Caller {
+    /// Ends the worker's present [`WorkerEnd::wait_for_task`], or its next one.
+    pub fn call(&self) {
+        self.called.store(1, Ordering::SeqCst);
+        self.board.wake_worker(self.worker);
+    }
 }
 
 /// The worker's side of one lane.
@@ -43,6 +61,7 @@ pub struct WorkerEnd {
     writer: RingWriter,
     streak: u32,
     summoned: bool,
+    called: Arc<AtomicU32>,
 }
 
 impl WorkerEnd {
@@ -53,10 +72,18 @@ impl WorkerEnd {
     pub fn new(board: Arc<Board>, worker: u32) -> WorkerEnd {
         board.lane(worker).worker.cpu.store(cpu_mark(), Ordering::Relaxed);
         let writer = RingWriter::new(board.ring(worker));
-        WorkerEnd { board, worker, writer, streak: 0, summoned: false }
+        WorkerEnd { board, worker, writer, streak: 0, summoned: false, called: Arc::default() }
     }
 
-    fn lane(&self) -> &Lane {
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    pub(crate) fn worker(&self) -> u32 {
+        self.worker
+    }
+
+    pub(crate) fn lane(&self) -> &Lane {
         self.board.lane(self.worker)
     }
 
@@ -97,7 +124,12 @@ impl WorkerEnd {
         self.lane().parent.interrupt.load(Ordering::SeqCst)
     }
 
-    /// Sleeps until there is a task, the parent asks to leave, the time is up or a signal arrives.
+    /// What other threads of this process call this worker by.
+    pub fn caller(&self) -> Caller {
+        Caller { board: Arc::clone(&self.board), worker: self.worker, called: Arc::clone(&self.called) }
+    }
+
+    /// Sleeps until there is a task, the parent asks to leave, somebody calls, the time is up or a signal arrives.
     pub fn wait_for_task(&mut self, timeout: Option<Duration>) -> Waited {
         if let Some(found) = self.look() {
             return found;
@@ -116,7 +148,8 @@ impl WorkerEnd {
         loop {
             let left = deadline.map(|time| time.saturating_duration_since(Instant::now()));
             let limit = if doze { Some(left.map_or(DOZE, |left| left.min(DOZE))) } else { left };
-            let nap = nap(&header.idle, self.worker, &lane.door.0, board.queue(), &lane.parent.stop, doze, limit);
+            let leave = || lane.parent.stop.load(Ordering::SeqCst) != 0 || self.called.load(Ordering::SeqCst) != 0;
+            let nap = nap(&header.idle, self.worker, &lane.door.0, board.queue(), leave, doze, limit);
             // Waking from a doze counts as being summoned: the parent skipped wake-ups because of it.
             self.summoned |= nap.summoned || doze;
             if let Some(found) = self.look() {
@@ -133,13 +166,17 @@ impl WorkerEnd {
         }
     }
 
-    /// Stop before work: who leaves passes its wake-up on.
+    /// Stop before work, work before calls: who leaves passes its wake-up on.
     fn look(&mut self) -> Option<Waited> {
         if self.stop_requested() {
             self.board.pass_wake_on();
             return Some(Waited::Stop);
         }
-        self.board.queue().has_work().then_some(Waited::Work)
+        if self.board.queue().has_work() {
+            return Some(Waited::Work);
+        }
+        // A wake-up spent on this worker stays with it: it looks for work again before it sleeps.
+        (self.called.swap(0, Ordering::SeqCst) != 0).then_some(Waited::Called)
     }
 
     /// Writes the record that finishes the task in hand, commits it, clears the journal, and wakes the parent if it
@@ -156,13 +193,14 @@ impl WorkerEnd {
         Ok(())
     }
 
-    /// Writes a record that does not finish the task in hand.
+    /// Writes a record that does not finish the task in hand; it wakes the parent only if that waits for anything at all, or the ring is over half full.
     ///
     /// # Errors
     /// [`RingFull`]: nothing happened; see [`WorkerEnd::wait_for_room`].
     pub fn post(&mut self, task: u64, kind: u32, parts: &[&[u8]]) -> Result<(), RingFull> {
         self.writer.push(self.board.ring(self.worker), task, kind, parts)?;
-        self.tell(task);
+        // Who waits for this very task has nothing to look at yet.
+        self.tell(0);
         Ok(())
     }
 
@@ -206,10 +244,5 @@ impl WorkerEnd {
     /// The longest record, in bytes, that the ring takes; longer ones go through an arena.
     pub fn max_record(&self) -> usize {
         max_record(self.board.shape().ring_bytes.into())
-    }
-
-    /// Sets the lane's free word, for example to the index inside a chunk of calls.
-    pub fn set_progress(&self, value: u64) {
-        self.lane().worker.progress.store(value, Ordering::Relaxed);
     }
 }

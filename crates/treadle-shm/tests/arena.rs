@@ -25,7 +25,10 @@ fn bytes_go_across_and_the_block_comes_back() {
         let reference = BlockRef::from_bytes(block.reference().to_bytes());
         assert_eq!(reference, block.reference());
         let mapped = peer.map(reference).unwrap();
-        assert_eq!((mapped.len(), mapped.copy_to_vec()), (len, bytes.clone()));
+        assert_eq!(
+            (mapped.len(), mapped.copy_to_vec().unwrap()),
+            (len, bytes.clone())
+        );
         let mut tail = vec![0; len - len / 3];
         mapped.read_at(len / 3, &mut tail);
         assert_eq!(tail, bytes[len / 3..]);
@@ -55,7 +58,7 @@ fn a_view_releases_nothing_and_a_mapped_block_outlives_its_arena() {
     assert_eq!(arena.collect(), 0);
     let mapped = peer.map(block.reference()).unwrap();
     drop((arena, peer, block));
-    assert_eq!(mapped.copy_to_vec(), b"bytes");
+    assert_eq!(mapped.copy_to_vec().unwrap(), b"bytes");
 }
 
 #[test]
@@ -91,7 +94,11 @@ fn blocks_never_overlap() {
         while held.len() > 200 || (!held.is_empty() && next(3) == 0) {
             let (mark, mapped) = held.swap_remove(next(held.len() as u64) as usize);
             assert!(
-                mapped.copy_to_vec().iter().all(|byte| *byte == mark),
+                mapped
+                    .copy_to_vec()
+                    .unwrap()
+                    .iter()
+                    .all(|byte| *byte == mark),
                 "a block was overwritten"
             );
         }
@@ -155,7 +162,10 @@ fn trimmed_memory_is_given_back_and_usable_again() {
     let mut again = arena.allocate(900_000).unwrap();
     assert_eq!(again.reference(), block);
     again.write_at(899_999, b"x");
-    assert_eq!(peer.map(block).unwrap().copy_to_vec()[899_999], b'x');
+    assert_eq!(
+        peer.map(block).unwrap().copy_to_vec().unwrap()[899_999],
+        b'x'
+    );
     assert!(arena.populated_bytes() >= 900_000);
     arena.free(keeper.reference());
 }
@@ -235,7 +245,7 @@ fn hostile_references_are_refused() {
         }
         let reference = BlockRef::from_bytes(bytes);
         if let Ok(mapped) = peer.map(reference) {
-            mapped.copy_to_vec();
+            mapped.copy_to_vec().unwrap();
         }
         arena.free(reference);
     }
@@ -288,7 +298,7 @@ fn limited_address_space() {
     if std::env::var_os("TREADLE_LIMITED").is_none() {
         return;
     }
-    let (mut arena, _peer) = pair(1 << 40);
+    let (mut arena, peer) = pair(1 << 40);
     let small = arena.allocate(1000).unwrap();
     let error = arena.allocate(900 << 20).unwrap_err();
     assert!(
@@ -304,6 +314,60 @@ fn limited_address_space() {
         ring_bytes: 1 << 30,
     };
     assert!(matches!(Board::create(huge), Err(ShmError::Map { .. })));
+    check_address_space(1 << 20).unwrap();
+    assert!(matches!(
+        check_address_space(1 << 30),
+        Err(ShmError::Map { .. })
+    ));
+    assert!(matches!(
+        small_copy_of(&mut arena, &peer),
+        Err(ShmError::Memory { .. }) | Ok(())
+    ));
+    use_what_there_is(&mut arena, &peer);
+}
+
+/// A copy that there is no memory for is an error and ends nothing: here, of a block of 250 MB whose owner and peer map it already.
+fn small_copy_of(arena: &mut Arena, peer: &PeerArena) -> Result<(), ShmError> {
+    let block = arena.allocate(250 << 20)?;
+    let copied = peer.map(block.reference())?.copy_to_vec().map(drop);
+    arena.free(block.reference());
+    arena.trim(0);
+    copied
+}
+
+/// Little room: extents get shorter, and of a long one only the pages of a block are mapped.
+fn use_what_there_is(arena: &mut Arena, peer: &PeerArena) {
+    let in_long_extent = arena.allocate(40 << 20).unwrap();
+    let spare = {
+        let (mut spare, _) = pair(1 << 40);
+        spare.allocate(8 << 20).unwrap();
+        spare
+    };
+    let (mut hog, _) = pair(1 << 40);
+    let mut blocks = 0;
+    while hog.allocate(1 << 20).is_ok() {
+        blocks += 1;
+    }
+    assert!(blocks > 10, "only {blocks} blocks of a megabyte");
+    assert!(
+        pair(1 << 40).0.allocate(4 << 20).is_err(),
+        "there was room for more, in shorter extents"
+    );
+    drop(spare);
+    let small = arena.allocate(1000).unwrap();
+    assert_eq!(
+        small.reference().extent_offset,
+        in_long_extent.reference().extent_offset,
+        "another extent than planned"
+    );
+    let mapped = peer.map(small.reference()).unwrap();
+    assert_eq!(mapped.len(), 1000);
+    assert_eq!(mapped.copy_to_vec().unwrap().len(), 1000);
+    drop(mapped);
+    assert!(
+        arena.collect() >= 1,
+        "the block is released through the part as well"
+    );
 }
 
 #[test]

@@ -50,8 +50,11 @@ fn a_task_goes_round() {
         assert!(
             board.task_started_at(1) > 0 && board.task_started_at(1) <= monotonic_nanoseconds()
         );
-        worker.set_progress(3);
-        assert_eq!(board.progress(1), 3);
+        worker.begin_chunk(task, 2);
+        assert!(worker.next_item() && worker.draft(b"one", &[]));
+        assert_eq!(board.split(1, task + 1), None);
+        assert_eq!(board.split(1, task), Some((1, 2)));
+        assert!(!worker.next_item());
         worker
             .commit(
                 task,
@@ -271,6 +274,29 @@ fn waits_end_by_time_and_by_a_ring() {
 }
 
 #[test]
+fn a_call_ends_the_sleep_it_meets_or_the_next_one() {
+    let board = board(SHAPE);
+    let mut publisher = Publisher::new(Arc::clone(&board));
+    let mut worker = WorkerEnd::new(Arc::clone(&board), 0);
+    let caller = worker.caller();
+    caller.call();
+    assert_eq!(worker.wait_for_task(None), Waited::Called);
+    assert_eq!(worker.wait_for_task(Some(Duration::ZERO)), Waited::TimedOut);
+    // Work comes first, and the call is not lost over it.
+    caller.call();
+    publisher.publish(1, 0, b"").unwrap();
+    assert_eq!(worker.wait_for_task(None), Waited::Work);
+    assert!(worker.claim(&mut [0; SLOT_PAYLOAD]).is_some());
+    assert_eq!(worker.wait_for_task(None), Waited::Called);
+    for _ in 0..2000 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| caller.call());
+            assert_eq!(worker.wait_for_task(None), Waited::Called);
+        });
+    }
+}
+
+#[test]
 fn spinning_changes_nothing_but_time() {
     let board = board(SHAPE);
     board.set_spin(Duration::from_micros(50));
@@ -305,4 +331,70 @@ fn spinning_changes_nothing_but_time() {
         }
         board.request_stop(0);
     });
+}
+
+#[test]
+fn a_draft_outlives_its_worker_and_counts_once() {
+    let board = board(SHAPE);
+    let worker = WorkerEnd::new(Arc::clone(&board), 0);
+    let reference = |byte: u8| [byte; REFERENCE_BYTES];
+    worker.begin_chunk(7, 3);
+    assert_eq!(board.drafted(0, 7), Some(Draft::default()));
+    assert!(worker.draft(b"first", &[]));
+    assert!(worker.draft(b"second", &[reference(1), reference(2)]));
+    assert_eq!(worker.draft_references(), 2);
+    let draft = board.drafted(0, 7).unwrap();
+    assert_eq!(draft, worker.read_draft());
+    assert_eq!(
+        (draft.part, draft.body.as_slice()),
+        (0, b"firstsecond".as_slice())
+    );
+    assert_eq!(draft.references, [reference(1), reference(2)]);
+    worker.next_part();
+    assert_eq!(
+        board.drafted(0, 7),
+        Some(Draft {
+            part: 1,
+            ..Draft::default()
+        })
+    );
+    assert_eq!(
+        board.drafted(0, 8),
+        None,
+        "the draft of another task was taken"
+    );
+    worker.begin_chunk(8, 1);
+    assert_eq!(
+        board.drafted(0, 7),
+        None,
+        "the draft of an earlier chunk was taken"
+    );
+    assert_eq!(board.drafted(0, 8), Some(Draft::default()));
+    board.recover(0);
+    board.reset_lane(0);
+    assert_eq!(board.drafted(0, 8), None);
+}
+
+#[test]
+fn a_draft_takes_what_fits_and_refuses_the_rest_whole() {
+    let board = board(SHAPE);
+    let worker = WorkerEnd::new(Arc::clone(&board), 1);
+    worker.begin_chunk(1, 1);
+    assert!(!worker.draft(&vec![1; 1 << 20], &[]));
+    assert!(!worker.draft(b"", &vec![[0; REFERENCE_BYTES]; 1000]));
+    assert_eq!(board.drafted(1, 1), Some(Draft::default()));
+    let mut taken = 0;
+    while worker.draft(&[taken as u8; 50], &[[taken as u8; REFERENCE_BYTES]]) {
+        taken += 1;
+    }
+    let draft = board.drafted(1, 1).unwrap();
+    assert_eq!(taken, 15 * 1024 / (50 + REFERENCE_BYTES));
+    assert_eq!(
+        (draft.body.len(), draft.references.len()),
+        (taken * 50, taken)
+    );
+    for (place, reference) in draft.references.iter().enumerate() {
+        assert_eq!(reference, &[place as u8; REFERENCE_BYTES]);
+        assert_eq!(draft.body[place * 50], place as u8);
+    }
 }

@@ -15,7 +15,10 @@ const SHAPE: Shape = Shape {
 };
 const HEADER: u64 = 4096;
 const LANE_0: u64 = HEADER + 8 * 256;
-const LANE_1: u64 = LANE_0 + 256 + 1024;
+const DRAFT: u64 = 15 * 1024;
+const LANE_1: u64 = LANE_0 + 256 + 1024 + DRAFT;
+/// Where a lane names the task that its draft is of.
+const DRAFT_OF: u64 = 40;
 
 struct Random(u64);
 impl Random {
@@ -48,6 +51,7 @@ fn a_lane_of_random_bytes_is_corrupt_or_bounded() {
     let mut readers = [0, 1].map(|lane| RingReader::new(Arc::clone(&board), lane));
     let mut corrupt = 0;
     let mut records = 0;
+    let mut drafts = 0;
     let mut head = 0;
     for turn in 0..20_000 {
         // Words of all sizes: plausible small ones find the deeper checks.
@@ -73,6 +77,14 @@ fn a_lane_of_random_bytes_is_corrupt_or_bounded() {
         }
         board.current_task(0);
         board.task_started_at(0);
+        board.split(0, board.current_task(0));
+        file.write_all_at(&7u64.to_ne_bytes(), LANE_0 + DRAFT_OF)
+            .unwrap();
+        if let Some(draft) = board.drafted(0, 7) {
+            drafts += 1;
+            let bytes = draft.body.len() + draft.references.len() * REFERENCE_BYTES;
+            assert!(bytes <= DRAFT as usize, "{bytes} bytes out of a draft");
+        }
         board.recover(0);
         board.reset_lane(0);
         assert!(readers[0].is_empty());
@@ -81,8 +93,8 @@ fn a_lane_of_random_bytes_is_corrupt_or_bounded() {
         head = u64::from_ne_bytes(word);
     }
     assert!(
-        corrupt > 1000 && records > 1000,
-        "{corrupt} corrupt, {records} records"
+        corrupt > 1000 && records > 1000 && drafts > 100,
+        "{corrupt} corrupt, {records} records, {drafts} drafts"
     );
     // The lane serves again, and the other was never touched.
     for lane in [0, 1] {

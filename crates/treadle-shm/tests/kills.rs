@@ -39,6 +39,10 @@ fn worker_process() {
                     std::hint::black_box(turn);
                 });
             }
+            worker.begin_chunk(claimed.task, 2);
+            while worker.next_item() {
+                assert!(worker.draft(&claimed.task.to_ne_bytes(), &[]));
+            }
             let answer = claimed.task.wrapping_mul(31).to_ne_bytes();
             while worker
                 .commit(claimed.task, DONE, &[&buffer[..claimed.len], &answer])
@@ -189,6 +193,18 @@ impl Parent {
             let mut lost = 0;
             for task in recovered.claimed.into_iter().chain(recovered.current) {
                 lost += u64::from(self.pending.remove(&task));
+                let drafted = self
+                    .board
+                    .drafted(lane, task)
+                    .map_or(Vec::new(), |draft| draft.body);
+                assert!(
+                    drafted.len() <= 16 && drafted.len().is_multiple_of(8),
+                    "{drafted:?}"
+                );
+                assert!(
+                    drafted.chunks(8).all(|value| value == task.to_ne_bytes()),
+                    "{drafted:?}"
+                );
             }
             assert!(lost <= 1, "one worker lost {lost} tasks");
             self.lost += lost;

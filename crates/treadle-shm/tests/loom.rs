@@ -10,6 +10,7 @@ use treadle_shm::park::{Doorbell, IdleSet, ParentBell, nap, wake_one};
 use treadle_shm::recover::Remains;
 use treadle_shm::ring::{RingView, RingWriter, read};
 use treadle_shm::slots::{Claimed, Queue, SLOT_PAYLOAD, Slot};
+use treadle_shm::span::Span;
 use treadle_shm::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A board over ordinary memory: two slots, two workers, a ring of 64 bytes.
@@ -102,7 +103,7 @@ impl Small {
                 worker,
                 &self.doors[worker as usize],
                 self.queue(),
-                &self.stop,
+                || self.stop.load(Ordering::SeqCst) != 0,
                 false,
                 None,
             );
@@ -236,6 +237,38 @@ fn a_slot_is_not_filled_again_before_it_was_copied_out() {
         assert_eq!(
             board.claim(0).map(|claimed| claimed.task),
             third.then_some(3)
+        );
+    });
+}
+
+#[test]
+fn an_item_of_a_chunk_is_run_by_its_worker_or_taken_away() {
+    explore(3, || {
+        let span = Arc::new(Span::new());
+        let current = Arc::new(AtomicU64::new(0));
+        let worker = {
+            let (span, current) = (Arc::clone(&span), Arc::clone(&current));
+            thread::spawn(move || {
+                // Two chunks, one after the other: tasks 1 and 2, of two items each.
+                [1, 2].map(|task| {
+                    current.store(task, Ordering::Release);
+                    span.begin(2);
+                    let mut taken = 0;
+                    while span.take() {
+                        taken += 1;
+                    }
+                    current.store(0, Ordering::Release);
+                    taken
+                })
+            })
+        };
+        let split = span.split(|| current.load(Ordering::Acquire) == 1);
+        let taken = worker.join().unwrap();
+        let away = split.map_or(0, |(from, end)| end - from);
+        assert_eq!(taken[0] + away, 2, "{taken:?} {split:?}");
+        assert_eq!(
+            taken[1], 2,
+            "the wrong chunk was shortened: {taken:?} {split:?}"
         );
     });
 }
@@ -384,7 +417,7 @@ fn a_publish_left_to_a_dozing_worker_is_found() {
                     0,
                     &board.doors[0],
                     board.queue(),
-                    &board.stop,
+                    || board.stop.load(Ordering::SeqCst) != 0,
                     true,
                     doze,
                 );

@@ -129,6 +129,9 @@ fn candidates(comparison: &Comparison, width: usize) -> String {
             layout::wrap(&remark, width, "      ")
         ));
     }
+    if let Some(sentence) = comparison.prediction_sentence() {
+        out.push_str(&layout::wrap(&sentence, width, "  "));
+    }
     out
 }
 

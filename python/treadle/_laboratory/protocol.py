@@ -151,6 +151,29 @@ class Laboratory:
         )
         return {**found, **worker.start_costs(self._target)}
 
+    def loop(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Runs sampled inputs of an async function with many at a time on one loop."""
+        from treadle._laboratory import loop
+
+        self._need_loaded()
+        return loop.shared_cost(
+            self._target,
+            self._items.values,
+            self._star,
+            self._position,
+            int(request["concurrency"]),
+            float(request["seconds"]),
+        )
+
+    def handover(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Measures what handing over costs, with tasks that do nothing."""
+        from treadle._laboratory import handover
+
+        self._need_loaded()
+        return handover.costs(
+            self._target.is_async, bool(request.get("processes", True)), float(request["seconds"])
+        )
+
     def plan(self, request: dict[str, Any]) -> dict[str, Any]:
         """Starts and warms up the executor of a plan, in place of the one before."""
         from treadle._laboratory.trial import Trial
@@ -191,7 +214,7 @@ class Laboratory:
             word = request.get("do")
             if word == "quit":
                 return False
-            if word not in ("load", "profile", "plan", "block"):
+            if word not in ("load", "profile", "loop", "handover", "plan", "block"):
                 raise Refusal("protocol", f"unknown request '{word}'")
             reply = {"ok": getattr(self, word)(request)}
         except Refusal as refusal:

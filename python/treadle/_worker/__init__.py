@@ -16,5 +16,8 @@ importing_main = False
 #: This process's end of the pool, once it is a worker.
 current: Any = None
 
+#: How many threads this worker's pool gave its native libraries through the environment; 0 when it gave none.
+native_threads = 0
+
 #: The signal on which a worker writes its stacks: the sixth real-time signal, which no library here uses.
 DUMP_SIGNAL = 39

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from treadle import _core, _payload, _worker
-from treadle._worker import inheritance
+from treadle._worker import inheritance, native
 
 
 def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
@@ -18,12 +18,12 @@ def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
     Args:
         zygote: the process that must still be the parent.
         fields: number, block of the initializer (hexadecimal or empty), payload limit, most tasks, most growth in bytes, name, level of the
-            parent's root logger, the worker's share of the cores.
+            parent's root logger, the worker's share of the cores, most threads of a native library (0: what the environment says).
         descriptors: board, the parent's arena, this worker's arena, file for stacks, what the initializer takes along.
     """
     if not _core.die_with_parent(zygote):
         return 0
-    number, initializer, limit, most_tasks, most_growth, name, level, cores = (
+    number, initializer, limit, most_tasks, most_growth, name, level, cores, threads = (
         field.decode() for field in fields
     )
     board, parent_arena, arena, dump, *inheritance.arrived[:] = descriptors
@@ -38,6 +38,9 @@ def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
     )
     _worker.current = worker
     _core.limit_cores(float(cores))
+    _worker.native_threads = int(threads)
+    if _worker.native_threads:
+        native.limit(_worker.native_threads)
     _settle_in(worker, int(number), name, dump, int(level))
     try:
         if initializer and not _initialize(worker, initializer):
@@ -67,6 +70,7 @@ def spawned(worker: str, preparation: str) -> None:
     try:
         _adopt_key(key)
         import_main(kind, value)
+        native.look()
         code = run(os.getppid(), fields, descriptors)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -127,7 +131,6 @@ def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logg
                     )
                 told["exc_info"] = None
                 told["processName"] = f"{name}-{number}"
-                told["treadle_task"] = worker.task
                 worker.note(pickle.dumps(told, 5))
             except errors.TaskInterrupted:
                 # It came while the task was logging, and is the task's.

@@ -29,6 +29,7 @@ _SHARED = (
     "traceback",
     "treadle._worker.inheritance",
     "treadle._worker.main",
+    "treadle._worker.native",
 )
 
 #: Most descriptors in one message; as in ``zygote.rs``.
@@ -75,6 +76,9 @@ def main() -> None:
             return
         for module in _SHARED:
             __import__(module)
+        from treadle._worker import native
+
+        native.look()
         # What is alive now is shared by all workers: the collector shall not write into it.
         gc.collect()
         gc.freeze()

@@ -82,6 +82,8 @@ class Strategy(abc.ABC):
         self.plan = plan
         self.settings = settings
         self.concurrency = plan.concurrency
+        #: What keeps the calls of event loops for which there is no room; see :mod:`treadle.awaiting`.
+        self.entrance: Any = None
         _alive.add(self)
 
     @abc.abstractmethod
@@ -93,6 +95,16 @@ class Strategy(abc.ABC):
         options: TaskOptions,
     ) -> Future:
         """Schedules one call."""
+
+    def submit_now(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
+    ) -> Future | None:
+        """As :meth:`submit`, and ``None`` where that would wait for room (``max_pending``)."""
+        return self.submit(function, arguments, keywords, options)
 
     def native(self) -> tuple[Any, Callable[[int, bool], object] | None]:
         """Where the engine's ``submit`` sends calls: a pool of ``_core``, or :meth:`submit` of this strategy.
@@ -107,11 +119,15 @@ class Strategy(abc.ABC):
     ) -> Future:
         """Schedules the calls ``function(item)`` (``single``) or ``function(*item)`` as one task.
 
-        Its result is ``[seconds, result, …]`` or a :class:`treadle._payload.PartialChunk`.
+        Its result is a :class:`treadle._payload.Chunk`.
         """
         raise NotImplementedError(
             f"the strategy {self.plan.strategy} hands over one call at a time"
         )
+
+    def split_chunk(self, future: Future) -> int | None:
+        """Takes back what a chunk has not begun, if somebody has nothing to do: the place of its first item."""
+        return None
 
     def share(self, value: Any) -> Any:
         """A stand-in for a value in the arguments of calls; in this process, the value itself."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from treadle import _core, errors
+from treadle._payload import name_of
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats, refusal
@@ -42,13 +43,31 @@ class Coroutines(Strategy):
         keywords: dict[str, Any],
         options: TaskOptions,
     ) -> Future:
-        if not is_async(function):
-            raise errors.PlanError(
-                f"{getattr(function, '__qualname__', function)!s} is not an async function, and a plan of coroutines runs only those\n\n"
-                "hint: use threads=… for a function that blocks, or processes=… for one that computes"
-            )
+        _refuse_plain(function)
         if self._room is not None:
             self._room.acquire()
+        return self._enter(function, arguments, keywords, options)
+
+    def submit_now(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
+    ) -> Future | None:
+        _refuse_plain(function)
+        if self._room is not None and not self._room.acquire(blocking=False):
+            return None
+        return self._enter(function, arguments, keywords, options)
+
+    def _enter(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
+    ) -> Future:
+        """Submits a call for which room was taken."""
         future: Future = _core.pending_future()
         try:
             self._loop.put(_Job(future, function, arguments, keywords, options))
@@ -91,6 +110,14 @@ class Coroutines(Strategy):
 
     def dump(self) -> str:
         return self._loop.dump()
+
+
+def _refuse_plain(function: Any) -> None:
+    if not is_async(function):
+        raise errors.PlanError(
+            f"{getattr(function, '__qualname__', function)!s} is not an async function, and a plan of coroutines runs only those\n\n"
+            "hint: use threads=… for a function that blocks, or processes=… for one that computes"
+        )
 
 
 def is_async(function: Any) -> bool:
@@ -220,7 +247,11 @@ class _Loop:
                 try:
                     result = await self._call(job)
                 except asyncio.CancelledError:
-                    future._fail(errors.TaskInterrupted("the task was interrupted"))
+                    future._fail(
+                        errors.TaskInterrupted(
+                            f"the task ({name_of(job.function)}) was interrupted"
+                        )
+                    )
                     return
                 except Exception as error:
                     if tries_left == 0:
@@ -253,7 +284,7 @@ class _Loop:
             return result
         self.timed_out += 1
         raise errors.TaskTimeout(
-            f"the task ran longer than its timeout of {limit:g} s and was cancelled"
+            f"the task ({name_of(job.function)}) ran longer than its timeout of {limit:g} s and was cancelled"
         )
 
     def interrupt(self, future: Future) -> bool:

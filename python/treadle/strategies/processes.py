@@ -61,6 +61,7 @@ class Processes(Strategy):
         if "__main__" in sys.modules:
             sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
         super().__init__(plan, settings)
+        _payload.look_at_main()
         workers = plan.processes or 1
         spawn = _start_method(settings.mp_context) == "spawn"
         initializer: bytes | None = None
@@ -68,11 +69,12 @@ class Processes(Strategy):
         if settings.initializer is not None:
             initializer, inherited = _initializer_bytes(settings.initializer, settings.initargs)
         self._payload_limit = _payload_limit()
+        environment, native_threads = _native_environment(workers, settings.native_threads)
         self._pool = _core.ProcessPool(
             workers=workers,
             program=sys.executable,
             arguments=[*_interpreter_flags(), "-c", _BOOT, *sys.path],
-            environment=_native_environment(workers, settings.native_threads),
+            environment=environment,
             preparation=_preparation(spawn),
             worker_fields=[
                 str(self._payload_limit).encode(),
@@ -81,6 +83,7 @@ class Processes(Strategy):
                 settings.name.encode(),
                 str(_root_level()).encode(),
                 str(max(1.0, _core.usable_cores() / workers)).encode(),
+                str(native_threads).encode(),
             ],
             initializer=initializer,
             # The objects that own these may be gone when a worker is replaced.
@@ -111,6 +114,9 @@ class Processes(Strategy):
             function, items, single, options.timeout, options.retries
         )
         return future
+
+    def split_chunk(self, future: Future) -> int | None:
+        return self._pool.split_chunk(future)
 
     def share(self, value: Any) -> Any:
         from treadle.sharing import Shared
@@ -241,6 +247,10 @@ def _initializer_bytes(
     """The pickled initializer, and the descriptors that its arguments stand for."""
     try:
         bytes_, descriptors = inheritance.dump((initializer, initargs))
+        # Asked for what it learns of the main module.
+        _payload.by_reference(initializer)
+        if _payload.main_by_value and b"__main__" in bytes_:
+            raise _payload.only_by_value()
     except Exception as error:
         return _payload.dump_call_otherwise(initializer, initargs, {}, error), []
     if len(descriptors) > MOST_INHERITED:
@@ -260,12 +270,16 @@ def _root_level() -> int:
     return logging.getLogger().level if logging is not None else 30
 
 
-def _native_environment(workers: int, asked: int | None) -> list[tuple[str, str]]:
-    """How many threads native libraries may use in each worker. What the user set stays, unless asked for here."""
+def _native_environment(workers: int, asked: int | None) -> tuple[list[tuple[str, str]], int]:
+    """How many threads native libraries may use in each worker: for the environment, and for libraries that are loaded already (0: as they are).
+
+    What the user set stays, unless asked for here. In a worker, what its own pool set is not the user's: a nested pool divides the worker's share.
+    """
     each = asked if asked is not None else max(1, int(_core.usable_cores()) // workers)
-    return [
-        (name, str(each)) for name in _NATIVE_THREADS if asked is not None or name not in os.environ
-    ]
+    ours = str(_worker.native_threads)
+    set_by_user = {name for name in _NATIVE_THREADS if os.environ.get(name, ours) != ours}
+    free = [name for name in _NATIVE_THREADS if asked is not None or name not in set_by_user]
+    return [(name, str(each)) for name in free], 0 if set_by_user and asked is None else each
 
 
 def _interpreter_flags() -> list[str]:

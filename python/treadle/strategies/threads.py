@@ -41,6 +41,27 @@ class Threads(Strategy):
     ) -> Future:
         if self._room is not None:
             self._room.acquire()
+        return self._enter(function, arguments, keywords, options)
+
+    def submit_now(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
+    ) -> Future | None:
+        if self._room is not None and not self._room.acquire(blocking=False):
+            return None
+        return self._enter(function, arguments, keywords, options)
+
+    def _enter(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
+    ) -> Future:
+        """Submits a call for which room was taken."""
         entered = self._pool.submit(
             function, arguments, keywords or None, options.timeout, options.retries
         )

@@ -64,7 +64,7 @@ pub(crate) fn run(mut bytes: &[u8]) {
                     let _ = session.read_block(block);
                 }
                 for (mapped, _) in &taken.buffers {
-                    mapped.copy_to_vec();
+                    mapped.copy_to_vec().expect("memory for a copy");
                 }
             }
             Err((task, _)) => assert_eq!(task, id),

@@ -65,7 +65,8 @@ pub(crate) fn run(bytes: &[u8]) {
             input.len()
         );
         let mut again = Vec::new();
-        wire::write_buffers(&mut again, &packet.buffers().collect::<Vec<_>>());
+        let buffers: Vec<_> = packet.buffers().map(wire::BufferRef::to_bytes).collect();
+        wire::write_buffers(&mut again, &buffers);
         assert_eq!(again.len() + packet.body.len(), input.len());
     }
     let kind = u32::from(*steer) & 0x1f | if steer & 0x80 != 0 { wire::IN_ARENA } else { 0 };

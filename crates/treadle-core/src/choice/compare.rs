@@ -14,9 +14,9 @@ use super::driver;
 use super::error::ChoiceError;
 use super::field::Field;
 use super::laboratory::{CallError, Laboratory, Launch, Surroundings};
-use super::model::{self, Prediction, Setting};
+use super::model::{self, Handover, LoopCost, Model, Prediction, Setting};
 use super::noise::{self, Level, Readings};
-use super::plan::{Plan, Strategy};
+use super::plan::Plan;
 use super::profile::{Profile, Sample, TOO_SMALL_S};
 use super::reason;
 use super::request::Request;
@@ -34,6 +34,12 @@ const LOAD_GRACE_S: f64 = 30.0;
 /// The profile may take the whole budget before an input counts as hanging, and in any case this many seconds: besides the sample it
 /// tries pickling, starts a worker of each kind and runs the pilot.
 const PROFILE_LEAST_S: f64 = 5.0;
+/// Seconds that tasks doing nothing run under each kind of plan, and that inputs run on a shared loop; and until they count as hanging.
+const HANDOVER_S: f64 = 0.03;
+const SHARED_LOOP_S: f64 = 0.3;
+const HANDOVER_MOST_S: f64 = 10.0;
+/// Tasks at a time on the shared loop: wake-ups are shared by then (6 µs of 130 are left), and few services mind.
+const SHARED_LOOP_TASKS: u32 = 32;
 /// The spin probe: several scheduler slices (3 to 10 ms), not noticed by a person.
 const SPIN_S: f64 = 0.03;
 /// Most threads of the spin probe; beyond, starting them takes longer than the probe.
@@ -147,6 +153,7 @@ pub fn compare(
         count: loaded.count,
     });
     let sample = profile(&mut laboratory, request, surroundings)?;
+    let handover = handover(&mut laboratory, &loaded, surroundings);
     laboratory.leave(surroundings);
     if (surroundings.interrupted)() {
         return Err(ChoiceError::Interrupted);
@@ -163,21 +170,18 @@ pub fn compare(
         pilot_trusted: verdict.level == Level::Quiet,
         count: (!loaded.items_truncated).then_some(loaded.count),
         memory_available: before.memory.available.map(|bytes| bytes as f64),
+        interpreters: model::has_interpreters(&loaded.implementation, &loaded.python),
+        handover: handover.0,
+        shared_loop: handover.1,
     };
-    let curves: Vec<(Strategy, Vec<Prediction>)> = strategies(&setting)
-        .into_iter()
-        .map(|strategy| (strategy, model::curve(strategy, &profile, &setting)))
-        .collect();
+    let model = Model::new(&profile, &setting);
+    let curves = model.curves();
     let predictions: Vec<Prediction> = match &wanted {
         Some(plans) => std::iter::once(Plan::SERIAL)
             .chain(plans.iter().copied().filter(|plan| *plan != Plan::SERIAL))
-            .map(|plan| model::predict(plan, &profile, &setting))
+            .map(|plan| model.predict(plan))
             .collect(),
-        None => {
-            let curves: Vec<Vec<Prediction>> =
-                curves.iter().map(|(_, curve)| curve.clone()).collect();
-            contenders::contenders(&curves, &profile, &setting)
-        }
+        None => contenders::contenders(&curves, &model),
     };
 
     let mut field = Field::new(&predictions);
@@ -210,8 +214,8 @@ pub fn compare(
         .and_then(|_| decide::choose(&measured, &targets));
     let mut candidates = field.candidates(choice.as_ref(), &targets);
     if wanted.is_none() {
-        for (strategy, curve) in &curves {
-            candidates.extend(reason::unraced(*strategy, curve, &candidates, &setting));
+        for curve in &curves {
+            candidates.extend(reason::unraced(curve, &candidates, &setting));
         }
     }
     // From here on nothing runs any more: what follows is arithmetic and words.
@@ -243,17 +247,13 @@ pub fn compare(
         },
         machine,
         profile,
+        handover: handover.0,
+        shared_loop: handover.1,
         candidates,
         curves: curves
             .iter()
-            .filter(|(_, curve)| curve.iter().any(|one| one.infeasible.is_none()))
-            .map(|(strategy, curve)| Curve {
-                strategy: strategy.name().to_owned(),
-                points: curve
-                    .iter()
-                    .map(|one| (one.plan.workers(), one.per_s))
-                    .collect(),
-            })
+            .filter(|curve| curve.points.iter().any(|one| one.infeasible.is_none()))
+            .map(Curve::of)
             .collect(),
         race: account,
         targets: targets
@@ -263,15 +263,6 @@ pub fn compare(
         profile_only: request.profile_only,
         decision,
     })
-}
-
-/// The strategies that this version runs; sub-interpreters and hybrids are raced only when `--plans` names them.
-fn strategies(setting: &Setting) -> Vec<Strategy> {
-    if setting.asynchronous {
-        vec![Strategy::Coroutines, Strategy::Threads, Strategy::Processes]
-    } else {
-        vec![Strategy::Threads, Strategy::Processes]
-    }
 }
 
 /// Readings from before anything was started.
@@ -457,6 +448,31 @@ fn profile(
         });
     }
     Ok(sample)
+}
+
+/// What handing a task over costs, and a loop that many tasks share; what cannot be measured is left out, and the race shows it.
+fn handover(
+    laboratory: &mut Laboratory,
+    loaded: &Loaded,
+    surroundings: Surroundings<'_>,
+) -> (Handover, Option<LoopCost>) {
+    let mut ask = |asked: Value| {
+        laboratory
+            .call(&asked, HANDOVER_MOST_S, surroundings, &mut |_| {})
+            .ok()
+    };
+    let shared = if loaded.asynchronous {
+        ask(json!({"do": "loop", "concurrency": SHARED_LOOP_TASKS, "seconds": SHARED_LOOP_S}))
+    } else {
+        None
+    };
+    let costs = ask(json!({"do": "handover", "seconds": HANDOVER_S}));
+    (
+        costs
+            .and_then(|reply| Handover::deserialize(reply).ok())
+            .unwrap_or_default(),
+        shared.and_then(|reply| Option::deserialize(reply).ok().flatten()),
+    )
 }
 
 /// A crash or a hang of the function, told with its input.

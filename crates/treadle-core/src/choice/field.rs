@@ -222,6 +222,12 @@ impl Runner {
             plan: self.prediction.plan,
             predicted_per_s: self.prediction.per_s,
             predicted_low_per_s: self.prediction.low_per_s,
+            predicted_high_per_s: Some(self.prediction.high_per_s),
+            bound_per_s: Some(self.prediction.bound_per_s),
+            prediction_error: self
+                .steady
+                .filter(|(rate, _)| *rate > 0.0)
+                .map(|(rate, _)| self.prediction.per_s / rate - 1.0),
             measured_per_s: self.steady.map(|(rate, _)| rate),
             interval_per_s: self
                 .steady

@@ -5,7 +5,7 @@
 //! ```text
 //! laboratory   a process of its own in which the function is loaded and measured
 //! profile      what one task costs, measured serially, and the class of the work
-//! model        the throughput that no plan of a strategy and size can exceed, and what binds it
+//! model        what each plan of a strategy and size will do, by simulation, and what binds it
 //! contenders   which plans are worth racing
 //! race         the best few, measured in interleaved blocks until the answer is clear
 //! driver       runs the race on a field of candidates, a laboratory each
@@ -33,6 +33,7 @@ pub mod race;
 pub mod reason;
 pub mod record;
 pub mod request;
+pub mod split;
 pub mod statistics;
 pub mod wording;
 

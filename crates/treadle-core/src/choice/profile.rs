@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::split::Split;
+
 /// A field that may be absent or null counts as its default.
 fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -126,6 +128,8 @@ pub struct Sample {
     #[serde(deserialize_with = "lenient")]
     pub walls: Vec<f64>,
     #[serde(deserialize_with = "lenient")]
+    pub cpus: Vec<f64>,
+    #[serde(deserialize_with = "lenient")]
     pub thread_cpu_s: f64,
     #[serde(deserialize_with = "lenient")]
     pub process_cpu_s: f64,
@@ -222,6 +226,12 @@ pub struct Profile {
     pub wall_p99_s: f64,
     /// The slowest task of the sample.
     pub wall_max_s: f64,
+    /// From call to return of each task of the sample, in the order of the inputs.
+    pub walls: Vec<f64>,
+    /// CPU seconds of the calling thread for each of them, in the same order; empty where not measured.
+    pub cpus: Vec<f64>,
+    /// Where the time goes by the interpreter lock, with intervals.
+    pub split: Option<Split>,
     /// CPU time with the interpreter lock; not measured yet.
     pub gil_cpu_s: Option<f64>,
     /// Blocked with the interpreter lock; not measured yet.
@@ -301,6 +311,9 @@ impl Profile {
             wall_p50_s: quantile(0.5),
             wall_p99_s: quantile(0.99),
             wall_max_s: quantile(1.0),
+            walls: sample.walls.clone(),
+            cpus: sample.cpus.clone(),
+            split: None,
             gil_cpu_s: None,
             gil_blocked_s: None,
             free_cpu_s: None,

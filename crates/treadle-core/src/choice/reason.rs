@@ -2,7 +2,7 @@
 
 use super::comparison::{Candidate, Confidence, Decision, Outcome, RaceAccount};
 use super::decide::{Choice, Target};
-use super::model::{Prediction, Setting};
+use super::model::{Curve, Form, Prediction, Setting};
 use super::noise::{Level, Verdict};
 use super::plan::{Plan, Strategy};
 use super::profile::{Class, Profile};
@@ -23,39 +23,43 @@ pub(super) struct Grounds<'a> {
     pub(super) targets: &'a [Target],
 }
 
-/// A strategy that was not raced: its best size with its bound, or why it cannot run.
+/// A form that was not raced: its best size with its prediction, or why it cannot run.
 pub(super) fn unraced(
-    strategy: Strategy,
-    curve: &[Prediction],
+    curve: &Curve,
     candidates: &[Candidate],
     setting: &Setting,
 ) -> Option<Candidate> {
-    if candidates.iter().any(|one| one.plan.strategy() == strategy) {
+    let raced = |one: &Candidate| Form::of(one.plan) == Some(curve.form);
+    if candidates.iter().any(raced) {
         return None;
     }
     let size = setting.cores.ceil().max(2.0) as u32;
-    let best = curve
-        .iter()
-        .filter(|one| one.infeasible.is_none() && one.plan.workers() > 1)
-        .max_by(|one, other| one.batch_per_s.total_cmp(&other.batch_per_s));
-    let shown = best
-        .or_else(|| curve.iter().find(|one| one.plan.workers() >= size))
-        .or(curve.last())?;
-    let (outcome, reason) = match &shown.infeasible {
-        Some(why) => (Outcome::Infeasible, why.clone()),
-        None if shown.batch_per_s < 0.8 * shown.per_s => (
+    let shown = curve
+        .knee()
+        .or_else(|| {
+            let large = |one: &&Prediction| one.plan.workers() >= size;
+            curve.points.iter().find(large)
+        })
+        .or(curve.points.last())?;
+    let (outcome, reason) = match (&shown.infeasible, &shown.not_run) {
+        (Some(why), _) => (Outcome::Infeasible, why.clone()),
+        (None, Some(why)) => (
+            Outcome::NotRaced,
+            format!("{why}; it would do about {}", rate(shown.per_s)),
+        ),
+        (None, None) if shown.batch_per_s < 0.8 * shown.per_s => (
             Outcome::NotRaced,
             format!(
-                "this batch is too short to repay the start of its workers ({} with it, {} without, at most)",
+                "this batch is too short to repay the start of its workers (about {} with it, {} without)",
                 rate(shown.batch_per_s),
                 rate(shown.per_s)
             ),
         ),
-        None => (
+        (None, None) => (
             Outcome::NotRaced,
             format!(
-                "even its bound, {}, is far below the best",
-                rate(shown.per_s)
+                "even the high end of its prediction, {}, is far below the best",
+                rate(shown.high_per_s)
             ),
         ),
     };
@@ -63,6 +67,9 @@ pub(super) fn unraced(
         plan: shown.plan,
         predicted_per_s: shown.per_s,
         predicted_low_per_s: shown.low_per_s,
+        predicted_high_per_s: Some(shown.high_per_s),
+        bound_per_s: Some(shown.bound_per_s),
+        prediction_error: None,
         measured_per_s: None,
         interval_per_s: None,
         batch_per_s: None,

@@ -314,7 +314,7 @@ fn page_text(
         text.push_str(&format!("| {what} | {measured} |\n"));
     }
     text.push_str(
-        "\n## Options considered\n\n| plan | predicted at most | measured (95 % interval) | of serial | p50 | p99 | peak memory | outcome | limit |\n|---|---|---|---|---|---|---|---|---|\n",
+        "\n## Options considered\n\n| plan | predicted | measured (95 % interval) | of serial | p50 | p99 | peak memory | outcome | limit |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for candidate in &comparison.candidates {
         text.push_str(&option_row(candidate));

@@ -1,4 +1,4 @@
-//! Taking tasks back that no worker has.
+//! Taking back what no worker has begun: tasks, and the rest of a chunk.
 
 use std::sync::atomic::Ordering;
 
@@ -90,5 +90,17 @@ impl ProcessPool {
             Some(Some(position)) => !self.board.is_waiting(position, id),
             _ => false,
         }
+    }
+
+    /// Takes the items of a running chunk back that its worker has not begun, when another worker has nothing to do: the first of them
+    /// and the end. They are then nobody's.
+    pub fn split(&self, id: TaskId) -> Option<(u32, u32)> {
+        if !self.is_mine() || self.board.idle_workers() == 0 || self.board.queued() > 0 {
+            return None;
+        }
+        let worker = (0..self.settings.workers)
+            .find(|worker| self.board.current_task(*worker) == id)
+            .filter(|_| lock(&self.state).tasks.get(id).is_some())?;
+        self.board.split(worker, id)
     }
 }

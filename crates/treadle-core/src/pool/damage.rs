@@ -80,7 +80,7 @@ impl ProcessPool {
                     self.settle(
                         &mut state,
                         stray.id,
-                        &task,
+                        task,
                         Outcome::Failed(failure),
                         &mut ended,
                     );

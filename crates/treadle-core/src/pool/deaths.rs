@@ -1,7 +1,7 @@
 //! What a process pool does when workers end: by plan, by accident, by a deadline, or all at once.
 //!
 //! *Guarantees*
-//! - A worker's death costs the task that it was running and no other; a worker that is killed for its task's time-out or for `interrupt`
+//! - A worker's death costs the call that it was running and no other (what a chunk had brought before is kept); a worker that is killed for its task's time-out or for `interrupt`
 //!   is stopped first, and killed only if it still runs that very task.
 //! - A task that has killed [`MOST_DEATHS`] workers is failed, however many retries it has.
 //! - Deaths without one finished task between them are bounded: then the pool is broken, and every task ends with the reason.
@@ -14,7 +14,7 @@ use treadle_shm::RingReader;
 
 use super::damage::damage_reason;
 use super::drain::Ended;
-use super::outcome::{Ending, Failure, Outcome};
+use super::outcome::{Ending, Failure, Named, Outcome, Reply, Stopped};
 use super::processes::{Life, ProcessPool, State};
 use super::submit::refill;
 use super::supervisor::{KILL, Order, pid_of};
@@ -29,6 +29,10 @@ const MOST_DEATHS: u32 = 3;
 fn most_deaths_in_a_row(workers: u32) -> u32 {
     workers.saturating_mul(MOST_DEATHS).saturating_add(8)
 }
+
+/// How soon, at first, a worker is sent the signal for `interrupt` again, then twice as late each time. A signal that comes in the instant
+/// before a system call is seen by the interpreter only when that call returns, if ever; a person notices no hundredth of a second.
+const FIRST_REPEAT: Duration = Duration::from_millis(10);
 
 /// How long a process may take to obey SIGSTOP before the deadline is looked at again.
 const STOP_PATIENCE: Duration = Duration::from_millis(50);
@@ -158,30 +162,48 @@ impl ProcessPool {
         if again {
             task.retries_left -= 1;
             task.position = None;
+            task.parts.clear();
             state.counts.retried += 1;
             state.backlog.push_back(id);
             return;
         }
+        // A part that was committed before the death was read: its draft says the same again.
+        let drafted = self
+            .board
+            .drafted(worker, id)
+            .filter(|draft| draft.part as usize == task.parts.len() && !draft.body.is_empty())
+            .and_then(|draft| {
+                Reply::of_draft(&draft, state.seats[worker as usize].arena.as_deref()).ok()
+            });
         let Some(mut task) = state.tasks.remove(id) else {
             return;
         };
+        let named = state.name(&task);
         let failure = match why {
             Some(Why::TimedOut) => Failure::TimedOut {
                 seconds: seconds_of(&task),
+                worker,
                 pid,
+                task: named,
             },
-            Some(Why::Interrupted) => Failure::Interrupted,
+            Some(Why::Interrupted) => Failure::Interrupted(Stopped {
+                worker,
+                pid,
+                task: named,
+            }),
             None => Failure::WorkerDied {
                 worker,
                 pid,
                 ending: ending.clone(),
                 deaths: task.deaths,
+                task: named,
             },
         };
         state.counts.lost += 1;
         state.counts.timed_out += u64::from(why == Some(Why::TimedOut));
         blocks.append(&mut task.blocks);
-        self.settle(state, id, &task, Outcome::Failed(failure), ended);
+        task.parts.extend(drafted);
+        self.settle(state, id, task, Outcome::Failed(failure), ended);
     }
 
     /// Ends everything with one reason.
@@ -211,7 +233,7 @@ impl ProcessPool {
             self.settle(
                 state,
                 id,
-                &task,
+                task,
                 Outcome::Failed(Failure::PoolBroken(reason.clone())),
                 ended,
             );
@@ -251,15 +273,22 @@ impl ProcessPool {
     }
 
     /// Stops a running task: an exception is raised in its worker now, and after `grace` its worker is killed if it still runs it.
-    /// False when no worker runs it.
+    /// False when no worker runs it: then it waits, has ended, or is about to be run again or to end because its worker died.
     pub fn interrupt(&self, id: TaskId, grace: Duration) -> bool {
         if !self.is_mine() {
             return false;
         }
         let mut state = lock(&self.state);
-        let running =
-            (0..self.settings.workers).find(|worker| self.board.current_task(*worker) == id);
-        let Some(worker) = running.filter(|_| state.tasks.get(id).is_some()) else {
+        let Some(position) = state.tasks.get(id).map(|task| task.position) else {
+            return false;
+        };
+        // In this order: a worker's journal names the task before the slot is free. A worker that has not come as far looks
+        // whether it is to interrupt the task before it begins it.
+        let taking = position.and_then(|position| self.board.taker(position, id));
+        let running = taking.or_else(|| {
+            (0..self.settings.workers).find(|worker| self.board.current_task(*worker) == id)
+        });
+        let Some(worker) = running else {
             return false;
         };
         let tag = state.seats[worker as usize].tag;
@@ -271,6 +300,7 @@ impl ProcessPool {
             task: id,
             worker,
             why: Why::Interrupted,
+            again: Some((Instant::now() + FIRST_REPEAT, FIRST_REPEAT)),
         });
         drop(state);
         self.supervisor.order(Order::Signal {
@@ -309,6 +339,7 @@ impl ProcessPool {
                             task: id,
                             worker,
                             why: Why::TimedOut,
+                            again: None,
                         });
                     }
                 }
@@ -316,8 +347,23 @@ impl ProcessPool {
             for kill in &mut state.kills {
                 if kill.at <= now {
                     due.push(*kill);
+                } else if let Some((at, pause)) = kill.again
+                    && at <= now
+                {
+                    // Not while its worker has not come to it, nor when it is through with it.
+                    if self.board.current_task(kill.worker) == kill.task {
+                        self.supervisor.order(Order::Signal {
+                            tag: kill.tag,
+                            signal: Signal::INT,
+                        });
+                    }
+                    kill.again = Some((now + pause * 2, pause * 2));
                 }
             }
+            let tasks = &mut state.tasks;
+            state.kills.retain(|kill| {
+                kill.why == Why::TimedOut || kill.at <= now || tasks.get(kill.task).is_some()
+            });
             // What is not killed now is looked at again when its task still runs.
             state.kills.retain(|kill| kill.at > now);
         }
@@ -349,11 +395,22 @@ impl ProcessPool {
         if still {
             lock(&self.state).kills.push(Kill {
                 at: Instant::now() + Duration::from_secs(3600),
+                again: None,
                 ..kill
             });
             let _ = rustix::process::kill_process(process, KILL);
         } else {
             let _ = rustix::process::kill_process(process, Signal::CONT);
+        }
+    }
+}
+
+impl State {
+    /// What a task is called in an error.
+    pub(super) fn name(&self, task: &Task) -> Named {
+        Named {
+            number: task.number,
+            function: self.labels.name(task.label),
         }
     }
 }
@@ -391,4 +448,6 @@ pub(super) struct Kill {
     pub(super) task: TaskId,
     pub(super) worker: u32,
     pub(super) why: Why,
+    /// When the worker is to be sent the signal again, and how long after the last time that is.
+    pub(super) again: Option<(Instant, Duration)>,
 }

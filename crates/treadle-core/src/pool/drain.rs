@@ -8,8 +8,8 @@ use treadle_shm::RingReader;
 use super::cell::Marks;
 use super::deaths::Why;
 use super::lock;
-use super::outcome::{Bytes, Failure, Outcome, Reply};
-use super::processes::{ProcessPool, State};
+use super::outcome::{Bytes, Failure, Outcome, Reply, Stopped};
+use super::processes::{Note, ProcessPool, State};
 use super::submit::refill;
 use super::tasks::{Held, Task, TaskId};
 use super::wire;
@@ -100,7 +100,7 @@ impl ProcessPool {
             for (worker, task, record) in records {
                 match record {
                     Record::Event(kind, body) => {
-                        self.note_event(state, worker, kind, body, &mut ended)
+                        self.note_event(state, worker, task, kind, body, &mut ended)
                     }
                     Record::Outcome(_)
                         if state.broken.is_none() && state.tasks.get(task).is_none() =>
@@ -123,7 +123,7 @@ impl ProcessPool {
         settled
     }
 
-    /// A worker's reply to a task. Returns whether the task is settled by it.
+    /// A worker's reply to a task, or a part of it. Returns whether the task is settled by it.
     pub(super) fn accept(
         &self,
         state: &mut State,
@@ -133,6 +133,15 @@ impl ProcessPool {
         ended: &mut Ended,
     ) -> bool {
         state.deaths_in_a_row = 0;
+        let mut outcome = match outcome {
+            Outcome::Reply(reply) if reply.kind == wire::VALUES_PART => {
+                if let Some(task) = state.tasks.get(id) {
+                    task.parts.push(reply);
+                }
+                return false;
+            }
+            outcome => outcome,
+        };
         let seat = &mut state.seats[worker as usize];
         seat.tasks_done += 1;
         let raised = matches!(&outcome, Outcome::Reply(reply) if reply.kind == wire::RAISED);
@@ -146,6 +155,7 @@ impl ProcessPool {
         if raised && !interrupted && task.retries_left > 0 && !task.cell.settled() {
             task.retries_left -= 1;
             task.position = None;
+            task.parts.clear();
             state.counts.retried += 1;
             state.backlog.push_back(id);
             return false;
@@ -153,6 +163,13 @@ impl ProcessPool {
         let Some(task) = state.tasks.remove(id) else {
             return false;
         };
+        if interrupted && let Outcome::Reply(reply) = &mut outcome {
+            reply.stopped = Some(Box::new(Stopped {
+                worker,
+                pid: state.seats[worker as usize].pid,
+                task: state.name(&task),
+            }));
+        }
         state.counts.answered += 1;
         if task.options.retries > 0 {
             // The worker copied what it needed: blocks of a task that may run again are never released by a worker.
@@ -160,7 +177,7 @@ impl ProcessPool {
         } else if !task.blocks.is_empty() {
             self.lend(&mut state.seats[worker as usize].lent, &task.blocks);
         }
-        self.settle(state, id, &task, outcome, ended);
+        self.settle(state, id, task, outcome, ended);
         true
     }
 
@@ -178,7 +195,7 @@ impl ProcessPool {
         &self,
         state: &mut State,
         id: TaskId,
-        task: &Task,
+        task: Task,
         outcome: Outcome,
         ended: &mut Ended,
     ) {
@@ -188,6 +205,11 @@ impl ProcessPool {
                 state.shortest_timeout = Duration::MAX;
             }
         }
+        let outcome = if task.parts.is_empty() {
+            outcome
+        } else {
+            Outcome::Parts(task.parts, Box::new(outcome))
+        };
         self.unfinished.fetch_sub(1, Ordering::SeqCst);
         ended.count += 1;
         if let Some(marks) = task.cell.finish(outcome) {
@@ -222,6 +244,7 @@ impl ProcessPool {
         &self,
         state: &mut State,
         worker: u32,
+        task: TaskId,
         kind: u32,
         body: Bytes,
         ended: &mut Ended,
@@ -237,7 +260,8 @@ impl ProcessPool {
                 self.break_down_with(state, &text, ended);
             }
             wire::NOTE => {
-                lock(&self.notes).push((worker, body));
+                let task = state.tasks.get(task).map_or(0, |task| task.number);
+                lock(&self.notes).push(Note { worker, task, body });
                 ended.notes = true;
             }
             _ => {}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::deaths::Why;
+use super::deaths::{Kill, Why};
 use super::processes::{Life, ProcessPool, Waited};
 use super::{lock, nanoseconds};
 
@@ -79,7 +79,8 @@ impl ProcessPool {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        let mut next = state.kills.iter().map(|kill| kill.at).min();
+        let due = |kill: &Kill| kill.again.map_or(kill.at, |(again, _)| kill.at.min(again));
+        let mut next = state.kills.iter().map(due).min();
         if state.timed > 0 {
             let now = Instant::now();
             let now_ns = treadle_shm::monotonic_nanoseconds();

@@ -21,6 +21,8 @@ mod damage;
 mod deaths;
 mod drain;
 mod ending;
+mod heap;
+mod labels;
 pub mod outcome;
 pub mod processes;
 pub mod snapshot;

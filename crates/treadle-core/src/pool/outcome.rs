@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use treadle_shm::{Mapped, PeerArena, ShmError};
+use treadle_shm::{Draft, Mapped, PeerArena, ShmError};
 
 use super::wire::{self, IN_ARENA, Packet, WireError};
 
@@ -68,6 +68,8 @@ pub struct Reply {
     body_at: usize,
     /// Its out-of-band buffers, in order.
     pub buffers: Vec<Arc<Buffer>>,
+    /// Set when `interrupt` was called for the task while it ran.
+    pub stopped: Option<Box<Stopped>>,
 }
 
 impl Reply {
@@ -81,10 +83,26 @@ impl Reply {
             let whole = arena
                 .map(wire::read_reference(bytes)?)
                 .map_err(|error| not_mapped(&error))?;
-            Bytes::Many(whole.copy_to_vec().into_boxed_slice())
+            let whole = whole.copy_to_vec().map_err(|error| not_mapped(&error))?;
+            Bytes::Many(whole.into_boxed_slice())
         } else {
             Bytes::copy_of(bytes)
         };
+        Reply::of_packet(kind & !IN_ARENA, packet, arena)
+    }
+
+    /// The part of a chunk's record that its worker had not committed when it died.
+    ///
+    /// # Errors
+    /// As [`Reply::read`].
+    pub fn of_draft(draft: &Draft, arena: Option<&PeerArena>) -> Result<Reply, WireError> {
+        let mut packet = Vec::with_capacity(draft.body.len() + 2);
+        wire::write_buffers(&mut packet, &draft.references);
+        packet.extend_from_slice(&draft.body);
+        Reply::of_packet(wire::VALUES_PART, Bytes::copy_of(&packet), arena)
+    }
+
+    fn of_packet(kind: u32, packet: Bytes, arena: Option<&PeerArena>) -> Result<Reply, WireError> {
         let parts = Packet::read(packet.as_slice())?;
         let mut buffers = Vec::new();
         for buffer in parts.buffers() {
@@ -99,10 +117,11 @@ impl Reply {
         }
         let body_at = packet.as_slice().len() - parts.body.len();
         Ok(Reply {
-            kind: kind & !IN_ARENA,
+            kind,
             packet,
             body_at,
             buffers,
+            stopped: None,
         })
     }
 
@@ -117,6 +136,7 @@ fn not_mapped(error: &ShmError) -> WireError {
         ShmError::Map { .. } => {
             "no address space or memory is left to map the worker's block (see ulimit -v)"
         }
+        ShmError::Memory { .. } => "no memory is left for a copy of it (see ulimit -v)",
         _ => "a reference to a block outside the worker's arena",
     })
 }
@@ -170,6 +190,26 @@ pub fn signal_name(signal: i32) -> Option<&'static str> {
     })
 }
 
+/// What a task is called in an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Which submission to its pool it is, counted from 1.
+    pub number: u64,
+    /// Its function's module and qualified name.
+    pub function: Arc<str>,
+}
+
+/// A running task that `interrupt` was called for, and where it ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// The worker's number in its pool.
+    pub worker: u32,
+    /// The worker's process.
+    pub pid: i32,
+    /// The task.
+    pub task: Named,
+}
+
 /// Why a task has no reply.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Failure {
@@ -183,16 +223,22 @@ pub enum Failure {
         ending: Ending,
         /// How many workers this task has killed.
         deaths: u32,
+        /// The task.
+        task: Named,
     },
     /// It ran longer than its time-out.
     TimedOut {
         /// The time-out in seconds.
         seconds: f64,
+        /// The worker's number in its pool.
+        worker: u32,
         /// The worker's process, which was killed for it.
         pid: i32,
+        /// The task.
+        task: Named,
     },
     /// `interrupt` stopped it, and its worker had to be killed for it.
-    Interrupted,
+    Interrupted(Stopped),
     /// The pool can run nothing any more.
     PoolBroken(Arc<str>),
     /// The worker's reply could not be read.
@@ -206,4 +252,6 @@ pub enum Outcome {
     Reply(Reply),
     /// Without a reply.
     Failed(Failure),
+    /// A chunk that brought results before it ended like this.
+    Parts(Vec<Reply>, Box<Outcome>),
 }

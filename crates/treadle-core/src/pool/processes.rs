@@ -18,6 +18,7 @@ use std::time::Duration;
 use treadle_shm::{Arena, BlockRef, Board, PeerArena, Publisher, RingReader, Shape, ShmError};
 
 use super::deaths::Kill;
+use super::labels::Labels;
 use super::lock;
 use super::outcome::Bytes;
 use super::snapshot::Counts;
@@ -29,6 +30,10 @@ use super::zygote::Launch;
 const SLOTS: u32 = 2048;
 /// Bytes of a worker's result ring.
 const RING_BYTES: u32 = 128 * 1024;
+
+/// Address space that a pool must find for its threads, its board and its first payloads: with half of it a thread's start or a small
+/// allocation, which cannot be refused politely, ended the program (measured with `ulimit -v`).
+const OWN_MEMORY: usize = 8 << 20;
 
 /// How a pool is built.
 #[derive(Debug)]
@@ -80,6 +85,9 @@ pub enum SubmitError {
          hint: make an executor of its own in the forked process"
     )]
     Forked,
+    /// The pool's limit on pending tasks or payload bytes is reached, and the caller does not wait.
+    #[error("the pool takes no more calls at this instant")]
+    Full,
     /// A signal came while `submit` waited.
     #[error("interrupted")]
     Interrupted,
@@ -100,12 +108,16 @@ pub struct Call<'a> {
     pub kind: u32,
     /// The function, when it is one of the pool's table.
     pub function: Option<(u32, BlockRef)>,
+    /// What the function is called, from [`ProcessPool::add_function`] or [`ProcessPool::label`].
+    pub label: u32,
     /// The body.
     pub body: &'a [u8],
     /// The out-of-band buffers and whether each is read-only.
     pub buffers: &'a [(&'a [u8], bool)],
     /// Time-out and retries.
     pub options: TaskOptions,
+    /// Whether to sleep while the pool's limits are reached.
+    pub wait: bool,
 }
 
 /// How far a pool is in its life.
@@ -153,7 +165,7 @@ pub(super) struct State {
     pub(super) initializer: Option<BlockRef>,
     pub(super) counts: Counts,
     pub(super) collector_running: bool,
-    pub(super) function_labels: Vec<Arc<str>>,
+    pub(super) labels: Labels,
 }
 
 /// What a wait ended with.
@@ -165,6 +177,17 @@ pub enum Waited {
     TimedOut,
     /// A signal came; look whether it asks for something, and wait again.
     Interrupted,
+}
+
+/// What a worker logged or warned.
+#[derive(Debug)]
+pub struct Note {
+    /// The worker's number in its pool.
+    pub worker: u32,
+    /// Which submission the task was that it had in hand, counted from 1; 0 for none.
+    pub task: u64,
+    /// The note, pickled.
+    pub body: Bytes,
 }
 
 /// A pool of worker processes.
@@ -191,7 +214,7 @@ pub struct ProcessPool {
     pub(super) unfinished: AtomicUsize,
     /// When the shared memory was last looked at, in nanoseconds.
     pub(super) inspected: AtomicU64,
-    pub(super) notes: Mutex<Vec<(u32, Bytes)>>,
+    pub(super) notes: Mutex<Vec<Note>>,
     forks: u32,
     pub(super) this: Weak<ProcessPool>,
 }
@@ -202,6 +225,8 @@ impl ProcessPool {
     /// # Errors
     /// When shared memory or the supervisor's thread cannot be had.
     pub fn new(settings: Settings, announce: Announce) -> Result<Arc<ProcessPool>, SubmitError> {
+        treadle_shm::check_address_space(OWN_MEMORY)?;
+        super::heap::keep_freed_memory();
         let board = Arc::new(Board::create(Shape {
             slots: SLOTS,
             workers: settings.workers,
@@ -236,7 +261,7 @@ impl ProcessPool {
             initializer,
             counts: Counts::default(),
             collector_running: false,
-            function_labels: Vec::new(),
+            labels: Labels::default(),
         };
         let pool = Arc::new_cyclic(|this| ProcessPool {
             launch: Arc::new(settings.launch.clone()),

@@ -4,8 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::lock;
-use super::outcome::Bytes;
-use super::processes::ProcessPool;
+use super::processes::{Note, ProcessPool};
 
 /// What has happened in a pool since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -119,8 +118,8 @@ impl ProcessPool {
             .collect()
     }
 
-    /// Takes what workers printed, warned or logged: the worker's number and the pickled note.
-    pub fn take_notes(&self) -> Vec<(u32, Bytes)> {
+    /// Takes what workers logged or warned.
+    pub fn take_notes(&self) -> Vec<Note> {
         std::mem::take(&mut *lock(&self.notes))
     }
 }

@@ -28,14 +28,18 @@ impl ProcessPool {
         if !self.is_mine() {
             return Err(SubmitError::Forked);
         }
-        let id = {
-            let mut state = lock(&self.state);
-            state.function_labels.push(label.into());
-            state.function_labels.len() as u32 - 1
-        };
+        let id = lock(&self.state).labels.add(label);
         let mut block = lock(&self.arena).allocate(pickle.len())?;
         block.write_at(0, pickle);
         Ok((id, block.reference()))
+    }
+
+    /// The number of the name of a function that travels with its calls.
+    pub fn label(&self, name: &str) -> u32 {
+        if !self.is_mine() {
+            return u32::MAX;
+        }
+        lock(&self.state).labels.number_of(name)
     }
 
     /// Puts bytes into the parent's arena for every worker to read, until the pool is dropped.
@@ -43,10 +47,10 @@ impl ProcessPool {
     /// # Errors
     /// When the arena has no room for them.
     pub fn share(&self, bytes: &[u8]) -> Result<BlockRef, SubmitError> {
-        Ok(self.allocate(&[bytes])?.block)
+        Ok(self.allocate(&[bytes], true)?.block)
     }
 
-    /// Submits one call. Sleeps while the pool's limits on pending tasks or payload bytes are reached.
+    /// Submits one call. Sleeps while the pool's limits on pending tasks or payload bytes are reached, if the call says so.
     ///
     /// # Errors
     /// See [`SubmitError`]. [`SubmitError::Interrupted`] means that a signal came while it waited: look at it and call again.
@@ -55,12 +59,21 @@ impl ProcessPool {
             return Err(SubmitError::Forked);
         }
         if let Some(limit) = self.settings.max_pending {
-            self.wait_until(|| self.unfinished.load(Ordering::SeqCst) < limit.max(1))?;
+            let room = || self.unfinished.load(Ordering::SeqCst) < limit.max(1);
+            if call.wait {
+                self.wait_until(room)?;
+            } else if !room() {
+                // What has ended and was not read yet counts no more.
+                self.drain();
+                if !room() {
+                    return Err(SubmitError::Full);
+                }
+            }
         }
         PAYLOAD.with_borrow_mut(|payload| {
             let mut blocks = Vec::new();
             match self.place(call, payload, &mut blocks) {
-                Ok(kind) => self.enter(kind, payload, blocks, call.options),
+                Ok(kind) => self.enter(kind, payload, blocks, call.label, call.options),
                 Err(error) => {
                     self.give_back(&blocks);
                     Err(error)
@@ -74,6 +87,7 @@ impl ProcessPool {
         kind: u32,
         payload: &[u8],
         blocks: Vec<Held>,
+        label: u32,
         options: TaskOptions,
     ) -> Result<(TaskId, Arc<Cell<Outcome>>), SubmitError> {
         let mut guard = lock(&self.state);
@@ -98,6 +112,9 @@ impl ProcessPool {
             options,
             retries_left: options.retries,
             deaths: 0,
+            number: state.counts.submitted + 1,
+            label,
+            parts: Vec::new(),
         };
         let mut look = false;
         if let Some(timeout) = options.timeout {
@@ -155,12 +172,15 @@ impl ProcessPool {
         let mut kind = call.kind;
         let mut buffers = Vec::with_capacity(call.buffers.len());
         for (bytes, read_only) in call.buffers {
-            let held = self.allocate(&[bytes])?;
+            let held = self.allocate(&[bytes], call.wait)?;
             blocks.push(held);
-            buffers.push(BufferRef {
-                block: held.block,
-                read_only: *read_only,
-            });
+            buffers.push(
+                BufferRef {
+                    block: held.block,
+                    read_only: *read_only,
+                }
+                .to_bytes(),
+            );
         }
         payload.clear();
         if let Some((id, block)) = call.function {
@@ -175,15 +195,15 @@ impl ProcessPool {
             payload.extend_from_slice(call.body);
             return Ok(kind);
         }
-        let held = self.allocate(&[payload, call.body])?;
+        let held = self.allocate(&[payload, call.body], call.wait)?;
         blocks.push(held);
         payload.clear();
         payload.extend_from_slice(&held.block.to_bytes());
         Ok(kind | wire::IN_ARENA)
     }
 
-    /// Takes a block of the parent's arena and fills it; waits for room when tasks in flight hold it.
-    pub(super) fn allocate(&self, parts: &[&[u8]]) -> Result<Held, SubmitError> {
+    /// Takes a block of the parent's arena and fills it; waits for room, if asked to, when tasks in flight hold it.
+    pub(super) fn allocate(&self, parts: &[&[u8]], wait: bool) -> Result<Held, SubmitError> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         loop {
             let taken = lock(&self.arena).allocate(length);
@@ -213,6 +233,9 @@ impl ProcessPool {
                             bytes: length as u64,
                             limit: self.settings.arena_limit,
                         });
+                    }
+                    if !wait {
+                        return Err(SubmitError::Full);
                     }
                     self.wait_until(|| self.unfinished.load(Ordering::SeqCst) < before)?;
                 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use treadle_shm::BlockRef;
 
 use super::cell::Cell;
-use super::outcome::{Bytes, Outcome};
+use super::outcome::{Bytes, Outcome, Reply};
 
 /// A task's id; never 0, which means "none" in shared memory.
 pub type TaskId = u64;
@@ -51,6 +51,12 @@ pub struct Task {
     pub retries_left: u32,
     /// How many workers died of it.
     pub deaths: u32,
+    /// Which submission to its pool it is, counted from 1.
+    pub number: u64,
+    /// What its function is called: a place in the pool's table of names.
+    pub label: u32,
+    /// What a chunk has brought so far.
+    pub parts: Vec<Reply>,
 }
 
 #[derive(Debug, Default)]
@@ -154,6 +160,9 @@ mod tests {
             options: TaskOptions::default(),
             retries_left: 0,
             deaths: 0,
+            number: 1,
+            label: 0,
+            parts: Vec::new(),
         }
     }
 

@@ -11,7 +11,7 @@
 //!
 //! *Assumes* nothing about the other side: every length is checked, and a packet that does not fit its bytes is a [`WireError`].
 
-use treadle_shm::BlockRef;
+use treadle_shm::{BlockRef, REFERENCE_BYTES};
 
 /// Set in a kind: the inline bytes are the reference of one arena block that holds the payload or record.
 pub const IN_ARENA: u32 = 1 << 8;
@@ -43,10 +43,12 @@ pub const VALUE_SCALAR: u32 = 1;
 pub const VALUE_PICKLED: u32 = 2;
 /// Record body: the exception and its traceback, pickled.
 pub const RAISED: u32 = 3;
-/// Record body: a chunk's results as scalars.
-pub const VALUES_SCALAR: u32 = 4;
+/// Record body: the seconds that a chunk took, and its results from the last part on, as values.
+pub const VALUES: u32 = 4;
 /// Record body: as [`RAISED`], and the task is not to be run again: it was interrupted, or asked the program to end.
 pub const RAISED_FINAL: u32 = 5;
+/// Record body: more results of a chunk that goes on, as values. It ends no task.
+pub const VALUES_PART: u32 = 6;
 /// Record body: the worker has finished its initializer and takes tasks.
 pub const READY: u32 = 16;
 /// Record body: the worker leaves by plan; the body says why.
@@ -57,7 +59,6 @@ pub const INITIALIZER_FAILED: u32 = 18;
 pub const NOTE: u32 = 19;
 
 const BLOCK: usize = 32;
-const BUFFER: usize = BLOCK + 1;
 
 /// What is wrong with bytes that the other side wrote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +72,23 @@ pub struct BufferRef {
     pub block: BlockRef,
     /// Whether the object that it came from was read-only.
     pub read_only: bool,
+}
+
+impl BufferRef {
+    /// The buffer as it stands in a packet.
+    pub fn to_bytes(self) -> [u8; REFERENCE_BYTES] {
+        let mut bytes = [0; REFERENCE_BYTES];
+        bytes[..BLOCK].copy_from_slice(&self.block.to_bytes());
+        bytes[BLOCK] = u8::from(self.read_only);
+        bytes
+    }
+}
+
+/// The block of a buffer as it stands in a packet.
+pub fn block_of(buffer: &[u8; REFERENCE_BYTES]) -> BlockRef {
+    let mut block = [0; BLOCK];
+    block.copy_from_slice(&buffer[..BLOCK]);
+    BlockRef::from_bytes(block)
 }
 
 /// Reads the reference that stands in place of a payload or record ([`IN_ARENA`]).
@@ -105,16 +123,13 @@ pub fn read_function(bytes: &[u8]) -> Result<(u32, BlockRef, &[u8]), WireError> 
 }
 
 /// Appends the head of a packet: its buffers. The body follows.
-pub fn write_buffers(out: &mut Vec<u8>, buffers: &[BufferRef]) {
+pub fn write_buffers(out: &mut Vec<u8>, buffers: &[[u8; REFERENCE_BYTES]]) {
     out.extend_from_slice(
         &u16::try_from(buffers.len())
             .unwrap_or(u16::MAX)
             .to_le_bytes(),
     );
-    for buffer in buffers {
-        out.extend_from_slice(&buffer.block.to_bytes());
-        out.push(u8::from(buffer.read_only));
-    }
+    out.extend_from_slice(buffers.as_flattened());
 }
 
 /// The most buffers that a packet may carry; a payload with more carries all of them in its body.
@@ -137,7 +152,7 @@ impl<'a> Packet<'a> {
         let (count, rest) = bytes
             .split_first_chunk::<2>()
             .ok_or(WireError("an empty packet"))?;
-        let length = usize::from(u16::from_le_bytes(*count)) * BUFFER;
+        let length = usize::from(u16::from_le_bytes(*count)) * REFERENCE_BYTES;
         if rest.len() < length {
             return Err(WireError("a packet shorter than its buffers"));
         }
@@ -147,13 +162,10 @@ impl<'a> Packet<'a> {
 
     /// The packet's buffers in their order.
     pub fn buffers(&self) -> impl ExactSizeIterator<Item = BufferRef> + 'a {
-        self.buffers.chunks_exact(BUFFER).map(|chunk| {
-            let mut block = [0; BLOCK];
-            block.copy_from_slice(&chunk[..BLOCK]);
-            BufferRef {
-                block: BlockRef::from_bytes(block),
-                read_only: chunk[BLOCK] != 0,
-            }
+        let (whole, _) = self.buffers.as_chunks::<REFERENCE_BYTES>();
+        whole.iter().map(|buffer| BufferRef {
+            block: block_of(buffer),
+            read_only: buffer[BLOCK] != 0,
         })
     }
 }
@@ -176,7 +188,8 @@ mod tests {
             &[BufferRef {
                 block,
                 read_only: true,
-            }],
+            }
+            .to_bytes()],
         );
         bytes.extend_from_slice(b"body");
         let packet = Packet::read(&bytes).unwrap();
@@ -204,7 +217,8 @@ mod tests {
             &[BufferRef {
                 block,
                 read_only: false,
-            }],
+            }
+            .to_bytes()],
         );
         for length in 0..bytes.len() {
             assert!(

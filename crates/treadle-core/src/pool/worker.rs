@@ -1,6 +1,6 @@
 //! A worker's side of a process pool: takes tasks from the board, writes records into its ring.
 //!
-//! *Guarantees*: a record is written whole or not at all; what does not fit the ring goes through this worker's own arena, and what does not fit
+//! *Guarantees*: a record is written whole or not at all; what a chunk has brought is kept from item to item; what does not fit the ring goes through this worker's own arena, and what does not fit
 //! that is an error that the caller turns into the task's exception.
 
 use std::os::fd::OwnedFd;
@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use treadle_shm::{
-    Arena, BlockRef, Board, Mapped, PeerArena, SLOT_PAYLOAD, ShmError, Waited, WorkerEnd,
+    Arena, BlockRef, Board, Caller, MOST_ITEMS, Mapped, PeerArena, REFERENCE_BYTES, SLOT_PAYLOAD,
+    ShmError, Waited, WorkerEnd,
 };
 
 use super::wire::{self, BufferRef, Packet, WireError};
@@ -21,6 +22,9 @@ const LARGEST_IN_RING: usize = 16 * 1024;
 pub struct Taken {
     /// Its id.
     pub task: u64,
+    /// The parent asked for its interruption before it was named in the journal: the signal for that may have come and been taken for
+    /// another task's.
+    pub interrupted: bool,
     /// What its body is, from [`wire`], without flags.
     pub kind: u32,
     /// Its function: number and the block that holds its pickle.
@@ -45,6 +49,21 @@ pub enum WorkerError {
     Wire(#[from] WireError),
 }
 
+impl WorkerError {
+    /// Whether memory or address space ran out.
+    pub fn is_exhaustion(&self) -> bool {
+        matches!(
+            self,
+            WorkerError::Memory(
+                ShmError::Map { .. }
+                    | ShmError::Memory { .. }
+                    | ShmError::Grow { .. }
+                    | ShmError::Full { .. }
+            )
+        )
+    }
+}
+
 /// A worker's side of the pool.
 pub struct WorkerSession {
     end: WorkerEnd,
@@ -53,6 +72,7 @@ pub struct WorkerSession {
     slot: [u8; SLOT_PAYLOAD],
     payload: Vec<u8>,
     head: Vec<u8>,
+    value: Vec<u8>,
 }
 
 impl WorkerSession {
@@ -75,6 +95,7 @@ impl WorkerSession {
             slot: [0; SLOT_PAYLOAD],
             payload: Vec::new(),
             head: Vec::new(),
+            value: Vec::new(),
         })
     }
 
@@ -107,8 +128,12 @@ impl WorkerSession {
         self.payload.clear();
         if kind & wire::IN_ARENA != 0 {
             let whole = map(wire::read_reference(inline)?)?;
-            self.payload.resize(whole.len(), 0);
-            whole.read_at(0, &mut self.payload);
+            if self.payload.capacity() < whole.len() {
+                self.payload = whole.copy_to_vec()?;
+            } else {
+                self.payload.resize(whole.len(), 0);
+                whole.read_at(0, &mut self.payload);
+            }
         } else {
             self.payload.extend_from_slice(inline);
         }
@@ -127,6 +152,7 @@ impl WorkerSession {
         let body_at = self.payload.len() - packet.body.len();
         Ok(Taken {
             task,
+            interrupted: self.end.interrupt_requested() == task,
             kind: kind & wire::BODY,
             function,
             buffers,
@@ -146,7 +172,7 @@ impl WorkerSession {
     /// # Errors
     /// When the block is outside the parent's arena.
     pub fn read_block(&self, block: BlockRef) -> Result<Vec<u8>, WorkerError> {
-        Ok(self.parent.view(block)?.copy_to_vec())
+        Ok(self.parent.view(block)?.copy_to_vec()?)
     }
 
     /// A block of the parent that every worker may read and none gives back.
@@ -160,6 +186,11 @@ impl WorkerSession {
     /// Sleeps until there may be a task.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Waited {
         self.end.wait_for_task(timeout)
+    }
+
+    /// What other threads of this process call the sleeping worker by.
+    pub fn caller(&self) -> Caller {
+        self.end.caller()
     }
 
     /// Whether the parent asked this worker to leave.
@@ -177,11 +208,6 @@ impl WorkerSession {
         self.end.current()
     }
 
-    /// Says how far inside a chunk this worker is.
-    pub fn set_progress(&self, done: u64) {
-        self.end.set_progress(done);
-    }
-
     /// Ends a task with a record.
     ///
     /// # Errors
@@ -193,27 +219,114 @@ impl WorkerSession {
         body: &[u8],
         buffers: &[(&[u8], bool)],
     ) -> Result<(), WorkerError> {
-        self.write(task, kind, body, buffers, true)
+        let references = self.lay_out(buffers)?;
+        self.write(task, kind, [body, b""], &references, true)
     }
 
-    /// Writes a record that ends no task.
+    /// Tells the parent of an event, which ends no task; it names the one in hand, if there is one. What is longer than a ring bears is cut.
     ///
     /// # Errors
     /// As [`WorkerSession::reply`].
     pub fn post(&mut self, kind: u32, body: &[u8]) -> Result<(), WorkerError> {
-        self.write(0, kind, body, &[], false)
+        let body = &body[..body.len().min(LARGEST_IN_RING.min(self.end.max_record()))];
+        self.write(self.end.current(), kind, [body, b""], &[], false)
     }
 
-    fn write(
+    /// Starts a chunk of so many items. A chunk has [`MOST_ITEMS`] at most, which the parent sees to.
+    pub fn begin_chunk(&mut self, task: u64, items: usize) {
+        let items = u32::try_from(items).unwrap_or(MOST_ITEMS).min(MOST_ITEMS);
+        self.end.begin_chunk(task, items);
+    }
+
+    /// Takes the chunk's next item; false when none is left, or the parent gave the rest to others.
+    pub fn next_item(&self) -> bool {
+        self.end.next_item()
+    }
+
+    /// Keeps a finished item's result where it outlives this worker, and takes the next item; false as in [`WorkerSession::next_item`].
+    /// `encode` writes the result, given the index of its first buffer; it may be called twice.
+    ///
+    /// # Errors
+    /// When the arena has no room; the result is not kept then, and those before it are.
+    pub fn keep(
         &mut self,
         task: u64,
-        mut kind: u32,
-        body: &[u8],
+        encode: &mut dyn FnMut(usize, &mut Vec<u8>),
         buffers: &[(&[u8], bool)],
-        ends: bool,
-    ) -> Result<(), WorkerError> {
-        let mut references = Vec::with_capacity(buffers.len());
-        if !buffers.is_empty() || body.len() > LARGEST_IN_RING {
+    ) -> Result<bool, WorkerError> {
+        let references = self.lay_out(buffers)?;
+        let mut value = std::mem::take(&mut self.value);
+        let mut fits = false;
+        for _ in 0..2 {
+            value.clear();
+            encode(self.end.draft_references(), &mut value);
+            fits = self.end.draft(&value, &references);
+            if fits {
+                break;
+            }
+            self.commit_part(task)?;
+        }
+        let written = if fits {
+            Ok(())
+        } else {
+            // Larger than any draft: a part of its own.
+            let written = self.write(task, wire::VALUES_PART, [&value, b""], &references, false);
+            self.end.next_part();
+            written
+        };
+        self.value = value;
+        written.map(|()| self.end.next_item())
+    }
+
+    /// Commits what the chunk has brought so far.
+    ///
+    /// # Errors
+    /// As [`WorkerSession::reply`].
+    pub fn commit_part(&mut self, task: u64) -> Result<(), WorkerError> {
+        let draft = self.end.read_draft();
+        self.write(
+            task,
+            wire::VALUES_PART,
+            [&draft.body, b""],
+            &draft.references,
+            false,
+        )?;
+        self.end.next_part();
+        Ok(())
+    }
+
+    /// Ends a chunk: its record is `head` and what was not committed before. Leaves the items that were not taken.
+    ///
+    /// # Errors
+    /// As [`WorkerSession::reply`].
+    pub fn end_chunk(&mut self, task: u64, head: &[u8]) -> Result<(), WorkerError> {
+        self.end.end_items();
+        let draft = self.end.read_draft();
+        self.write(
+            task,
+            wire::VALUES,
+            [head, &draft.body],
+            &draft.references,
+            true,
+        )
+    }
+
+    /// Ends a chunk at an item that raised.
+    ///
+    /// # Errors
+    /// As [`WorkerSession::reply`].
+    pub fn cut_chunk(&mut self, task: u64) -> Result<(), WorkerError> {
+        self.end.end_items();
+        self.commit_part(task)
+    }
+
+    /// Copies buffers into blocks of this worker's arena.
+    fn lay_out(
+        &mut self,
+        buffers: &[(&[u8], bool)],
+    ) -> Result<Vec<[u8; REFERENCE_BYTES]>, WorkerError> {
+        let mut references: Vec<BufferRef> = Vec::with_capacity(buffers.len());
+        if !buffers.is_empty() {
             self.mine.collect();
         }
         for (bytes, read_only) in buffers {
@@ -233,40 +346,51 @@ impl WorkerSession {
                 }
             }
         }
+        Ok(references.into_iter().map(BufferRef::to_bytes).collect())
+    }
+
+    fn write(
+        &mut self,
+        task: u64,
+        mut kind: u32,
+        body: [&[u8]; 2],
+        references: &[[u8; REFERENCE_BYTES]],
+        ends: bool,
+    ) -> Result<(), WorkerError> {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
         // Events are read as plain bytes.
         if kind < wire::READY {
-            wire::write_buffers(&mut head, &references);
+            wire::write_buffers(&mut head, references);
         }
-        let mut whole = [0; 32];
-        let in_arena = kind < wire::READY
-            && head.len() + body.len() > LARGEST_IN_RING.min(self.end.max_record());
-        if in_arena {
-            match self.mine.allocate(head.len() + body.len()) {
+        let all = [head.as_slice(), body[0], body[1]];
+        let length = all.iter().map(|part| part.len()).sum::<usize>();
+        let mut parts = all.as_slice();
+        let whole;
+        let reference;
+        if length > LARGEST_IN_RING.min(self.end.max_record()) {
+            self.mine.collect();
+            match self.mine.allocate(length) {
                 Ok(mut block) => {
-                    block.write_at(0, &head);
-                    block.write_at(head.len(), body);
+                    let mut offset = 0;
+                    for part in all {
+                        block.write_at(offset, part);
+                        offset += part.len();
+                    }
                     whole = block.reference().to_bytes();
                     kind |= wire::IN_ARENA;
                 }
                 Err(error) => {
                     for reference in references {
-                        self.mine.free(reference.block);
+                        self.mine.free(wire::block_of(reference));
                     }
                     self.head = head;
                     return Err(error.into());
                 }
             }
+            reference = [whole.as_slice()];
+            parts = &reference;
         }
-        let parts: &[&[u8]] = if in_arena {
-            &[&whole]
-        } else {
-            &[
-                &head,
-                &body[..body.len().min(self.end.max_record() - head.len())],
-            ]
-        };
         loop {
             let written = if ends {
                 self.end.commit(task, kind, parts)

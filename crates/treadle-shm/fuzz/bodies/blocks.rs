@@ -62,7 +62,7 @@ pub(crate) fn run(mut bytes: &[u8]) {
                 let (block, mark) = blocks.swap_remove(chosen % blocks.len());
                 match peer.map(block.reference()) {
                     Ok(view) => {
-                        let copy = view.copy_to_vec();
+                        let copy = view.copy_to_vec().expect("memory for a copy");
                         assert!(
                             damaged || copy.iter().take(64).all(|byte| *byte == mark),
                             "another block's bytes"
@@ -94,7 +94,7 @@ pub(crate) fn run(mut bytes: &[u8]) {
                     len: short(6),
                 };
                 if let Ok(view) = peer.view(reference) {
-                    view.copy_to_vec();
+                    view.copy_to_vec().expect("memory for a copy");
                 }
                 arena.free(BlockRef {
                     extent_len: 0,

@@ -40,12 +40,16 @@ pub(crate) fn run(mut bytes: &[u8]) {
         }
         let mut total = 0;
         let read = reader.read(&mut |record| total += record.bytes.len() + 16);
+        board.split(0, board.current_task(0));
+        board.drafted(0, board.current_task(0));
         assert!(
             total <= SHAPE.ring_bytes as usize,
             "{total} bytes out of a ring of 256"
         );
         assert!(matches!(read, Ok(_) | Err(ShmError::Corrupt(_))));
         board.in_hand(0);
+        board.split(0, board.current_task(0));
+        board.drafted(0, board.current_task(0));
         board.recover(0);
         board.reset_lane(0);
         assert!(reader.is_empty());
