@@ -461,9 +461,9 @@ def run_coroutine(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:
 
 
 def close_loop() -> None:
-    """Closes this thread's event loop, if it has one."""
+    """Closes this thread's event loop, if it has one; not from inside a coroutine that it runs."""
     loop = getattr(_loops, "loop", None)
-    if loop is None:
+    if loop is None or loop.is_running():
         return
     _loops.loop = None
     import asyncio
