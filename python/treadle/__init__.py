@@ -14,8 +14,9 @@ The map of the package::
     _worker/     all that runs in a child: the zygote and the worker's main
     serving, metrics
                  the numbers of all pools, for Prometheus
-    measuring, comparing, record
-                 thin faces over the choice: profile, race, decision
+    measuring, comparing, record, checking
+                 thin faces over the choice: profile, race, decision, check
+    integrations/ other programs' ways in: the pytest plug-in
     _laboratory/ the process in which a function is measured
     _core        the engine, in Rust
 """
@@ -46,11 +47,13 @@ from treadle.plan import Plan
 
 if TYPE_CHECKING:
     from treadle._core import usable_cores
+    from treadle.checking import Check, check
     from treadle.comparing import Comparison, compare
     from treadle.measuring import Profile, measure
     from treadle.serving import MetricsServer, serve_metrics
 
 __all__ = [
+    "Check",
     "Comparison",
     "Executor",
     "Future",
@@ -72,6 +75,7 @@ __all__ = [
     "ThreadPoolExecutor",
     "TreadleError",
     "WorkerDied",
+    "check",
     "compare",
     "errors",
     "measure",
@@ -81,6 +85,8 @@ __all__ = [
 
 # Loaded on first use: a program that only runs tasks does not pay for the choice.
 _LATER = {
+    "Check": "treadle.checking",
+    "check": "treadle.checking",
     "Comparison": "treadle.comparing",
     "compare": "treadle.comparing",
     "Profile": "treadle.measuring",

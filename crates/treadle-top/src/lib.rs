@@ -4,13 +4,16 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod checking;
 mod comparing;
 mod date;
 pub mod html;
+mod junit;
 mod layout;
 mod plot;
 mod progress;
 mod report;
+mod verdicts;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -46,6 +49,7 @@ pub fn run(arguments: &[String], world: &mut World<'_>) -> i32 {
     match arguments::Treadle::try_parse_from(words) {
         Ok(parsed) => match parsed.command {
             arguments::Verb::Compare(compare) => comparing::run(&compare, arguments, world),
+            arguments::Verb::Check(check) => checking::run(&check, world),
         },
         Err(error) => {
             let helped = matches!(
@@ -58,7 +62,12 @@ pub fn run(arguments: &[String], world: &mut World<'_>) -> i32 {
                 0
             } else {
                 let _ = world.stderr.write_all(text.as_bytes());
-                2
+                // 2 is an answer of `check`.
+                if arguments.first().is_some_and(|verb| verb == "check") {
+                    checking::UNCHECKED
+                } else {
+                    2
+                }
             }
         }
     }
