@@ -124,7 +124,7 @@ def test_the_page_is_valid_and_needs_nothing_else(made: dict[str, Any]) -> None:
     check(made["page"])
     assert "Content-Security-Policy" in made["page"]
     assert "wrote the page" in made["said"].stderr
-    assert "treadle.Executor(" in made["said"].stdout, "the report is still there"
+    assert "Use it" in made["said"].stdout, "the report is still there"
     assert made["files"] == ["__pycache__", "found.json", "jobs.py", "page.html"] or made[
         "files"
     ] == ["found.json", "jobs.py", "page.html"], "nothing temporary is left"
@@ -173,13 +173,19 @@ def test_a_split_is_shown_with_its_intervals(made: dict[str, Any]) -> None:
         return {"mean_s": share * wall, "low_s": 0.9 * share * wall, "high_s": 1.1 * share * wall}
 
     found["profile"]["split"] = {
-        "samples": 1987, "rate_hz": 998.5, "gil_cpu": estimate(0.31), "gil_blocked": estimate(0.11),
+        "samples": 1987, "late": 12, "rate_hz": 998.5, "gil_cpu": estimate(0.31), "gil_blocked": estimate(0.11),
         "free_cpu": estimate(0.23), "wait": estimate(0.35), "native_cpu": estimate(0.7),
         "run_queue": estimate(0.0), "releases_per_task": 4.25, "overhead": 0.0042,
     }  # fmt: skip
     shown = values(check(rendered(found)))
     split = found["profile"]["split"]
-    assert [number for number in numbers(split) if number not in shown and number != 0] == []
+    # Through JSON and back, the last bit of a number may differ.
+    missing = [
+        number
+        for number in numbers(split)
+        if not any(math.isclose(number, one, rel_tol=1e-12) for one in shown)
+    ]
+    assert [number for number in missing if number != 0] == []
 
 
 def test_hostile_names_stay_text(made: dict[str, Any]) -> None:

@@ -252,7 +252,8 @@ pub struct Profile {
     pub split: Option<Split>,
     /// Why there is no split.
     pub split_absent: Option<String>,
-    /// How the durations are spread.
+    /// How the durations are spread; empty in records that do not have it.
+    #[serde(default)]
     pub histogram: Histogram,
     /// CPU time with the interpreter lock.
     pub gil_cpu_s: Option<f64>,
@@ -302,7 +303,8 @@ pub struct Profile {
     pub worker_start_s: WorkerStart,
     /// Two threads against one; only where there is no split.
     pub pilot: Option<Pilot>,
-    /// The inputs that the sample ran.
+    /// The inputs that the sample ran; empty in records that do not have it.
+    #[serde(default)]
     pub used: Vec<u64>,
     /// The class of the work.
     pub class: Class,

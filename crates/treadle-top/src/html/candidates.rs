@@ -57,7 +57,9 @@ pub(super) fn section(comparison: &Comparison) -> Markup {
                     }
                     @for one in &comparison.candidates { (rows(one)) }
                 }
-                p.note { "Rates are tasks a second, at most where predicted; × serial counts the start of the workers; p50 and p99 are of a task in its worker." }
+                p.note { "Rates are tasks a second; the interval under a prediction is the model’s own, that under a measurement 95 %; × serial counts the start of the workers; p50 and p99 are of a task in its worker."
+                    @if let Some(sentence) = comparison.prediction_sentence() { " " (sentence) }
+                }
             }
         }
     }
@@ -79,7 +81,12 @@ fn rows(one: &Candidate) -> Markup {
                     svg.swatch viewBox="0 0 16 16" aria-hidden="true" { (patterns::mark(look, 8.0, 8.0)) }
                     code { (one.plan.label()) }
                 }
-                td.number role="cell" data-label="predicted" { (data(one.predicted_per_s, rate)) }
+                td.number role="cell" data-label="predicted" {
+                    (data(one.predicted_per_s, rate))
+                    @if let Some(high) = one.predicted_high_per_s.filter(|high| *high > one.predicted_low_per_s) {
+                        " " span.small { (interval(one.predicted_low_per_s, high, number)) }
+                    }
+                }
                 td.number.lacking[one.measured_per_s.is_none()] role="cell" data-label="measured" {
                     (optional(one.measured_per_s, rate))
                     @if let Some([low, high]) = one.interval_per_s {

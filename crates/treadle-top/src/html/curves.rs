@@ -62,7 +62,7 @@ pub(super) fn section(comparison: &Comparison) -> Markup {
 
 fn caption(drawing: &Drawing<'_>) -> Markup {
     html! {
-        "Lines: predicted, at most. "
+        "Lines: predicted. "
         @if drawing.measured.is_empty() {
             "Nothing was raced, so nothing is measured here."
         } @else {
@@ -253,7 +253,7 @@ fn description(drawing: &Drawing<'_>) -> String {
         let best = points.iter().max_by(|one, other| one.1.total_cmp(&other.1));
         if let Some((size, highest)) = best {
             words.push(format!(
-                "Predicted for {name}: {} at most, at {size}.",
+                "Predicted for {name}: at best {}, at {size}.",
                 rate(*highest)
             ));
         }

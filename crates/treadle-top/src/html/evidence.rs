@@ -1,75 +1,73 @@
 //! The evidence: how sure the decision is and what would make it surer, the machine, and how to do it again.
 
 use maud::{Markup, html};
-use treadle_core::choice::comparison::{Comparison, Confidence};
+use treadle_core::choice::comparison::{Candidate, Comparison, Confidence, RaceAccount};
+use treadle_core::choice::decide::{self, Evidence};
+use treadle_core::choice::noise::Level;
 use treadle_core::choice::wording::{bytes, count, number, percent, seconds};
 
 use super::{Origin, chosen, data, optional};
 
-/// How many counted blocks an interval needs before it can be believed, as the decision's own rule has it.
-const BLOCKS: usize = 3;
-
-/// What stands against the decision, each with what would remove it.
+/// What stands against the decision, each with what would remove it: the decision's own conditions where one was made.
 fn doubts(comparison: &Comparison) -> Vec<(String, String)> {
-    let mut doubts = Vec::new();
     let machine = &comparison.machine;
-    for grounds in &machine.noise_grounds {
-        let remedy = "run it again when nothing else runs here, or on another machine";
-        doubts.push((grounds.clone(), remedy.to_owned()));
+    let raced = comparison.race.as_ref();
+    if let Some((race, chosen)) = raced.and_then(|race| Some((race, chosen(comparison)?))) {
+        return decide::doubts(&evidence(comparison, race, chosen))
+            .into_iter()
+            .map(|(condition, doubt)| (doubt, condition.advice.to_owned()))
+            .collect();
     }
-    if machine.noise_ignored {
-        doubts.push((
-            "the noise gate was overridden".to_owned(),
-            "run it again without TREADLE_NOISE=ignore".to_owned(),
-        ));
-    }
-    let Some(race) = &comparison.race else {
-        doubts.push((
-            "there was no race".to_owned(),
-            if comparison.profile_only {
-                "run it again without --profile-only".to_owned()
-            } else {
-                "what the reason above says comes first".to_owned()
-            },
-        ));
-        return doubts;
-    };
-    let longer = format!(
-        "give it more time: --budget {:.0}",
-        (race.budget_s * 3.0).ceil()
-    );
-    if race.finish == "budget-spent" {
-        doubts.push((
-            format!(
-                "the budget of {} was spent before the order was clear",
-                seconds(race.budget_s)
-            ),
-            longer.clone(),
-        ));
-    }
-    if race.finish == "nobody-left" {
-        doubts.push((
-            "every plan had to leave the race".to_owned(),
+    let mut doubts: Vec<(String, String)> = machine
+        .noise_grounds
+        .iter()
+        .map(|grounds| {
+            let remedy = "run it again when nothing else runs here, or on another machine";
+            (grounds.clone(), remedy.to_owned())
+        })
+        .collect();
+    doubts.push(if raced.is_some() {
+        (
+            "no plan came through the race".to_owned(),
             "see their reasons under the candidates".to_owned(),
-        ));
-    }
-    if let Some(one) = chosen(comparison).filter(|one| one.blocks < BLOCKS) {
-        doubts.push((
-            format!(
-                "only {} counted block{} of the chosen plan fit into the budget",
-                one.blocks,
-                if one.blocks == 1 { "" } else { "s" }
-            ),
-            longer.clone(),
-        ));
-    }
-    if !race.warmed_up {
-        doubts.push((
-            "tasks are too long for the budget to discard a warm-up".to_owned(),
-            longer,
-        ));
-    }
+        )
+    } else if comparison.profile_only {
+        (
+            "there was no race".to_owned(),
+            "run it again without --profile-only".to_owned(),
+        )
+    } else {
+        (
+            "there was no race".to_owned(),
+            "what the reason above says comes first".to_owned(),
+        )
+    });
     doubts
+}
+
+/// What was known when the confidence was told, as far as the comparison keeps it.
+fn evidence(comparison: &Comparison, race: &RaceAccount, chosen: &Candidate) -> Evidence {
+    let (machine, doubts) = (&comparison.machine, &comparison.decision.doubts);
+    let doubted = |name: &str| doubts.iter().any(|doubt| doubt == name);
+    Evidence {
+        noise: if machine.noise == "quiet" {
+            Level::Quiet
+        } else {
+            Level::Noisy
+        },
+        noise_grounds: machine.noise_grounds.clone(),
+        overridden: doubted("gate-heeded"),
+        finish: race.finish.clone(),
+        budget_s: race.budget_s,
+        certain: !doubted("certain-verdict"),
+        blocks: chosen.blocks,
+        warmed_up: race.warmed_up,
+        rounds: race.rounds,
+        disturbed_rounds: race.disturbed_rounds,
+        contended: race.contended,
+        drift: race.control_drift,
+        sample: comparison.profile.count,
+    }
 }
 
 /// How sure, and what would raise it.
@@ -99,7 +97,7 @@ pub(super) fn confidence(comparison: &Comparison) -> Markup {
 
 fn raced(comparison: &Comparison) -> Markup {
     let Some(race) = &comparison.race else {
-        return html! { "The rates are bounds from the profile; no race has confirmed them." };
+        return html! { "The rates are predictions from the profile; no race has confirmed them." };
     };
     let blocks: usize = comparison.candidates.iter().map(|one| one.blocks).sum();
     let tasks: u64 = comparison.candidates.iter().map(|one| one.tasks).sum();
@@ -115,6 +113,8 @@ fn raced(comparison: &Comparison) -> Markup {
             "leader-clear" => "It ended when the order was clear.",
             "equivalent" => "It ended when the leaders were known to be equally fast.",
             "budget-spent" => "The budget ended it.",
+            "targets-missed" => "It ended when no plan could meet the targets any more.",
+            "inputs-spent" => "It ended with the inputs, none of which was to be run twice.",
             "nobody-left" => "It ended because no plan was left.",
             other => { "It ended with: " (other) "." },
         }
@@ -153,6 +153,10 @@ pub(super) fn machine(comparison: &Comparison) -> Markup {
                     ("a processor was short before the start", readings.pressure_before),
                     ("of the usable cores a spin probe got", readings.cores_share),
                     ("the serial sample stood without a processor", readings.run_queue_share),
+                    ("of them the same probe got after the race", readings.cores_share_after),
+                    ("the plain loop stood without a processor in the race", readings.control_delay_share),
+                    ("rounds of the race that others disturbed", readings.disturbed_share),
+                    ("a processor was short during the race, our plans included", readings.pressure_during),
                     ("taken by the hypervisor", readings.steal_share),
                 ] {
                     div { dt { (name) } dd { (optional(value, percent)) @if value.is_none() { " not measured" } } }

@@ -166,12 +166,17 @@ pub(super) fn section(comparison: &Comparison) -> Markup {
                     "From " (data(split.samples as f64, |_| count(split.samples)))
                     " looks at the interpreter lock, " (data(split.rate_hz, |rate| format!("{rate:.0}")))
                     " a second, which cost " (data(split.overhead, percent)) " of one core."
+                    @if split.late > 0 {
+                        " " (data(split.late as f64, |_| count(split.late))) " more came late, for the machine was busy."
+                    }
                     @if let Some(releases) = split.releases_per_task {
                         " A task gave the lock up " (data(releases, number)) " times."
                     }
                 },
                 None if comparison.machine.gil => p.note {
-                    "How much of the CPU time holds the interpreter lock: " strong { "not measured" } "."
+                    "How much of the CPU time holds the interpreter lock: " strong { "not measured" }
+                    @if let Some(why) = &profile.split_absent { ": " (why) }
+                    "."
                     @if let Some(pilot) = profile.pilot {
                         " Two threads together were " (data(pilot.speedup, number))
                         " times as fast as one (" (interval(pilot.interval[0], pilot.interval[1], number)) ")."
