@@ -98,12 +98,16 @@ impl ProcessPool {
             .zip(&state.seats)
             .map(|(worker, _)| self.board.current_task(worker))
             .collect();
-        let oldest_ns = state
-            .tasks
-            .iter()
-            .filter(|(id, _)| !held.contains(id))
-            .map(|(_, task)| now.saturating_sub(task.submitted_ns))
-            .max();
+        // Only a task older than the oldest so far is looked for among the workers' own: this holds the lock of the pool.
+        let mut earliest_ns: Option<u64> = None;
+        for (id, task) in state.tasks.iter() {
+            if earliest_ns.is_none_or(|earliest| task.submitted_ns < earliest)
+                && !held.contains(&id)
+            {
+                earliest_ns = Some(task.submitted_ns);
+            }
+        }
+        let oldest_ns = earliest_ns.map(|earliest| now.saturating_sub(earliest));
         Snapshot {
             unfinished: state.tasks.len(),
             running: workers

@@ -152,8 +152,8 @@ pub(super) fn machine(comparison: &Comparison) -> Markup {
                 @for (name, value) in [
                     ("a processor was short before the start", readings.pressure_before),
                     ("of the usable cores a spin probe got", readings.cores_share),
+                    ("of the usable cores it got after the race", readings.cores_share_after),
                     ("the serial sample stood without a processor", readings.run_queue_share),
-                    ("of them the same probe got after the race", readings.cores_share_after),
                     ("the plain loop stood without a processor in the race", readings.control_delay_share),
                     ("rounds of the race that others disturbed", readings.disturbed_share),
                     ("a processor was short during the race, our plans included", readings.pressure_during),

@@ -164,13 +164,13 @@ pub(super) fn section(comparison: &Comparison) -> Markup {
             @match &profile.split {
                 Some(split) => p.note {
                     "From " (data(split.samples as f64, |_| count(split.samples)))
-                    " looks at the interpreter lock, " (data(split.rate_hz, |rate| format!("{rate:.0}")))
+                    " looks at the interpreter lock, " (data(split.rate_hz, |rate| count(rate.round() as u64)))
                     " a second, which cost " (data(split.overhead, percent)) " of one core."
                     @if split.late > 0 {
                         " " (data(split.late as f64, |_| count(split.late))) " more came late, for the machine was busy."
                     }
-                    @if let Some(releases) = split.releases_per_task {
-                        " A task gave the lock up " (data(releases, number)) " times."
+                    @if let Some(releases) = split.releases_per_task.filter(|releases| *releases >= 0.5) {
+                        " A task gave the lock up about " (data(releases, number)) " times."
                     }
                 },
                 None if comparison.machine.gil => p.note {
