@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle import errors
 from treadle.errors import (
+    EngineLostTask,
     MeasureError,
     PayloadError,
     PayloadMemoryError,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "EngineLostTask",
     "Executor",
     "Future",
     "MeasureError",
