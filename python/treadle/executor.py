@@ -362,6 +362,11 @@ class Executor(_Calls, concurrent.futures.Executor):
         """What every worker is doing now: its state and the stack of each of its threads, as text."""
         return self._strategy.dump()
 
+    @property
+    def _max_workers(self) -> int:
+        # Programs that are given an executor (Dask's local schedulers) read it, although it is private in the standard library's.
+        return self._strategy.concurrency
+
     def __enter__(self) -> Executor:
         return self
 
@@ -399,10 +404,6 @@ _pools_of_threads = itertools.count()
 
 class _DropIn(Executor):
     """What programs read of the standard library's executors although it is private there."""
-
-    @property
-    def _max_workers(self) -> int:
-        return self._plan.concurrency
 
     @property
     def _broken(self) -> str | bool:
