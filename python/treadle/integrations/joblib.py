@@ -148,7 +148,15 @@ class TreadleBackend(_backends.AutoBatchingMixin, _backends.ParallelBackendBase)
         if self._arrays is None:
             future = self._pool.submit(func)
         else:
-            future = self._pool.submit(_run_batch, self._arrays.dump(func))
+            try:
+                batch = self._arrays.dump(func)
+            except Exception as error:
+                # As a future: joblib submits from a callback too, and nobody hears what is raised there.
+                future = _core.pending_future()
+                future._start()
+                future._fail(_unpicklable(func, error))
+            else:
+                future = self._pool.submit(_run_batch, batch)
         with self._lock:
             self._futures.add(future)
         # The batch stays until it has run: a file lives no longer than its array.
@@ -193,6 +201,22 @@ class TreadleBackend(_backends.AutoBatchingMixin, _backends.ParallelBackendBase)
 def _run_batch(batch: bytes) -> Any:
     """In a worker process: a batch, and what it gives."""
     return pickle.loads(batch)()
+
+
+def _unpicklable(batch: Any, error: Exception) -> BaseException:
+    """The error of a batch that cannot travel: the call in it that is to blame."""
+    from treadle import _pickling
+
+    for function, arguments, keywords in getattr(batch, "items", ()):
+        try:
+            _cloudpickle.dumps((function, arguments, keywords))
+        except Exception as trouble:
+            made = _pickling.explain_call(
+                function, tuple(arguments), dict(keywords), trouble, have_cloudpickle=True
+            )
+            made.__cause__ = trouble
+            return made
+    return errors.PayloadError(f"joblib's batch cannot be pickled: {error}")
 
 
 # ---- large arrays
