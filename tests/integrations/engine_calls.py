@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,9 @@ def process_id(_: Any = None) -> int:
 
 async def double_later(value: Any) -> Any:
     return value * 2
+
+
+def run_on() -> None:
+    """Runs Python instructions until it is stopped."""
+    while True:
+        time.sleep(0.001)

@@ -72,6 +72,15 @@ def test_a_dask_client_of_the_users_own() -> None:
         with treadle.Executor(dask=client) as pool:
             assert pool.plan == treadle.Plan(dask=client.scheduler.address)
             assert pool.submit(calls.double, 2).result() == 4
+            with treadle.Executor(dask=client) as second:
+                # Each hears of its own calls.
+                for other in (pool, second):
+                    future = other.submit(calls.run_on)
+                    while not future.running():
+                        os.sched_yield()  # the worker's word is on its way
+                    assert future.interrupt()
+                    with pytest.raises(treadle.TaskInterrupted):
+                        future.result()
             # A future of Dask's own arrives as its value.
             assert pool.submit(calls.double, client.submit(calls.double, 3)).result() == 12
         assert client.status == "running"
@@ -80,3 +89,31 @@ def test_a_dask_client_of_the_users_own() -> None:
         treadle.Executor(dask=client)
     with pytest.raises(treadle.PlanError, match=r"distributed\.Client"):
         treadle.Executor(dask=5)
+
+
+def test_a_lost_scheduler_fails_what_waits(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    program = (
+        "import sys, time\n"
+        "from distributed import LocalCluster\n"
+        "cluster = LocalCluster(processes=False, protocol='tcp', n_workers=1, dashboard_address=None)\n"
+        "print(cluster.scheduler_address, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert cluster.stdout is not None
+    with treadle.Executor(dask=cluster.stdout.readline().strip()) as pool:
+        running = pool.submit(calls.run_on)
+        waiting = pool.submit(calls.double, 1)
+        while not running.running():
+            os.sched_yield()  # the worker's word is on its way
+        cluster.kill()
+        cluster.wait()
+        for future in (running, waiting):
+            with pytest.raises(treadle.EngineLostTask, match="Dask lost the task"):
+                future.result()

@@ -15,6 +15,7 @@ import functools
 import importlib
 import pickle
 import uuid
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,9 @@ except ImportError as _error:
     raise missing("Dask's distributed", "dask", _error) from _error
 
 __all__ = ["Dask", "address_of"]
+
+#: Where workers tell what they begin. One for all executors: a scheduler keeps the events of each topic as long as it lives.
+TOPIC = "treadle"
 
 
 def address_of(client: Any) -> str:
@@ -56,6 +60,17 @@ def address_of(client: Any) -> str:
     return str(client.scheduler.address)
 
 
+_listening: weakref.WeakValueDictionary[str, Dask] = weakref.WeakValueDictionary()
+
+
+def _hear(event: tuple[float, Any]) -> None:
+    """A worker begins a call of some executor."""
+    (name, number), address, thread, key = event[1]
+    executor = _listening.get(name)
+    if executor is not None:
+        executor.begin(number, address, thread, key)
+
+
 class Dask(Engine):
     """A client of a Dask scheduler."""
 
@@ -67,7 +82,7 @@ class Dask(Engine):
         self._cluster: Any = None
         self._client = settings.client
         self._own_client = self._client is None
-        self._topic = f"treadle-{uuid.uuid4().hex}"
+        self._name = uuid.uuid4().hex
         if self._client is None:
             try:
                 if address == "local":
@@ -81,15 +96,13 @@ class Dask(Engine):
                     f"no Dask scheduler answers at {address!r}: {error}\n\n"
                     "hint: start one with `dask scheduler`, or use dask='local' for a cluster on this machine"
                 ) from error
-        self._client.subscribe_topic(self._topic, self._hear)
+        _listening[self._name] = self
+        # A client has one handler for a topic, so it is the same for all executors.
+        self._client.subscribe_topic(TOPIC, _hear)
         return sum(self._client.nthreads().values())
 
     def _disconnect(self) -> None:
-        try:
-            self._client.unsubscribe_topic(self._topic)
-        except Exception:
-            # The scheduler is gone, and its subscriptions with it.
-            pass
+        # A client of the program's own goes on hearing, for other executors may use it; nobody here listens any more.
         if self._own_client:
             self._client.close()
         if self._cluster is not None:
@@ -105,8 +118,8 @@ class Dask(Engine):
         name = call.function.rpartition(".")[2].strip("<>")
         handle = self._client.submit(
             run_and_tell,
-            self._topic,
-            call.number,
+            TOPIC,
+            (self._name, call.number),
             run_on_worker,
             call.payload,
             *call.references,
@@ -123,9 +136,8 @@ class Dask(Engine):
         if call.handle is handle:
             self._ended.put(call)
 
-    def _hear(self, event: tuple[float, Any]) -> None:
+    def begin(self, number: int, address: str, thread: int, key: str) -> None:
         """A worker begins a call."""
-        number, address, thread, key = event[1]
         call = self._calls.get(number)
         if call is not None:
             call.began = (address, thread, key)
@@ -213,7 +225,7 @@ def _worker_functions() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """What runs in Dask's workers; functions made in a function, which pickle by value."""
 
     def run_and_tell(
-        topic: str, number: int, run: Callable[..., Any], payload: bytes, *values: Any
+        topic: str, call: tuple[str, int], run: Callable[..., Any], payload: bytes, *values: Any
     ) -> Any:
         import threading
 
@@ -221,7 +233,7 @@ def _worker_functions() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
         worker = get_worker()
         thread = threading.get_ident()
-        worker.log_event(topic, (number, worker.address, thread, worker.active_threads.get(thread)))
+        worker.log_event(topic, (call, worker.address, thread, worker.active_threads.get(thread)))
         return run(payload, *values)
 
     def raise_in_thread(thread: int, key: str, dask_worker: Any) -> bool:
