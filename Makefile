@@ -31,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test test-rust test-python test-integrations test-all chaos fuzz sanitize miri loom bench flatness accuracy lint format wheel audit lock clean FORCE
+.PHONY: help build demo examples example-crawler example-images example-server test test-rust test-python test-integrations test-all chaos fuzz sanitize miri loom bench flatness accuracy lint format wheel audit lock clean FORCE
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,26 @@ build: $(BUILT) ## build the extension in release mode into the environment
 
 demo: $(BUILT) ## compare a thumbnail function and a fetch function: two decisions
 	@$(BIN)/python demo/run.py $(DEMO)
+
+examples: example-crawler example-images example-server ## the three programs in examples/: their tests and a short measurement
+
+EXAMPLE_TYPES := --config-file ../../pyproject.toml --explicit-package-bases
+
+# What each program runs on, its types, its tests, and the table of its README in short form.
+example-crawler: $(VENV)/.example-crawler ## pages over HTTP into SQLite or PostgreSQL
+	cd examples/crawler && MYPYPATH=. $(abspath $(BIN))/mypy $(EXAMPLE_TYPES) -p crawler
+	cd examples/crawler && $(abspath $(BIN))/python -m pytest --quiet tests
+	cd examples/crawler && $(abspath $(BIN))/python -m crawler measure --short
+
+example-images: $(VENV)/.example-images ## a batch over photographs
+	cd examples/images && MYPYPATH=. $(abspath $(BIN))/mypy $(EXAMPLE_TYPES) -p images
+	cd examples/images && $(abspath $(BIN))/python -m pytest --quiet tests
+	cd examples/images && $(abspath $(BIN))/python -m images measure --short
+
+example-server: $(VENV)/.example-server ## websocket clients on a loop, reports in processes
+	cd examples/server && MYPYPATH=. $(abspath $(BIN))/mypy $(EXAMPLE_TYPES) -p live
+	cd examples/server && $(abspath $(BIN))/python -m pytest --quiet tests
+	cd examples/server && $(abspath $(BIN))/python -m live measure --short
 
 test: lint test-rust test-python ## what CI runs: format, lints, Rust tests, Python tests
 
@@ -136,7 +156,7 @@ lock: ## resolve the Python requirements anew (requirements/*.in to *.txt)
 
 clean: ## remove everything that was built (not the demo's photographs)
 	rm -rf .venv .venv-* target dist .pytest_cache .mypy_cache .ruff_cache
-	find python tests benches demo \( -name '__pycache__' -o -name '*.so' \) -prune -exec rm -rf {} +
+	find python tests benches demo examples \( -name '__pycache__' -o -name '*.so' \) -prune -exec rm -rf {} +
 
 # The environment is made anew when the interpreter behind PYTHON is another one.
 $(VENV)/.interpreter: FORCE
@@ -165,6 +185,10 @@ $(CORPUS): $(INSTALLED) requirements/corpus.txt
 
 $(INTEGRATIONS): $(INSTALLED) requirements/integrations.txt
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/integrations.txt
+	@touch $@
+
+$(VENV)/.example-%: $(BUILT) examples/%/requirements.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r examples/$*/requirements.txt
 	@touch $@
 
 $(BUILT): $(INSTALLED) $(RUST_SOURCES)

@@ -12,8 +12,9 @@ The map of the package::
     strategies/  one file for each way to run tasks, over one contract
     _payload     how a call becomes bytes, and what is said when it cannot
     _worker/     all that runs in a child: the zygote and the worker's main
-    measuring, comparing, record
-                 thin faces over the choice: profile, race, decision
+    measuring, comparing, record, checking
+                 thin faces over the choice: profile, race, decision, check
+    integrations/ other programs' ways in: the pytest plug-in
     _laboratory/ the process in which a function is measured
     _core        the engine, in Rust
 """
@@ -44,10 +45,12 @@ from treadle.plan import Plan
 
 if TYPE_CHECKING:
     from treadle._core import usable_cores
+    from treadle.checking import Check, check
     from treadle.comparing import Comparison, compare
     from treadle.measuring import Profile, measure
 
 __all__ = [
+    "Check",
     "Comparison",
     "EngineLostTask",
     "Executor",
@@ -68,6 +71,7 @@ __all__ = [
     "ThreadPoolExecutor",
     "TreadleError",
     "WorkerDied",
+    "check",
     "compare",
     "errors",
     "measure",
@@ -76,6 +80,8 @@ __all__ = [
 
 # Loaded on first use: a program that only runs tasks does not pay for the choice.
 _LATER = {
+    "Check": "treadle.checking",
+    "check": "treadle.checking",
     "Comparison": "treadle.comparing",
     "compare": "treadle.comparing",
     "Profile": "treadle.measuring",

@@ -6,16 +6,15 @@ time, exceptions, failures.
 
 from __future__ import annotations
 
-import collections
 import pickle
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable
 from typing import Any
 
 from treadle import _core, errors
+from treadle._helping import help_while_waiting as help_while_waiting
 
 # ---- functions and calls
 
@@ -327,40 +326,6 @@ def may_run_again(error: BaseException) -> bool:
     return isinstance(error, Exception) and not isinstance(error, errors.TaskInterrupted)
 
 
-# ---- threads that wait for calls of their own pool
-
-
-class _HelpingEvent:
-    """The event of a waiter of ``concurrent.futures.wait`` or ``as_completed`` in a thread of a pool.
-
-    Before the thread sleeps it runs, one after another, those of the awaited calls that still wait in its own pool, so that they do not wait
-    for a thread that waits for them. It is installed while the waiter is, under the conditions of all the futures: nobody has used the event.
-    """
-
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-        self.clear, self.is_set, self.set = event.clear, event.is_set, event.set
-        self.futures: collections.deque[Any] = collections.deque()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        left = timeout
-        while self.futures and not self._event.is_set() and (left is None or left > 0):
-            _core.run_if_waiting(self.futures.popleft())
-            if deadline is not None:
-                left = max(0.0, deadline - time.monotonic())
-        return self._event.wait(left)
-
-
-def help_while_waiting(waiter: Any, future: Any) -> None:
-    """A thread of a pool is about to wait for this future with this waiter of the standard library."""
-    event = getattr(waiter, "event", None)
-    if type(event) is threading.Event:
-        event = waiter.event = _HelpingEvent(event)
-    if isinstance(event, _HelpingEvent):
-        event.futures.append(future)
-
-
 # ---- failures that the engine reports
 
 
@@ -496,9 +461,9 @@ def run_coroutine(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:
 
 
 def close_loop() -> None:
-    """Closes this thread's event loop, if it has one."""
+    """Closes this thread's event loop, if it has one; not from inside a coroutine that it runs."""
     loop = getattr(_loops, "loop", None)
-    if loop is None:
+    if loop is None or loop.is_running():
         return
     _loops.loop = None
     import asyncio

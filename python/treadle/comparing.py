@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _SIZES = ("processes", "interpreters", "threads", "coroutines", "chunk")
 
 
-def _plan(found: Mapping[str, Any] | None) -> Plan | None:
+def plan_of(found: Mapping[str, Any] | None) -> Plan | None:
+    """The plan of a JSON object; None stays None."""
     if found is None:
         return None
     from treadle.plan import Plan
@@ -101,7 +102,7 @@ class Comparison:
                 from_json(
                     Candidate,
                     one,
-                    plan=_plan(one["plan"]),
+                    plan=plan_of(one["plan"]),
                     interval_per_s=None if interval is None else tuple(interval),
                 )
             )
@@ -113,7 +114,7 @@ class Comparison:
             machine=from_json(Machine, found["machine"]),
             profile=Profile.of(found["profile"]),
             candidates=tuple(candidates),
-            decision=from_json(Decision, decision, plan=_plan(decision["plan"])),
+            decision=from_json(Decision, decision, plan=plan_of(decision["plan"])),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -129,13 +130,15 @@ def compare(
     budget: float = 30.0,
     plans: str | Iterable[Plan | Mapping[str, int]] | None = None,
     targets: str | Mapping[str, str | float] | None = None,
+    once: bool = False,
 ) -> Comparison:
     """Measures `function` over `items`, races the plans that may win, and says which to run.
 
     With `star`, an input that is a tuple is passed as the argument list. `budget` is the whole race, in
     seconds. `plans` are raced instead of the engine's own choice (serial always is): plans, their sizes as
     mappings, or the text of ``--plans``. `targets` are requirements: a mapping such as
-    ``{"p99": "50ms", "throughput": "200/s"}`` or the text of ``--target``.
+    ``{"p99": "50ms", "throughput": "200/s"}`` or the text of ``--target``. With `once`, no input is run twice:
+    the sample's inputs are used up and the race splits the others; when they are too few, nothing is decided.
 
     Raises ``pickle.PicklingError`` if function or inputs cannot travel, and a `treadle.TreadleError` if the
     function fails on every input, ends its process or does not return in time.
@@ -144,7 +147,15 @@ def compare(
         plans = ";".join(_plan_text(plan) for plan in plans)
     if targets is not None and not isinstance(targets, str):
         targets = ",".join(f"{name}={bound}" for name, bound in targets.items())
-    found = ask(function, list(items), star=star, budget_s=budget, plans=plans, targets=targets)
+    found = ask(
+        function,
+        list(items),
+        star=star,
+        budget_s=budget,
+        plans=plans,
+        targets=targets,
+        once=once or None,
+    )
     return Comparison.of(found)
 
 

@@ -295,9 +295,9 @@ class Executor(_Calls, concurrent.futures.Executor):
 
     @classmethod
     def decided(
-        cls, name: str, directory: str | os.PathLike[str] | None = None, **options: Any
+        cls, decision: str, /, directory: str | os.PathLike[str] | None = None, **options: Any
     ) -> Executor:
-        """An executor with the plan recorded under ``name`` in the nearest ``treadle.toml``.
+        """An executor with the plan recorded under the name ``decision`` in the nearest ``treadle.toml``.
 
         Args:
             directory: where to begin looking, upwards; default: the current one.
@@ -308,7 +308,7 @@ class Executor(_Calls, concurrent.futures.Executor):
         """
         from treadle import record
 
-        return cls(record.decided(name, directory), **options)
+        return cls(record.decided(decision, directory), **options)
 
     @property
     def plan(self) -> Plan:

@@ -90,6 +90,25 @@ def test_measure_from_a_script(run: Callable[..., Any]) -> None:
     assert workload == whole["class"] == "io-bound"
 
 
+def test_the_parts_of_the_time_have_intervals(run: Callable[..., Any]) -> None:
+    ran = run(
+        "profile = treadle.measure(nap, range(300), max_seconds=3)",
+        "split = profile.split",
+        "if split is None:",
+        "    print(profile.split_absent)",
+        "else:",
+        "    assert split.samples > 100 and 0 < split.overhead < 1",
+        "    assert split.wait.low_s <= split.wait.mean_s <= split.wait.high_s",
+        "    assert profile.wait_s == split.wait.mean_s > 0.8 * profile.wall_s",
+        "    assert profile.gil_cpu_s == split.gil_cpu.mean_s < 0.2 * profile.wall_s",
+        "    print('split')",
+        "assert len(profile.walls) == len(profile.cpus) > 10",
+    )
+    assert ran.returncode == 0, ran.stderr
+    locked = getattr(sys, "_is_gil_enabled", lambda: True)() and sys.platform == "linux"
+    assert (ran.stdout == "split\n") == locked, ran.stdout
+
+
 def test_compare_from_a_script(run: Callable[..., Any]) -> None:
     ran = run(
         "found = treadle.compare(nap, range(300), budget=3, plans=[treadle.Plan(threads=4)],"
@@ -101,6 +120,27 @@ def test_compare_from_a_script(run: Callable[..., Any]) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines() == ["threads=4 10", "1", "io-bound 300 True"]
+
+
+def test_once_runs_no_input_twice(
+    run: Callable[..., Any], write: Callable[[str, str], Path]
+) -> None:
+    seen = write("seen.txt", "")
+    write(
+        "noting.py",
+        "import time\ndef note(x):\n"
+        f"    with open({str(seen)!r}, 'a') as file:\n        file.write(f'{{x}}\\n')\n"
+        "    time.sleep(0.002)\n",
+    )
+    ran = run(
+        "from noting import note",
+        "found = treadle.compare(note, range(2000), budget=3, once=True)",
+        "print(found.decision.plan is not None, found.json['items']['once'])",
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "True True\n"
+    inputs = seen.read_text().split()
+    assert len(inputs) == len(set(inputs)) > 0
 
 
 def test_star(run: Callable[..., Any]) -> None:

@@ -19,6 +19,35 @@ import asyncio, os, sys, threading, time
 def double(x):
     return 2 * x
 
+def note(x):
+    with open("seen.txt", "a") as file:
+        file.write(f"{x}\\n")
+
+def spin_and_note(x):
+    note(x)
+    end = time.thread_time() + 0.002
+    while time.thread_time() < end:
+        pass
+
+async def note_async(x):
+    note(x)
+
+def run_a_program(x):
+    import subprocess
+    program = "import time\\nwhile time.process_time() < 0.1: pass"
+    subprocess.run([sys.executable, "-S", "-c", program], check=True)
+
+def generators():
+    return [(number for number in range(3)) for _ in range(10)]
+
+def files():
+    return [("name", open(__file__)) for _ in range(4)]
+
+def die_and_note(x):
+    note(x)
+    if x == 7:
+        os._exit(9)
+
 def talk(x):
     print("noise", flush=True)
     os.write(1, b"more noise\\n")
@@ -163,6 +192,18 @@ def test_the_profile_has_what_a_worker_costs(laboratory: Any) -> None:
     assert found["worker_rss_bytes"] > 1_000_000
 
 
+def test_the_profile_ends_early_and_tells_which_inputs_it_ran(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:double")
+    found = laboratory.ask(
+        "profile", max_seconds=3.0, max_count=9, enough_seconds=0.0, enough_count=4, once=True
+    )
+    # A call of nanoseconds tells nothing of the lock, so that all nine run.
+    assert found["count"] == 9 or found["lock_absent"] is not None
+    assert found["used"] == sorted(set(found["used"]))
+    assert len(found["used"]) == found["count"]
+    assert found["pilot"] is None
+
+
 def test_requests_out_of_turn_are_refused(laboratory: Any) -> None:
     assert laboratory.refused("profile", max_seconds=1.0, max_count=1)["kind"] == "protocol"
     assert laboratory.refused("plan", plan={})["kind"] == "protocol"
@@ -299,3 +340,116 @@ def test_an_async_function_runs_under_every_plan(plan: dict[str, int], laborator
     found = laboratory.ask("block", first=0, count=4, seconds=60.0)
     # Input 2 asks the program to end, which is that task's error.
     assert (found["count"], found["errors"]) == (4, 1)
+
+
+# Inputs that may be run once only.
+
+
+def seen(laboratory: Any) -> list[int]:
+    """The inputs that ``note`` was called with, in any process."""
+    path = laboratory.position.parent / "seen.txt"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("target", "plan"),
+    [
+        ("jobs_at_hand:note", {}),
+        ("jobs_at_hand:note", {"threads": 3}),
+        ("jobs_at_hand:note", {"processes": 2}),
+        ("jobs_at_hand:note_async", {}),
+        ("jobs_at_hand:note_async", {"coroutines": 4}),
+    ],
+    ids=str,
+)
+def test_a_block_of_named_inputs_runs_them_and_no_others(
+    target: str, plan: dict[str, int], laboratory: Any
+) -> None:
+    laboratory.load(target, "range:500")
+    laboratory.ask("plan", plan=plan)
+    for inputs in (list(range(40, 10, -1)), list(range(100, 400))):  # the second goes in chunks
+        found = laboratory.ask("block", inputs=inputs, seconds=60.0)
+        assert (found["count"], found["taken"]) == (len(inputs), len(inputs))
+    assert sorted(seen(laboratory)) == [*range(11, 41), *range(100, 400)]
+
+
+def test_what_a_block_did_not_begin_is_told(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:spin_and_note", "range:1000")
+    for plan in ({}, {"threads": 2}, {"processes": 2}):
+        before = len(seen(laboratory))
+        laboratory.ask("plan", plan=plan)
+        found = laboratory.ask("block", inputs=list(range(1000)), seconds=0.02)
+        new = seen(laboratory)[before:]
+        assert found["taken"] < 1000
+        assert sorted(new) == list(range(found["taken"])), plan
+
+
+def test_a_lost_chunk_is_not_run_again_when_inputs_may_run_once(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:die_and_note", "range:500")
+    laboratory.ask("plan", plan={"processes": 2})
+    laboratory.ask("block", inputs=list(range(100, 200)), seconds=60.0)  # from now on in chunks
+    found = laboratory.ask("block", inputs=list(range(100)), seconds=60.0)
+    assert found["lost_workers"] >= 1
+    counts = seen(laboratory)
+    assert len(counts) == len(set(counts))
+
+
+def test_a_profile_that_runs_nothing_twice(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:spin_and_note", "range:1000")
+    found = laboratory.ask("profile", max_seconds=3.0, max_count=100, once=True)
+    counts = seen(laboratory)
+    assert found["pilot"] is not None, "it has inputs of its own"
+    assert len(counts) == len(set(counts))
+    assert sorted(counts) == sorted(found["used"])
+    assert len(counts) > found["count"]
+
+
+def test_a_profile_with_few_inputs_has_no_pilot_when_none_may_run_twice(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:spin_and_note", "range:12")
+    found = laboratory.ask("profile", max_seconds=3.0, max_count=3, once=True)
+    assert found["pilot"] is None
+    assert sorted(seen(laboratory)) == sorted(found["used"])
+
+
+def test_a_sample_ends_when_it_is_enough(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:double", "range:1000")
+    found = laboratory.ask(
+        "profile", max_seconds=60.0, max_count=1000, enough_seconds=1e-9, enough_count=30
+    )
+    assert found["count"] == 30
+    assert found["used"] == [step * 1000 // 1000 for step in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("items", "word"), [("generators", "generator"), ("files", "TextIOWrapper")]
+)
+def test_inputs_that_are_used_up_are_refused_unless_once(
+    items: str, word: str, laboratory: Any
+) -> None:
+    named = {"target": "jobs_at_hand:double", "items": f"jobs_at_hand:{items}", "limit": 100}
+    refused = laboratory.refused("load", **named)
+    assert refused["kind"] == "items-consumed"
+    assert word in refused["message"]
+    assert "--once" in refused["hint"]
+    assert laboratory.ask("load", **named, once=True)["count"] > 0
+
+
+def test_programs_that_the_function_runs_count_as_its_own(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:run_a_program", "range:4")
+    laboratory.ask("plan", plan={})
+    found = laboratory.ask("block", first=0, count=4, seconds=60.0)
+    assert found["cpu_s"] > 0.35
+
+
+def test_a_block_tells_what_others_did(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:spin_and_note", "range:100")
+    for plan in ({}, {"threads": 2}, {"processes": 2}):
+        laboratory.ask("plan", plan=plan)
+        found = laboratory.ask("block", first=0, count=100, seconds=60.0)
+        assert found["cpu_s"] > 0.1
+        assert found["run_queue_s"] >= 0
+        assert found["machine_capacity_s"] > 0
+        # Both are read in clock ticks of 10 ms, each processor's apart.
+        grace = 0.03 * (os.cpu_count() or 1)
+        assert found["machine_busy_s"] >= found["cpu_s"] - grace
+        assert found["machine_busy_s"] <= found["machine_capacity_s"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from treadle import _core
 from treadle._laboratory import serial
 from treadle._laboratory.position import Position
 from treadle._laboratory.target import Target
@@ -28,6 +29,11 @@ def nap(milliseconds):
 
 async def async_nap(milliseconds):
     await asyncio.sleep(milliseconds / 1000)
+
+SEEN = []
+
+def remember(index):
+    SEEN.append(index)
 
 def half_fail(index):
     if index % 2:
@@ -83,11 +89,13 @@ def profile(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "known_jobs", raising=False)
 
-    def run(name: str, items: list[Any], star: bool = False, most: int = 1000) -> dict[str, Any]:
+    def run(
+        name: str, items: list[Any], star: bool = False, most: int = 1000, **more: Any
+    ) -> dict[str, Any]:
         import known_jobs  # type: ignore[import-not-found]
 
         found = Target.of(getattr(known_jobs, name), f"known_jobs:{name}")
-        return serial.profile(found, items, star, Position(None), 5.0, most, silent)
+        return serial.profile(found, items, star, Position(None), 5.0, most, silent, **more)
 
     return run
 
@@ -123,17 +131,65 @@ def test_programs_that_it_runs_are_counted(profile: Callable[..., dict[str, Any]
     assert profile("program", [0] * 4)["children_cpu_s"] > 0.0
 
 
-def test_two_threads_do_not_speed_up_what_holds_the_lock(
-    profile: Callable[..., dict[str, Any]],
+class Blind:
+    """A meter whose lock cannot be watched; the clocks work."""
+
+    absent = "it was covered"
+
+    def __init__(self, rate: float) -> None:
+        self._meter = _core.Meter(rate)
+        self.begin, self.end = self._meter.begin, self._meter.end
+        self.drop, self.close = self._meter.drop, self._meter.close
+
+    def samples(self) -> int:
+        """None was taken."""
+        return 0
+
+    def tally(self) -> None:
+        """There is none."""
+
+
+def test_without_the_split_two_threads_are_tried(
+    profile: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         pytest.skip("this build has no lock")
-    pilot = profile("spin", [2] * 40)["pilot"]
+    monkeypatch.setattr(serial, "Meter", Blind)
+    found = profile("spin", [2] * 40)
+    assert found["tally"] is None
+    assert found["lock_absent"] == "it was covered"
+    pilot = found["pilot"]
     assert pilot["threads"] == 2
     low, high = pilot["interval"]
     assert low <= pilot["speedup"] <= high
     # Two cores would give 2; on a crowded machine two threads win a little CPU from the others.
     assert pilot["speedup"] < 1.6
+    # What must not run twice is not tried.
+    assert profile("spin", [2] * 40, once=True)["pilot"] is None
+
+
+def test_no_input_runs_twice(profile: Callable[..., dict[str, Any]]) -> None:
+    found = profile("remember", list(range(300)), once=True)
+    import known_jobs
+
+    assert sorted(known_jobs.SEEN) == sorted(found["used"])
+    assert len(set(found["used"])) == found["count"] <= 300
+
+
+def test_the_sample_ends_when_enough_is_known(profile: Callable[..., dict[str, Any]]) -> None:
+    found = profile("spin", [1] * 1000, enough=serial.Enough(seconds=0.3, count=30))
+    assert found["measured"] >= 30
+    assert found["count"] < 1000, "300 looks at a pure function tell its shares"
+    few = profile("spin", [1] * 1000, enough=serial.Enough(seconds=0.0, count=900))
+    assert few["measured"] >= 900
+
+
+def test_each_call_has_its_clocks(profile: Callable[..., dict[str, Any]]) -> None:
+    found = profile("spin", [3] * 20)
+    for key in ("walls", "cpus", "natives"):
+        assert len(found[key]) == found["measured"]
+    for cpu, wall in zip(found["cpus"], found["walls"], strict=True):
+        assert 0.0029 <= cpu <= wall + 1e-3
 
 
 def test_errors_are_counted_and_the_first_is_told(profile: Callable[..., dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import uuid
@@ -41,6 +42,31 @@ def nap(x):
 async def async_nap(x):
     await asyncio.sleep(0.005)
     return x
+
+def note(x):
+    with open("seen.txt", "a") as file:
+        file.write(f"{x}\\n")
+    time.sleep(0.002)
+
+def spin_and_note(x):
+    with open("seen.txt", "a") as file:
+        file.write(f"{x}\\n")
+    end = time.thread_time() + 0.002
+    while time.thread_time() < end:
+        pass
+
+async def note_async(x):
+    with open("seen.txt", "a") as file:
+        file.write(f"{x}\\n")
+    await asyncio.sleep(0.002)
+
+def long_nap(x):
+    time.sleep(0.02)
+    return x
+
+def generators():
+    for _ in range(50):
+        yield (number for number in range(3))
 
 def half(x):
     time.sleep(0.001)
@@ -206,6 +232,48 @@ def treadle(tmp_path: Path) -> Iterator[Treadle]:
     """The command in a folder that holds ``jobs.py``."""
     (tmp_path / "jobs.py").write_text(JOBS)
     return Treadle(tmp_path)
+
+
+#: The function whose decision is checked; tests change it as a person would.
+WORK = '''"""Work of five milliseconds."""
+import time
+
+SECONDS = 0.005
+
+
+def spin(seconds):
+    """Computes."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def work(number):
+    """Does it."""
+    spin(SECONDS)
+    return number
+'''
+
+
+@pytest.fixture(scope="session")
+def recorded_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``work.py`` and the decision ``work`` about it, made by the real command."""
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "work.py").write_text(WORK)
+    finished = Treadle(folder)(
+        *("compare", "work.py:work", "--items", "range:400", "--plans", "processes=2"),
+        *("--budget", "4", "--save", "work"),
+    )
+    assert finished.code == 0, finished
+    return folder
+
+
+@pytest.fixture
+def recorded(recorded_once: Path, tmp_path: Path) -> Treadle:
+    """The command in a copy of that folder."""
+    folder = tmp_path / "project"
+    shutil.copytree(recorded_once, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return Treadle(folder)
 
 
 @pytest.fixture

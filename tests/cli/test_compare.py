@@ -37,7 +37,13 @@ def test_waiting_is_run_by_many(treadle: Any, validate: Any) -> None:
     validate(found)
     assert found["items"] == {**found["items"], "count": 400, "spec": "range:400"}
     assert found["profile"]["class"] == "io-bound"
-    assert found["profile"]["gil_cpu_s"] is None, "not measured yet, and never guessed"
+    profile = found["profile"]
+    if profile["split"] is None:
+        assert profile["gil_cpu_s"] is None, "what was not measured is not guessed"
+        assert profile["split_absent"]
+    else:
+        assert profile["gil_cpu_s"] == profile["split"]["gil_cpu"]["mean_s"]
+        assert profile["gil_cpu_s"] < profile["wait_s"] == profile["split"]["wait"]["mean_s"]
     assert found["decision"]["plan"] not in ({}, None)
     winner = chosen(found)
     assert winner["plan"] == found["decision"]["plan"]
@@ -89,7 +95,92 @@ def test_profile_only_races_nothing(treadle: Any, validate: Any) -> None:
     assert all(one["measured_per_s"] is None for one in finished.json["candidates"])
 
 
+def test_an_obvious_case_is_certain_after_few_blocks(treadle: Any) -> None:
+    finished = treadle.compare("jobs:long_nap", "range:1000", "--budget", "30")
+    assert finished.code == 0, finished
+    found = finished.json
+    race = found["race"]
+    assert race["finish"] in ("leader-clear", "equivalent")
+    assert race["warmed_up"]
+    assert race["error_probability"] == 0.05
+    (serial,) = [one for one in found["candidates"] if one["plan"] == {}]
+    assert serial["blocks"] <= 16, "forty times as fast is no close question"
+    assert race["elapsed_s"] < race["budget_s"]
+
+
+def test_a_target_shuts_out_the_fastest(treadle: Any, validate: Any) -> None:
+    more = ("--plans", "threads=2,8", "--target", "cpu=100,throughput=600/s", *BUDGET)
+    finished = treadle.compare("jobs:nap", "range:400", *more)
+    assert finished.code == 0, finished
+    validate(finished.json)
+    assert finished.json["decision"]["plan"] == {"threads": 8}
+    slow = [one for one in finished.json["candidates"] if one["plan"] in ({}, {"threads": 2})]
+    assert all("throughput=600/s is missed" in one["reason"] for one in slow), slow
+
+
+# Inputs that are run once only.
+
+
+def seen(treadle: Any) -> list[int]:
+    """The inputs that any process has run."""
+    return [int(line) for line in (treadle.folder / "seen.txt").read_text().split()]
+
+
+@pytest.mark.parametrize("target", ["note", "spin_and_note", "note_async"])
+def test_once_runs_no_input_twice(target: str, treadle: Any, validate: Any) -> None:
+    finished = treadle.compare(f"jobs:{target}", "range:3000", "--once", *BUDGET)
+    assert finished.code == 0, finished
+    validate(finished.json)
+    found = finished.json
+    assert found["items"]["once"] is True
+    assert found["decision"]["plan"] is not None
+    inputs = seen(treadle)
+    assert len(inputs) == len(set(inputs))
+    assert set(inputs) <= set(range(3000))
+    raced = sum(one["tasks"] for one in found["candidates"])
+    assert 0 < raced < len(inputs)
+    assert found["race"]["inputs_left"] == 3000 - len(inputs)
+
+
+def test_once_with_too_few_inputs_says_so(treadle: Any, validate: Any) -> None:
+    finished = treadle.compare("jobs:note", "range:10", "--once", *BUDGET)
+    assert finished.code == 3, finished
+    validate(finished.json)
+    assert finished.json["race"] is None
+    assert "too few for a race" in finished.json["decision"]["reason"]
+    inputs = seen(treadle)
+    assert len(inputs) == len(set(inputs)), inputs
+
+
+def test_the_function_runs_on_no_other_inputs_than_the_limit_says(treadle: Any) -> None:
+    finished = treadle.compare("jobs:note", "range:1000", "--limit", "50", *BUDGET)
+    assert finished.code == 0, finished
+    assert set(seen(treadle)) <= set(range(50))
+
+
+def test_inputs_that_are_used_up_are_told_with_a_way_out(treadle: Any) -> None:
+    finished = treadle.compare("jobs:nap", "jobs:generators", *BUDGET)
+    assert finished.code == 2, finished
+    assert "generator" in finished.stderr
+    assert "--once" in finished.stderr
+    finished = treadle.compare("jobs:nap", "jobs:generators", "--once", *BUDGET)
+    assert finished.code == 0, finished
+
+
 # What it says.
+
+
+def test_the_cores_are_measured(treadle: Any) -> None:
+    finished = treadle.compare("jobs:nap", "range:200", *BUDGET)
+    machine = finished.json["machine"]
+    assert machine["spin_threads"] >= 1
+    for spun in (machine["spin_cores"], machine["spin_cores_after"]):
+        assert 0 < spun <= machine["spin_threads"]
+    readings = machine["readings"]
+    assert readings["cores_share"] <= 1
+    assert readings["cores_share_after"] <= 1
+    assert 0 <= readings["disturbed_share"] <= 1
+    assert "native" in treadle("compare", "jobs:nap", "--items", "range:200", *BUDGET).stdout
 
 
 def test_the_report_is_data_and_the_rest_is_not(treadle: Any) -> None:
@@ -115,7 +206,17 @@ def test_help_lists_what_works(treadle: Any) -> None:
     assert "compare" in finished.stdout
     finished = treadle("compare", "--help")
     assert finished.code == 0
-    for option in ("--items", "--budget", "--plans", "--target", "--save", "--json", "--star"):
+    for option in (
+        "--items",
+        "--budget",
+        "--plans",
+        "--target",
+        "--save",
+        "--json",
+        "--star",
+        "--once",
+        "--limit",
+    ):
         assert option in finished.stdout
 
 

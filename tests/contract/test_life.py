@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import gc
 import os
@@ -249,3 +250,25 @@ def test_an_executor_shows_its_plan(way: Any) -> None:
         assert isinstance(pool.plan, treadle.Plan)
         assert pool.plan.strategy == way.name
         assert str(pool.plan) in repr(pool)
+
+
+@pytest.mark.parametrize("strategy", ["serial", "threads"])
+def test_dropping_a_serial_executor_inside_a_coroutine_harms_nothing(strategy: str) -> None:
+    async def seven() -> int:
+        return 7
+
+    # In this thread it has used the very loop that a serial coroutine runs on; in a thread of a pool, it has not.
+    dropped = [treadle.Executor(treadle.Plan())]
+    assert dropped[0].submit(seven).result() == 7
+
+    async def drop() -> str:
+        # The collector of garbage may do this at any place.
+        dropped.pop()
+        gc.collect()
+        await asyncio.sleep(0)
+        return "not cancelled"
+
+    plan = treadle.Plan(threads=1) if strategy == "threads" else treadle.Plan()
+    with treadle.Executor(plan) as pool:
+        assert pool.submit(drop).result() == "not cancelled"
+        assert pool.submit(seven).result() == 7

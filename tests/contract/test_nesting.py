@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import pickle
+import queue
 import sys
 import threading
 import warnings
@@ -248,3 +249,31 @@ def test_logs_and_warnings_reach_the_parent(
         "warned 0 (in worker 0, task 1)",
         RuntimeWarning,
     ) in shown
+
+
+def chatter(number: int) -> None:
+    """Does nothing but log, for ever."""
+    while True:
+        logging.getLogger("chatter").warning("number %d", number)
+
+
+def test_an_interrupt_reaches_a_task_that_is_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("chatter")
+    heard: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    class Hearing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.put(record.getMessage())
+
+    monkeypatch.setattr(logger, "handlers", [Hearing()])
+    monkeypatch.setattr(logger, "propagate", False)
+    with treadle.Executor(processes=1) as pool:
+        for number in range(10):
+            future = pool.submit(chatter, number)
+            while heard.get() != f"number {number}":
+                pass  # what the call before had said
+            assert future.interrupt(grace=30)
+            with pytest.raises(treadle.TaskInterrupted):
+                future.result()
+        # Each was ended by the exception; none had to be killed.
+        assert pool.stats().worker_deaths == 0

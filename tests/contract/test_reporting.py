@@ -150,7 +150,7 @@ def test_a_recorded_decision_is_run(tmp_path: Path) -> None:
     (tmp_path / "treadle.toml").write_text("[decision.thumbnails]\nplan = { processes = 2 }\n")
     deeper = tmp_path / "a" / "b"
     deeper.mkdir(parents=True)
-    with treadle.Executor.decided("thumbnails", deeper, retries=1) as pool:
+    with treadle.Executor.decided("thumbnails", deeper, retries=1, name="small") as pool:
         assert pool.plan == treadle.Plan(processes=2)
         assert pool.submit(calls.process_id).result() != os.getpid()
     with pytest.raises(treadle.RecordError, match="thumbnails") as caught:

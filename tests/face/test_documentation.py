@@ -111,13 +111,15 @@ def test_commands_named_in_the_documents_exist() -> None:
         assert shown.returncode == 0, f"{document} names `treadle {command}`: {shown.stderr}"
 
 
-def test_options_in_the_reference_are_the_command_s() -> None:
+@pytest.mark.parametrize("command", ["compare", "check"])
+def test_options_in_the_reference_are_the_command_s(command: str) -> None:
     shown = subprocess.run(
-        [treadle_command(), "compare", "--help"], capture_output=True, text=True, check=True
+        [treadle_command(), command, "--help"], capture_output=True, text=True, check=True
     )
-    offered = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", shown.stdout)) - {"--help"}
+    # Help texts name options of other commands in prose; an option of this one starts its line.
+    offered = set(re.findall(r"^ +(--[a-z][a-z-]+)", shown.stdout, re.MULTILINE)) - {"--help"}
     reference = (ROOT / "docs" / "reference" / "command.md").read_text(encoding="utf-8")
-    section = reference.partition("`treadle compare")[2].partition("\n## ")[0]
+    section = reference.partition(f"`treadle {command}")[2].partition("\n## ")[0]
     described = set(re.findall(r"--[a-z][a-z-]+", section)) - {"--help"}
     assert described == offered
 

@@ -10,21 +10,26 @@ from benches.whole.pools import PROCESSES
 from benches.whole.workload import Requirement, Sample, Workload
 
 
-@contextmanager
-def open_pool(name: str, workers: int) -> Iterator[Sample]:
-    """Samples in a fresh interpreter."""
-    yield lambda: sampled("memory", name, workers)
+def workload(name: str, measure: str, remark: str) -> Workload:
+    """The idle workers of a program in a fresh interpreter."""
 
+    @contextmanager
+    def open_pool(contender: str, workers: int) -> Iterator[Sample]:
+        yield lambda: sampled(measure, contender, workers)
 
-WORKLOADS = (
-    Workload(
+    return Workload(
         group="memory",
-        name="memory-idle",
+        name=name,
         title="memory (PSS) of an idle worker",
         contenders=tuple(PROCESSES),
         open=open_pool,
         requirements=(Requirement(2, 3),),
         unit="B",
-        remark="each sample in a fresh interpreter, whose main module imports little",
-    ),
+        remark=remark,
+    )
+
+
+WORKLOADS = (
+    workload("memory-idle", "memory", "the main module imports the standard library only"),
+    workload("memory-idle-numpy", "memory-numpy", "the main module imports NumPy too"),
 )

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use treadle_core::choice::compare::Silent;
 use treadle_core::choice::comparison::{Confidence, Outcome};
 use treadle_core::choice::laboratory::Surroundings;
+use treadle_core::choice::model::Model;
 use treadle_core::choice::plan::Plan;
-use treadle_core::choice::record::{FILE, save};
+use treadle_core::choice::record::{self, Evidence, FILE, Saved, Saving, Status};
 use treadle_core::choice::{
     ChoiceError, Comparison, Observer, Progress, Request, compare, compare_json, load_decision,
 };
@@ -85,6 +86,25 @@ fn waiting_chooses_threads() {
     assert_eq!(comparison.profile.class.name(), "io-bound");
     let reason = &comparison.decision.reason;
     assert!(reason.contains("waits for"), "{reason}");
+}
+
+#[test]
+fn a_comparison_read_back_predicts_the_same_again() {
+    let comparison = run(&request("cpu")).unwrap();
+    let text = serde_json::to_string(&comparison).unwrap();
+    let read: Comparison = serde_json::from_str(&text).unwrap();
+    let setting = read.setting();
+    let model = Model::new(&read.profile, &setting);
+    assert!(comparison.prediction_sentence().is_some());
+    for candidate in &comparison.candidates {
+        let again = model.predict(candidate.plan).per_s;
+        let error = again / candidate.predicted_per_s - 1.0;
+        // The noise may have been judged anew after the race; the likely reading does not depend on it.
+        assert!(error.abs() < 1e-9, "{}: {error}", candidate.plan.label());
+        let measured = candidate.measured_per_s.unwrap();
+        let error = candidate.predicted_per_s / measured - 1.0;
+        assert!((candidate.prediction_error.unwrap() - error).abs() < 1e-12);
+    }
 }
 
 #[test]
@@ -357,6 +377,59 @@ fn targets_decide_and_misses_are_told() {
 }
 
 #[test]
+fn a_race_among_others_is_told_as_what_it_is() {
+    // Overridden, it decides with little confidence; heeded, it cannot tell, before the race or after it.
+    let comparison = run(&request("crowded")).unwrap();
+    let race = comparison.race.as_ref().unwrap();
+    assert!(race.contended && race.disturbed_rounds == race.rounds && race.rounds >= 3);
+    assert!((race.control_delay.unwrap() - 0.4).abs() < 1e-9);
+    assert_eq!(comparison.decision.plan, Some(Plan::processes(2)));
+    assert_eq!(comparison.decision.confidence, Confidence::Low);
+    for doubt in ["quiet-machine", "gate-heeded", "undisturbed-rounds"] {
+        assert!(
+            comparison.decision.doubts.iter().any(|one| one == doubt),
+            "{doubt}: {:?}",
+            comparison.decision.doubts
+        );
+    }
+    let advice = "run it again when nothing else runs";
+    assert!(comparison.decision.reason.contains(advice));
+    let mut heeding = request("crowded");
+    heeding.ignore_noise = false;
+    let comparison = run(&heeding).unwrap();
+    assert_eq!(
+        (comparison.decision.plan, comparison.exit_code()),
+        (None, 3)
+    );
+    assert!(comparison.decision.reason.starts_with("Cannot tell"));
+}
+
+#[test]
+fn no_input_twice_divides_what_the_sample_left() {
+    let mut once = request("cpu");
+    once.once = true;
+    let comparison = run(&once).unwrap();
+    assert!(comparison.items.once);
+    let race = comparison.race.as_ref().unwrap();
+    let left = race.inputs_left.unwrap();
+    let tasks: u64 = comparison.candidates.iter().map(|one| one.tasks).sum();
+    assert!(
+        left + tasks < 980 && tasks > 0,
+        "{left} left, {tasks} counted"
+    );
+    let mut many = once.clone();
+    many.plans = Some("threads=500".to_owned());
+    let comparison = run(&many).unwrap();
+    assert_eq!(
+        (comparison.exit_code(), comparison.race.is_none()),
+        (3, true)
+    );
+    assert!(comparison.decision.reason.contains("too few for a race"));
+    let (outcome, _) = outcome(&comparison, Plan::threads(500));
+    assert_eq!(outcome, Outcome::NotRaced);
+}
+
+#[test]
 fn json_in_json_out_heeding_the_environment() {
     let surroundings = Surroundings {
         clock: &treadle_probe::clock::monotonic,
@@ -416,14 +489,7 @@ fn a_record_is_written_read_and_written_again() {
     let settings = folder.0.join(FILE);
     std::fs::write(&settings, "# ours\n[other]\nkey = 1 # kept\n").unwrap();
     let comparison = run(&request("cpu")).unwrap();
-    let saved = save(
-        &comparison,
-        "thumbnails",
-        &folder.0,
-        "2026-11-22",
-        "treadle compare cpu",
-    )
-    .unwrap();
+    let saved = save(&comparison, "thumbnails", &folder.0, "2026-11-22").unwrap();
     assert!(saved.page.ends_with("docs/decisions/0001-thumbnails.md"));
     let text = read(&settings);
     assert!(
@@ -446,44 +512,43 @@ fn a_record_is_written_read_and_written_again() {
     let page = read(&saved.page);
     for heading in [
         "## Context",
-        "## Options",
-        "## Outcome",
-        "## Consequences",
-        "## Confirmation",
+        "## Decision Drivers",
+        "## Considered Options",
+        "## Decision Outcome",
+        "### Consequences",
+        "### Confirmation",
+        "treadle check thumbnails",
         "## Revisit when",
     ] {
         assert!(page.contains(heading), "{heading}");
     }
-    let marker = "<!-- treadle: end of yours -->";
-    std::fs::write(
-        &saved.page,
-        page.replace(marker, &format!("Agreed by all.\n{marker}")),
-    )
-    .unwrap();
+    std::fs::write(&saved.page, format!("{page}\nAgreed by all.\n")).unwrap();
     let second = run(&request("same")).unwrap();
-    let again = save(
-        &second,
-        "thumbnails",
-        &folder.0,
-        "2026-11-23",
-        "treadle compare same",
-    )
-    .unwrap();
+    let again = save(&second, "thumbnails", &folder.0, "2026-11-23").unwrap();
     assert_eq!(again.page, saved.page);
     let page = read(&again.page);
     assert!(
         page.contains("Agreed by all.")
-            && page.contains("2026-11-23")
-            && !page.contains("2026-11-22")
+            && page.contains("date: 2026-11-23")
+            && page.contains("superseded on 2026-11-23"),
+        "{page}"
     );
     assert_eq!(
         load_decision(&folder.0, "thumbnails").unwrap(),
         Plan::SERIAL
     );
-    let other = save(&comparison, "other", &folder.0, "2026-11-23", "treadle").unwrap();
+    let other = save(&comparison, "other", &folder.0, "2026-11-23").unwrap();
     assert!(other.page.ends_with("0002-other.md"));
-    let evidence: Comparison = serde_json::from_str(&read(&other.evidence)).unwrap();
-    assert_eq!(evidence.decision, comparison.decision);
+    let text = read(&other.evidence);
+    assert!(
+        text.lines()
+            .any(|line| line.contains("\"interval_per_s\": [") && line.ends_with("],")),
+        "numbers of a list stand on one line"
+    );
+    let evidence: Evidence = serde_json::from_str(&text).unwrap();
+    assert_eq!(evidence.comparison.decision, comparison.decision);
+    assert_eq!(evidence.margin.unwrap().plan, Plan::SERIAL);
+    assert!(evidence.revisit.iter().any(|one| one.fact == "cpu_share"));
     let left: Vec<_> = std::fs::read_dir(&folder.0)
         .unwrap()
         .flatten()
@@ -514,18 +579,166 @@ fn missing_and_damaged_records_are_told() {
         "threads=0",
     );
     check("[decision\n", "not valid TOML");
-    let mut request = request("cpu");
-    request.profile_only = true;
-    let comparison = run(&request).unwrap();
-    assert!(save(&comparison, "thumbnails", &folder.0, "2026-11-22", "").is_err());
     assert!(
         save(
             &run(&self::request("cpu")).unwrap(),
             "../up",
             &folder.0,
-            "2026-11-22",
-            ""
+            "2026-11-22"
         )
         .is_err()
     );
+}
+
+#[test]
+fn what_was_only_predicted_is_proposed_and_a_race_accepts_it() {
+    let folder = Folder::new("proposed");
+    let mut guess = request("cpu");
+    guess.profile_only = true;
+    let comparison = run(&guess).unwrap();
+    let saved = save(&comparison, "guess", &folder.0, "2026-11-22").unwrap();
+    assert_eq!(saved.status, Status::Proposed);
+    assert_eq!(saved.plan, Plan::processes(2));
+    let page = read(&saved.page);
+    assert!(
+        page.contains("status: proposed") && page.contains("No race has confirmed it"),
+        "{page}"
+    );
+    assert!(read(&folder.0.join(FILE)).contains("status = \"proposed\""));
+    let raced = run(&request("cpu")).unwrap();
+    let again = save(&raced, "guess", &folder.0, "2026-11-23").unwrap();
+    assert_eq!((again.status, &again.page), (Status::Accepted, &saved.page));
+    let page = read(&again.page);
+    assert!(
+        page.contains("- 2026-11-22: processes=2 (proposed), superseded on 2026-11-23"),
+        "{page}"
+    );
+}
+
+#[test]
+fn what_people_wrote_stays_wherever_it_stands() {
+    let folder = Folder::new("people");
+    let comparison = run(&request("cpu")).unwrap();
+    let saved = save(&comparison, "jobs", &folder.0, "2026-11-22").unwrap();
+    let page = read(&saved.page)
+        .replace(
+            "status: accepted",
+            "deciders: [Ada, Grace]\nstatus: accepted",
+        )
+        .replace(
+            "## Decision Drivers",
+            "Ada wants it simple.\n\n## What drives it",
+        )
+        .replace(
+            "- The fastest plan is wanted",
+            "- The fastest plan is wanted, says Grace",
+        );
+    std::fs::write(&saved.page, page).unwrap();
+    let settings = folder.0.join(FILE);
+    let text = read(&settings)
+        .replace(
+            "[decision.jobs]",
+            "# the nightly jobs\n[decision.jobs]\nowner = \"Ada\" # ask her",
+        )
+        .replace(
+            "plan = { processes = 2 }",
+            "# of two cores\nplan = { processes = 2 } # measured",
+        );
+    std::fs::write(&settings, text).unwrap();
+    let second = run(&request("same")).unwrap();
+    save(&second, "jobs", &folder.0, "2026-11-23").unwrap();
+    let page = read(&saved.page);
+    for kept in [
+        "deciders: [Ada, Grace]",
+        "Ada wants it simple.",
+        "## What drives it",
+        "> - The fastest plan is wanted, says Grace",
+        "moved here on 2026-11-23",
+        "- 2026-11-22: processes=2 with",
+    ] {
+        assert!(page.contains(kept), "{kept} in {page}");
+    }
+    assert_eq!(page.matches("\n# jobs: run").count(), 1, "{page}");
+    assert!(!page.contains("## Decision Drivers"), "{page}");
+    let text = read(&settings);
+    for kept in [
+        "# the nightly jobs",
+        "owner = \"Ada\" # ask her",
+        "# of two cores\n",
+        "# measured",
+    ] {
+        assert!(text.contains(kept), "{kept} in {text}");
+    }
+    assert!(text.contains("plan = {}"), "{text}");
+    // A third time: what was moved to the notes is not moved again.
+    save(&second, "jobs", &folder.0, "2026-11-24").unwrap();
+    assert_eq!(read(&saved.page).matches("says Grace").count(), 1);
+}
+
+#[test]
+fn a_name_keeps_its_number_and_damage_loses_no_page() {
+    let folder = Folder::new("number");
+    let comparison = run(&request("cpu")).unwrap();
+    let first = save(&comparison, "one", &folder.0, "2026-11-22").unwrap();
+    save(&comparison, "two", &folder.0, "2026-11-22").unwrap();
+    std::fs::remove_file(folder.0.join(FILE)).unwrap();
+    std::fs::write(&first.evidence, "{").unwrap();
+    std::fs::write(&first.page, "all by hand\n").unwrap();
+    let again = save(&comparison, "one", &folder.0, "2026-11-23").unwrap();
+    assert_eq!(again.page, first.page);
+    let page = read(&again.page);
+    assert!(page.ends_with("## Notes\n\nall by hand\n"), "{page}");
+    assert_eq!(
+        record::numbering(&folder.0.join(record::FOLDER)),
+        Vec::<String>::new()
+    );
+    std::fs::write(folder.0.join("docs/decisions/0002-one.md"), "").unwrap();
+    let told = record::numbering(&folder.0.join(record::FOLDER));
+    assert!(
+        told.iter().any(|one| one.contains("number 0002"))
+            && told.iter().any(|one| one.contains("`one` has two records")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn the_nearest_file_is_written_from_below() {
+    let folder = Folder::new("below");
+    let below = folder.0.join("tools");
+    std::fs::create_dir_all(&below).unwrap();
+    let comparison = run(&request("cpu")).unwrap();
+    std::fs::write(folder.0.join(FILE), "").unwrap();
+    let saved = save(&comparison, "jobs", &below, "2026-11-22").unwrap();
+    assert_eq!(saved.settings, folder.0.join(FILE));
+    assert!(read(&saved.settings).contains("folder = \"tools\""));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told_before_anything_runs() {
+    let folder = Folder::new("unwritable");
+    record::prepare("jobs", &folder.0).unwrap();
+    assert!(!folder.0.join("docs").exists(), "nothing is made yet");
+    std::fs::write(folder.0.join("docs"), "a file").unwrap();
+    let error = record::prepare("jobs", &folder.0).unwrap_err();
+    assert!(error.to_string().contains("docs/decisions"), "{error}");
+    std::fs::write(folder.0.join(FILE), "[decision\n").unwrap();
+    let error = record::prepare("jobs", &folder.0).unwrap_err();
+    assert!(error.to_string().contains("not valid TOML"), "{error}");
+}
+
+fn save(
+    comparison: &Comparison,
+    name: &str,
+    directory: &Path,
+    date: &str,
+) -> Result<Saved, ChoiceError> {
+    record::save(Saving {
+        comparison,
+        name,
+        function: "jobs.py:work",
+        directory,
+        date,
+        command: "treadle compare jobs.py:work --items range:1000 --save jobs",
+        afresh: "treadle compare cpu --save jobs",
+    })
 }

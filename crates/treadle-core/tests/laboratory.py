@@ -17,6 +17,27 @@ from typing import Any
 RATES = {"cpu": {"processes": 1.9}, "wait": {"threads": 20.0}, "same": {"processes": 1.0}}
 
 
+def current(script: str) -> str:
+    """The script, or the one that a test has put into the file ``now`` of this folder: the function was changed."""
+    try:
+        with open("now") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return script
+
+
+def fingerprint(script: str) -> dict[str, Any]:
+    """The reply to ``fingerprint``."""
+    return {
+        "target": f"{script}:work",
+        "source": {"function": script, "callees": {}, "items": None},
+        "environment": {
+            "python": "3.12.0" if script == "python" else "3.11.7", "implementation": "cpython", "gil": True,
+            "build": {}, "start_method": "fork", "distributions": {}, "extensions": [], "native_pools": {},
+        },
+    }  # fmt: skip
+
+
 def position(index: int) -> None:
     """Says that the input `index` is being processed."""
     with open(sys.argv[-1], "r+b") as file:
@@ -56,11 +77,12 @@ def profile(script: str) -> dict[str, Any]:
     lock = {"path": "result.lock", "type": "lock", "message": "cannot pickle", "hint": None}
     error = {"index": 0, "type": "ValueError", "message": "bad 0", "traceback": "in work"}
     return {
-        "count": 20, "wall_s": 0.001 if script != "wait" else 0.05, "walls": [0.001] * 20,
+        "count": 20, "wall_s": 0.001 if script != "wait" else 0.05, "walls": [0.001 if script != "wait" else 0.05] * 20,
         "thread_cpu_s": cpu, "process_cpu_s": cpu, "run_queue_s": 0.0,
         "errors": {"fails": 20, "some": 4}.get(script, 0), "all_failed": script == "fails",
         "first_error": error if script in ("fails", "some") else None,
-        "argument_bytes": 20, "result_bytes": None if script == "unpicklable" else 20,
+        "argument_bytes": 20,
+        "result_bytes": None if script == "unpicklable" else 100_000 if script == "big" else 20,
         "dumps_s": 1e-6, "loads_s": 1e-6, "argument_dumps_s": 1e-6, "argument_loads_s": 1e-6,
         "result_dumps_s": 1e-6, "result_loads_s": 1e-6,
         "pickle": {"function": None, "argument": None, "exception": None,
@@ -68,7 +90,7 @@ def profile(script: str) -> dict[str, Any]:
         "peak_rss_bytes": 2e7, "rss_growth_bytes": 0, "baseline_rss_bytes": 2e7, "modules": [],
         "worker_start_s": {"process": 0.05, "thread": 0.0001}, "worker_rss_bytes": 1e6,
         "pilot": {"threads": 2, "speedup": 1.0, "interval": [0.98, 1.02]} if script != "wait" else None,
-        "native_threads": 0, "first_call_s": 0.001,
+        "native_threads": 0, "first_call_s": 0.001, "used": list(range(0, 1000, 50)),
     }  # fmt: skip
 
 
@@ -94,6 +116,7 @@ def block(
     speed = RATES.get(script, RATES["cpu"]).get(strategy, 1.0) / wall
     speed *= 1 + 0.01 * (number % 3 - 1)
     count = max(1, round(speed * request["seconds"]))
+    count = min(count, len(request.get("inputs", [0] * count)))
     lossy = script == "lossy" and "processes" in plan
     error = {"index": 3, "type": "KeyError", "message": "3", "traceback": ""}
     return {
@@ -101,6 +124,18 @@ def block(
         "errors": count if lossy else (count // 5 if script == "some" else 0),
         "first_error": error if lossy or script == "some" else None, "latencies": [wall] * 20, "cpu_s": count * 0.001,
         "peak_memory_bytes": 3e7, "memory_kind": "pss", "lost_workers": 0,
+        "taken": count if "inputs" in request else None,
+        # Others fill both processors and take two fifths of the plain loop's; two workers get one core's worth.
+        **(crowd(count / speed, workers=sum(plan.values()) or 1) if script == "crowded" else {}),
+    }  # fmt: skip
+
+
+def crowd(wall: float, workers: int) -> dict[str, float]:
+    """What is told of a block beside others that fill the machine."""
+    got = 0.6 if workers == 1 else 1.0
+    return {
+        "cpu_s": got * wall, "run_queue_s": (workers - got) * wall,
+        "machine_capacity_s": 2 * wall, "machine_busy_s": 2 * wall, "machine_stolen_s": 0.0,
     }  # fmt: skip
 
 
@@ -114,7 +149,7 @@ def main() -> None:
         if request["do"] == "quit":
             return
         if request["do"] == "load":
-            script = request["target"]
+            script = current(request["target"])
             if script == "refused":
                 reply = {"error": {"kind": "target-module", "message": "there is no module 'refused'",
                                    "hint": "look elsewhere", "detail": None}}  # fmt: skip
@@ -126,6 +161,21 @@ def main() -> None:
                 reply = {"ok": load(script, request)}
         elif request["do"] == "profile":
             reply = {"ok": profile(script)}
+        elif request["do"] == "fingerprint":
+            script = current(request["target"])
+            if script == "gone":
+                reply = {
+                    "error": {"kind": "target-function", "message": "jobs has no function 'work'"}
+                }
+            else:
+                reply = {"ok": fingerprint(script)}
+        elif request["do"] == "locate":
+            reply = {
+                "ok": {"found": [{"target": "elsewhere.py:work", "same": request["hash"] == "cpu"}]}
+            }
+        elif request["do"] == "handover":
+            free = {"parent_s": 1e-6, "worker_s": 1e-6}
+            reply = {"ok": {"serial_s": 1e-6, "threads": free, "processes": free, "chunked": None}}
         elif request["do"] == "plan":
             plan = request["plan"]
             if script == "nostart" and plan:

@@ -275,6 +275,44 @@ mod tests {
     }
 
     #[test]
+    fn version_one_quotas_count_at_every_level_and_hybrids_take_the_tightest() {
+        let root = std::env::temp_dir().join(format!("treadle-probe-one-{}", std::process::id()));
+        let (cpu, unified) = (root.join("cpu,cpuacct"), root.join("unified"));
+        let (inner, group) = (cpu.join("pod/container/job"), unified.join("pod/container"));
+        fs::create_dir_all(&inner).unwrap();
+        fs::create_dir_all(&group).unwrap();
+        let cfs = |folder: &Path, quota: &str| {
+            fs::write(folder.join("cpu.cfs_quota_us"), quota).unwrap();
+            fs::write(folder.join("cpu.cfs_period_us"), "100000").unwrap();
+        };
+        cfs(&inner, "-1");
+        cfs(&cpu.join("pod/container"), "400000");
+        cfs(&cpu.join("pod"), "150000");
+        let mounts = format!(
+            "32 31 0:29 / {} rw - cgroup cgroup rw,cpu,cpuacct\n41 31 0:38 / {} rw - cgroup2 cgroup2 rw\n",
+            cpu.display(),
+            unified.display()
+        );
+        let texts = "2:cpu,cpuacct:/pod/container/job\n5:memory:/pod\n0::/pod/container\n";
+        let members = memberships(texts, &mounts);
+        let by_one = cpu_quota(&members);
+        fs::write(unified.join("pod/cpu.max"), "120000 100000").unwrap();
+        let by_both = cpu_quota(&members);
+        // The whole hierarchy below the container's own root: what is above it cannot be seen.
+        let own_root = format!(
+            "32 31 0:29 /pod/container {} rw - cgroup cgroup rw,cpu,cpuacct\n",
+            cpu.join("pod/container").display()
+        );
+        let within = cpu_quota(&memberships(
+            "2:cpu,cpuacct:/pod/container/job\n",
+            &own_root,
+        ));
+        fs::remove_dir_all(root).unwrap();
+        assert_eq!(members.len(), 2, "the memory hierarchy is not mounted");
+        assert_eq!((by_one, by_both, within), (Some(1.5), Some(1.2), Some(4.0)));
+    }
+
+    #[test]
     fn this_process_can_be_read() {
         let _ = (cpu_quota(&own()), memory_bound(&own()));
     }

@@ -25,6 +25,45 @@ pub fn own_run_queue() -> Option<RunQueue> {
     parse_schedstat(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
 }
 
+/// The scheduling account of the thread that opened it, kept open so that a reading costs one call of the kernel.
+#[derive(Debug)]
+pub struct RunQueueFile(fs::File);
+
+impl RunQueueFile {
+    /// That of the calling thread; `None` where the kernel does not tell.
+    pub fn own() -> Option<Self> {
+        let file = Self(fs::File::open("/proc/thread-self/schedstat").ok()?);
+        file.read().map(|_| file)
+    }
+
+    fn read(&self) -> Option<RunQueue> {
+        let mut text = [0; 96];
+        let read = rustix::io::pread(&self.0, &mut text[..], 0).ok()?;
+        parse_schedstat(std::str::from_utf8(&text[..read]).ok()?)
+    }
+
+    /// Seconds that the thread has stood runnable without a processor.
+    pub fn waited_s(&self) -> f64 {
+        self.read().map_or(0.0, |account| account.waited_s)
+    }
+}
+
+/// How often the calling thread gave its processor up by itself, to sleep or to wait; 0 where the system does not count it.
+#[cfg(target_os = "linux")]
+pub fn pauses() -> u64 {
+    // SAFETY: all numbers, for which zeros are valid; the kernel fills it in.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is valid for writing.
+    let refused = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) } != 0;
+    if refused { 0 } else { usage.ru_nvcsw as u64 }
+}
+
+/// How often the calling thread gave its processor up by itself, to sleep or to wait; 0 where the system does not count it.
+#[cfg(not(target_os = "linux"))]
+pub fn pauses() -> u64 {
+    0
+}
+
 /// Parent of a process from the text of `/proc/<pid>/stat`; the name may hold spaces and parentheses.
 pub fn parse_parent(text: &str) -> Option<u32> {
     let (_, after_name) = text.rsplit_once(')')?;
@@ -112,6 +151,18 @@ mod tests {
         let account = parse_schedstat("1500000000 250000000 42\n").unwrap();
         assert_eq!((account.ran_s, account.waited_s), (1.5, 0.25));
         assert_eq!(parse_schedstat("x"), None);
+    }
+
+    #[test]
+    fn a_sleep_is_a_pause_and_the_run_queue_is_read_through_one_file() {
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        let before = pauses();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert!(pauses() > before);
+        let file = RunQueueFile::own().unwrap();
+        assert!(file.waited_s() <= own_run_queue().unwrap().waited_s);
     }
 
     #[test]

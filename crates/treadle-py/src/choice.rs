@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
 use rustix::termios::tcgetwinsize;
+use treadle_core::choice::check::Asking;
 use treadle_core::choice::compare::Silent;
 use treadle_core::choice::laboratory::Surroundings;
 use treadle_core::choice::{self, ChoiceError, Request};
@@ -108,6 +109,50 @@ pub(crate) fn compare(py: Python<'_>, request: &str) -> PyResult<String> {
     serde_json::to_string(&comparison).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
+/// Checks recorded decisions: a request as JSON in, the report as JSON out. What cannot be read is a record error.
+#[pyfunction]
+pub(crate) fn check(py: Python<'_>, request: &str) -> PyResult<String> {
+    let bad = |error: serde_json::Error| PyValueError::new_err(format!("no request: {error}"));
+    let mut asking: Asking = serde_json::from_str(request).map_err(bad)?;
+    if asking.python.is_none() {
+        asking.python = Some(python(py)?);
+    }
+    let signals = Signals::default();
+    let outcome = py.detach(|| {
+        let interrupted = || signals.interrupted();
+        let surroundings = Surroundings {
+            clock: &treadle_probe::clock::monotonic,
+            interrupted: &interrupted,
+        };
+        choice::check::check(&asking, &mut Silent, surroundings)
+    });
+    let report = outcome.map_err(|error| match error {
+        ChoiceError::Usage { .. } => record_error(py, &error),
+        _ => error_of(py, &error, signals),
+    })?;
+    serde_json::to_string(&report).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+/// The nearest `treadle.toml` of `directory` or above it, and the names of its decisions.
+#[pyfunction]
+pub(crate) fn list_decisions(py: Python<'_>, directory: &str) -> PyResult<(String, Vec<String>)> {
+    choice::check::decisions(Path::new(directory))
+        .map(|(path, names)| (path.display().to_string(), names))
+        .map_err(|error| record_error(py, &error))
+}
+
+/// The error of a record that cannot be read.
+fn record_error(py: Python<'_>, error: &ChoiceError) -> PyErr {
+    let text = match error.detail() {
+        Some(detail) => format!("{error}\n\n{detail}"),
+        None => error.to_string(),
+    };
+    match pickling::payload(py, "record_failed").and_then(|make| make.call1((text, error.hint()))) {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(error) => error,
+    }
+}
+
 /// The plan recorded under `name` in the nearest `treadle.toml` of `directory` or above it, as JSON.
 #[pyfunction]
 pub(crate) fn load_decision(py: Python<'_>, directory: &str, name: &str) -> PyResult<String> {
@@ -115,15 +160,7 @@ pub(crate) fn load_decision(py: Python<'_>, directory: &str, name: &str) -> PyRe
         Ok(plan) => {
             serde_json::to_string(&plan).map_err(|error| PyValueError::new_err(error.to_string()))
         }
-        Err(error) => {
-            let text = error.to_string();
-            match pickling::payload(py, "record_failed")
-                .and_then(|make| make.call1((text, error.hint())))
-            {
-                Ok(exception) => Err(PyErr::from_value(exception)),
-                Err(error) => Err(error),
-            }
-        }
+        Err(error) => Err(record_error(py, &error)),
     }
 }
 

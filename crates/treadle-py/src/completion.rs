@@ -1,14 +1,17 @@
 //! How the end of a call is told: waiters under the condition, listeners, callbacks; each once.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyList;
+use pyo3::types::{PyBytes, PyList};
 use treadle_core::pool::cell::{Marks, Phase};
+use treadle_core::pool::processes as core;
+use treadle_core::pool::tasks::TaskId;
 
-use crate::future::{Face, FutureBase, Local, LocalOutcome, Source, lock};
+use crate::future::{Face, FutureBase, Local, LocalOutcome, Observers, Source, lock};
 use crate::pickling;
 
 impl FutureBase {
@@ -189,4 +192,38 @@ impl FutureBase {
         told?;
         slf.call_method0(intern!(py, "_invoke_callbacks")).map(drop)
     }
+}
+
+/// What a process pool calls when observed calls have ended or workers have logged something.
+pub(crate) fn announcer(
+    observers: Arc<Observers>,
+    pool: Arc<OnceLock<Weak<core::ProcessPool>>>,
+) -> core::Announce {
+    Box::new(move |ids: &[TaskId]| {
+        // While the interpreter is being finalised there is nobody to tell.
+        let _ = Python::try_attach(|py| {
+            for id in ids {
+                let future = lock(&observers).remove(id);
+                if let Some(future) = future
+                    && let Err(error) = FutureBase::complete(future.bind(py))
+                {
+                    error.write_unraisable(py, Some(future.bind(py)));
+                }
+            }
+            let notes = pool
+                .get()
+                .and_then(Weak::upgrade)
+                .map(|pool| pool.take_notes())
+                .unwrap_or_default();
+            for note in notes {
+                let delivered = pickling::payload(py, "deliver_note").and_then(|deliver| {
+                    let pickle = PyBytes::new(py, note.body.as_slice());
+                    deliver.call1((note.worker, note.task, pickle))
+                });
+                if let Err(error) = delivered {
+                    error.write_unraisable(py, None);
+                }
+            }
+        });
+    })
 }

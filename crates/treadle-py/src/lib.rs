@@ -8,6 +8,7 @@ mod codec;
 mod completion;
 mod future;
 mod lease;
+mod meter;
 mod outcome;
 mod pickling;
 mod process;
@@ -21,13 +22,17 @@ mod worker;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use crate::choice::{command, compare, limit_cores, load_decision, usable_cores};
+    use crate::choice::{
+        check, command, compare, limit_cores, list_decisions, load_decision, usable_cores,
+    };
     #[pymodule_export]
     use crate::codec::{decode_scalars, encode_scalars};
     #[pymodule_export]
     use crate::future::{FutureBase, pending_future, register_future};
     #[pymodule_export]
     use crate::lease::Lease;
+    #[pymodule_export]
+    use crate::meter::Meter;
     #[pymodule_export]
     use crate::pickling::send_main_by_value;
     #[pymodule_export]

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use treadle_core::pool::cell::Phase;
 use treadle_core::pool::outcome::{Failure, Outcome, Reply, Stopped};
+use treadle_core::pool::processes::SubmitError;
 use treadle_core::pool::wire;
 
 use crate::codec;
@@ -189,4 +190,26 @@ pub(crate) fn explain(py: Python<'_>, failure: &Failure) -> PyResult<Py<PyAny>> 
 pub(crate) fn standard_error(py: Python<'_>, name: &str) -> PyResult<PyErr> {
     let class = PyModule::import(py, "concurrent.futures")?.getattr(name)?;
     Ok(PyErr::from_value(class.call0()?))
+}
+
+/// The exception of a call that could not be submitted.
+pub(crate) fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
+    let name = match error {
+        SubmitError::ShutDown => "shut_down",
+        SubmitError::Broken(_) => "pool_broken",
+        SubmitError::Memory(_) | SubmitError::TooLarge { .. } => "no_memory",
+        SubmitError::Full
+        | SubmitError::Interrupted
+        | SubmitError::Descriptor(_)
+        | SubmitError::Supervisor(_) => "not_started",
+        SubmitError::Forked => "forked",
+    };
+    let made = pickling::payload(py, name).and_then(|make| match error {
+        SubmitError::ShutDown => make.call0(),
+        _ => make.call1((error.to_string(),)),
+    });
+    match made {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(error) => error,
+    }
 }

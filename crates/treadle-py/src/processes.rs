@@ -2,25 +2,30 @@
 
 use std::collections::HashMap;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
 use treadle_core::pool::processes::{self as core, Call, Settings, SubmitError, Waited};
-use treadle_core::pool::tasks::{TaskId, TaskOptions};
+use treadle_core::pool::tasks::TaskOptions;
 use treadle_core::pool::wire;
 use treadle_core::pool::zygote::Launch;
 use treadle_shm::BlockRef;
 
 use crate::codec::Writer;
+use crate::completion::announcer;
 use crate::future::{FutureBase, Observers, Source, lock, new_future};
+use crate::outcome::submit_error;
 use crate::pickling;
 use crate::waiting::deadline_after;
 
 /// Payloads from this size on are copied with the interpreter's lock released.
 const RELEASE_LOCK_FROM: usize = 64 * 1024;
+
+/// How often a shutdown looks whether the last ends and notes have been handed over: that takes some ten microseconds.
+const HAND_OVER_LOOK: Duration = Duration::from_micros(50);
 
 /// Functions that the workers know by number, by the identity of an object that is kept alive here.
 type Functions = HashMap<usize, (Py<PyAny>, u32, BlockRef)>;
@@ -39,60 +44,6 @@ enum Callee {
     Known(u32, BlockRef),
     /// It travels with the arguments; the number of its name.
     Carried(u32),
-}
-
-fn announcer(
-    observers: Arc<Observers>,
-    pool: Arc<OnceLock<Weak<core::ProcessPool>>>,
-) -> core::Announce {
-    Box::new(move |ids: &[TaskId]| {
-        // While the interpreter is being finalised there is nobody to tell.
-        let _ = Python::try_attach(|py| {
-            for id in ids {
-                let future = lock(&observers).remove(id);
-                if let Some(future) = future
-                    && let Err(error) = FutureBase::complete(future.bind(py))
-                {
-                    error.write_unraisable(py, Some(future.bind(py)));
-                }
-            }
-            let notes = pool
-                .get()
-                .and_then(Weak::upgrade)
-                .map(|pool| pool.take_notes())
-                .unwrap_or_default();
-            for note in notes {
-                let delivered = pickling::payload(py, "deliver_note").and_then(|deliver| {
-                    let pickle = PyBytes::new(py, note.body.as_slice());
-                    deliver.call1((note.worker, note.task, pickle))
-                });
-                if let Err(error) = delivered {
-                    error.write_unraisable(py, None);
-                }
-            }
-        });
-    })
-}
-
-pub(crate) fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
-    let name = match error {
-        SubmitError::ShutDown => "shut_down",
-        SubmitError::Broken(_) => "pool_broken",
-        SubmitError::Memory(_) | SubmitError::TooLarge { .. } => "no_memory",
-        SubmitError::Full
-        | SubmitError::Interrupted
-        | SubmitError::Descriptor(_)
-        | SubmitError::Supervisor(_) => "not_started",
-        SubmitError::Forked => "forked",
-    };
-    let made = pickling::payload(py, name).and_then(|make| match error {
-        SubmitError::ShutDown => make.call0(),
-        _ => make.call1((error.to_string(),)),
-    });
-    match made {
-        Ok(exception) => PyErr::from_value(exception),
-        Err(error) => error,
-    }
 }
 
 impl ProcessPool {
@@ -479,11 +430,20 @@ impl ProcessPool {
         }
         loop {
             match py.detach(|| self.core.wait_for_end(deadline)) {
-                Waited::Done => return Ok(true),
+                Waited::Done => break,
                 Waited::TimedOut => return Ok(false),
                 Waited::Interrupted => py.check_signals()?,
             }
         }
+        // What workers logged last, and the last callbacks: a thread that is at them while the interpreter ends would end the process.
+        while !self.core.has_handed_over() {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(false);
+            }
+            py.detach(|| std::thread::sleep(HAND_OVER_LOOK));
+            py.check_signals()?;
+        }
+        Ok(true)
     }
 
     /// Ends every unfinished call with this reason and kills the workers.

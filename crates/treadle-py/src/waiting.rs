@@ -10,8 +10,7 @@ use treadle_core::pool::processes::{SubmitError, Waited};
 use treadle_shm::Woken;
 
 use crate::future::{FutureBase, Local, LocalOutcome, Source};
-use crate::outcome::standard_error;
-use crate::processes::submit_error;
+use crate::outcome::{standard_error, submit_error};
 use crate::threads;
 
 /// The moment a time-out in seconds ends.

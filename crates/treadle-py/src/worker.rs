@@ -186,10 +186,14 @@ impl Worker {
         single: bool,
     ) -> PyResult<Answer<'py>> {
         let began = Instant::now();
-        self.session().begin_chunk(task, items.len());
+        let mut more = {
+            let mut session = self.session();
+            session.begin_chunk(task, items.len());
+            session.next_item()
+        };
         let mut spare = Vec::new();
         for item in items {
-            if !self.session().next_item() {
+            if !more {
                 break;
             }
             let kept = if single {
@@ -201,18 +205,21 @@ impl Worker {
             }
             .and_then(finish_coroutine)
             .and_then(|result| self.keep(task, &result, &mut spare));
-            if let Err(error) = kept {
-                self.session()
-                    .cut_chunk(task)
-                    .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-                return Err(error);
-            }
+            more = match kept {
+                Ok(more) => more,
+                Err(error) => {
+                    self.session()
+                        .cut_chunk(task)
+                        .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+                    return Err(error);
+                }
+            };
         }
         Ok(Answer::Chunk(began.elapsed().as_secs_f64()))
     }
 
-    /// Puts one result of a chunk into the draft.
-    fn keep(&self, task: u64, result: &Bound<'_, PyAny>, spare: &mut Vec<u8>) -> PyResult<()> {
+    /// Puts one result of a chunk into the draft; whether there is another item to run.
+    fn keep(&self, task: u64, result: &Bound<'_, PyAny>, spare: &mut Vec<u8>) -> PyResult<bool> {
         let py = result.py();
         let mut writer = Writer::from(std::mem::take(spare), 0);
         writer.out.clear();
@@ -242,7 +249,7 @@ impl Worker {
         };
         *spare = writer.out;
         match kept {
-            Ok(()) => Ok(()),
+            Ok(more) => Ok(more),
             Err(error) => Err(PyErr::from_value(
                 pickling::payload(py, "no_memory")?.call1((error.to_string(),))?,
             )),

@@ -18,13 +18,15 @@ pub(crate) struct Treadle {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Compare(Compare),
+    Check(Check),
 }
 
 /// Measure a function on its inputs, predict every plan, race the best few, decide.
 ///
-/// The function is run several times over the inputs, in processes of its own: it should be safe to repeat.
+/// The function is run several times over the inputs, in processes of its own: it should be safe to repeat. It runs on these inputs and
+/// no others; --limit bounds them, and --once runs none of them twice.
 ///
-/// Exit codes: 0 decided, 2 usage, 3 the machine is too noisy to decide (TREADLE_NOISE=ignore decides all the same),
+/// Exit codes: 0 decided, 2 usage, 3 nothing could be decided: the machine is too noisy (TREADLE_NOISE=ignore decides all the same), or --once leaves too few inputs,
 /// 4 the function failed on its inputs, 130 interrupted.
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
@@ -59,15 +61,59 @@ pub(crate) struct Compare {
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub(crate) json: Option<String>,
 
-    /// Stop after the profile and the predictions
-    #[arg(long, conflicts_with = "save")]
+    /// Stop after the profile and the predictions; with --save, what the model expects is recorded as proposed
+    #[arg(long)]
     pub(crate) profile_only: bool,
 
-    /// Read at most so many inputs
+    /// Run no input twice: a sample is profiled, the race splits the others
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Read at most so many inputs; the function runs on no others
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: u64,
 
     /// Repeat the order of an earlier race
     #[arg(long, value_name = "SEED")]
     pub(crate) seed: Option<u64>,
+}
+
+/// Say whether recorded decisions are still right, from the cheapest test to the dearest, as deep as it takes.
+///
+/// Source, inputs, Python, packages and machine are compared with the record. Where something that weighs has changed, the
+/// function is profiled serially (about 3 s) and the plans are ranked again by the model. --race races them. Nothing is
+/// written. Looks for treadle.toml in this folder and above.
+///
+/// Exit codes: 0 all hold, 1 stale (facts changed, the choice is not contradicted), 2 overturned (another plan is better),
+/// 3 inconclusive (it could not be told), 4 it could not be checked (an unknown name, a damaged treadle.toml, a wrong
+/// option), 130 interrupted. The worst of several counts: overturned, then stale, then inconclusive.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The decisions to check; all of them when none is named
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    /// Compare files alone: run nothing but the imports of the function's module
+    #[arg(long = "static", conflicts_with_all = ["measure", "race"])]
+    pub(crate) static_only: bool,
+
+    /// Profile and rank also where nothing has changed
+    #[arg(long)]
+    pub(crate) measure: bool,
+
+    /// Race the plan, its runner-up and serial, unless the profile already contradicts the choice
+    #[arg(long)]
+    pub(crate) race: bool,
+
+    /// Seconds for the race of each decision
+    #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]
+    pub(crate) budget: f64,
+
+    /// Write the answers as JSON to a file, or to standard output without one (the text then goes to standard error)
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", require_equals = false)]
+    pub(crate) json: Option<String>,
+
+    /// Write the answers as JUnit XML to a file: overturned and stale fail, inconclusive is skipped
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<String>,
 }

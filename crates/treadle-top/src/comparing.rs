@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use treadle_core::choice::laboratory::Surroundings;
-use treadle_core::choice::record;
+use treadle_core::choice::record::{self, Saving};
 use treadle_core::choice::{ChoiceError, Comparison, Request, compare};
 
 use crate::World;
@@ -25,7 +25,7 @@ pub(crate) fn run(options: &Compare, words: &[String], world: &mut World<'_>) ->
 
 fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result<i32, ChoiceError> {
     if let Some(name) = &options.save {
-        record::check_name(name)?;
+        record::prepare(name, &world.directory)?;
     }
     let mut request = Request {
         star: options.star,
@@ -34,9 +34,11 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
         plans: options.plans.clone(),
         targets: options.targets.clone(),
         profile_only: options.profile_only,
+        once: options.once,
         seed: options.seed,
         python: Some(world.python.to_string_lossy().into_owned()),
         laboratory: world.laboratory.clone(),
+        fingerprint: options.save.is_some(),
         ..Request::new(&options.target, &options.items)
     };
     request.heed(world.environment)?;
@@ -80,18 +82,23 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
             );
             return Ok(code);
         }
-        let command = layout::shell("treadle", words);
-        let saved = record::save(
-            &comparison,
+        let command = layout::shell("treadle", &deciding(words, false));
+        let afresh = layout::shell("treadle", &deciding(words, true));
+        let saved = record::save(Saving {
+            comparison: &comparison,
             name,
-            &world.directory,
-            &date::today(),
-            &command,
-        )?;
+            function: &options.target,
+            directory: &world.directory,
+            date: &date::today(),
+            command: &command,
+            afresh: &afresh,
+        })?;
         put(
             world.stderr,
             &format!(
-                "treadle: recorded `{name}` in {}, {} and {}\n",
+                "treadle: recorded `{name}` ({} as {}) in {}, {} and {}\n",
+                saved.plan.label(),
+                saved.status.name(),
                 saved.settings.display(),
                 saved.page.display(),
                 saved.evidence.display()
@@ -99,6 +106,29 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
         );
     }
     Ok(code)
+}
+
+/// The words that decide again: those of this command, but for where it wrote its report; `afresh`, by a race of all plans.
+fn deciding(words: &[String], afresh: bool) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut words = words.iter().peekable();
+    while let Some(word) = words.next() {
+        let name = word.split('=').next().unwrap_or(word);
+        match name {
+            "--json" if word == name => {
+                words.next_if(|next| !next.starts_with("--"));
+            }
+            "--plans" if afresh => {
+                if word == name {
+                    words.next();
+                }
+            }
+            "--json" => {}
+            "--profile-only" if afresh => {}
+            _ => kept.push(word.clone()),
+        }
+    }
+    kept
 }
 
 fn json(comparison: &Comparison) -> Result<String, ChoiceError> {
@@ -111,13 +141,13 @@ fn json(comparison: &Comparison) -> Result<String, ChoiceError> {
 }
 
 /// Writes all of it; a reader that has gone away is not an error of ours.
-fn put(writer: &mut dyn Write, text: &str) {
+pub(crate) fn put(writer: &mut dyn Write, text: &str) {
     let _ = writer
         .write_all(text.as_bytes())
         .and_then(|()| writer.flush());
 }
 
-fn tell(error: &ChoiceError, stderr: &mut dyn Write) {
+pub(crate) fn tell(error: &ChoiceError, stderr: &mut dyn Write) {
     let mut text = format!("treadle: {error}\n");
     if let Some(detail) = error.detail() {
         text.push('\n');
@@ -129,4 +159,43 @@ fn tell(error: &ChoiceError, stderr: &mut dyn Write) {
         text.push_str(&format!("\nhint: {hint}\n"));
     }
     put(stderr, &text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_of_a_record_writes_no_json() {
+        let of = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            deciding(&words, false).join(" ")
+        };
+        assert_eq!(
+            of(&[
+                "compare",
+                "a:f",
+                "--json",
+                "found.json",
+                "--items",
+                "range:3"
+            ]),
+            "compare a:f --items range:3"
+        );
+        assert_eq!(
+            of(&["compare", "a:f", "--json", "--star"]),
+            "compare a:f --star"
+        );
+        assert_eq!(of(&["compare", "a:f", "--json=x"]), "compare a:f");
+        let words = [
+            "a:f",
+            "--plans",
+            "threads=2",
+            "--profile-only",
+            "--plans=serial",
+        ];
+        let words: Vec<String> = words.map(str::to_owned).to_vec();
+        assert_eq!(deciding(&words, false), words);
+        assert_eq!(deciding(&words, true), ["a:f"]);
+    }
 }

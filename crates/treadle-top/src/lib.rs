@@ -4,12 +4,15 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod checking;
 mod comparing;
 mod date;
+mod junit;
 mod layout;
 mod plot;
 mod progress;
 mod report;
+mod verdicts;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -45,6 +48,7 @@ pub fn run(arguments: &[String], world: &mut World<'_>) -> i32 {
     match arguments::Treadle::try_parse_from(words) {
         Ok(parsed) => match parsed.command {
             arguments::Verb::Compare(compare) => comparing::run(&compare, arguments, world),
+            arguments::Verb::Check(check) => checking::run(&check, world),
         },
         Err(error) => {
             let helped = matches!(
@@ -57,7 +61,12 @@ pub fn run(arguments: &[String], world: &mut World<'_>) -> i32 {
                 0
             } else {
                 let _ = world.stderr.write_all(text.as_bytes());
-                2
+                // 2 is an answer of `check`.
+                if arguments.first().is_some_and(|verb| verb == "check") {
+                    checking::UNCHECKED
+                } else {
+                    2
+                }
             }
         }
     }

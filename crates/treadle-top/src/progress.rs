@@ -55,6 +55,7 @@ impl<'a> Line<'a> {
 impl Observer for Line<'_> {
     fn progress(&mut self, progress: &Progress) {
         match progress {
+            Progress::Checking { name } => self.show(&format!("checking {name}")),
             Progress::Loading => self.show("loading the function and its inputs"),
             Progress::Profiling { count } => {
                 self.show(&format!("running a sample of {count} inputs serially"))

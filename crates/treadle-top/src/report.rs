@@ -2,8 +2,9 @@
 
 use treadle_core::choice::comparison::{Candidate, Comparison, Confidence, Outcome};
 use treadle_core::choice::plan::Plan;
+use treadle_core::choice::profile::Profile;
 use treadle_core::choice::reason::{machine_line, profile_lines};
-use treadle_core::choice::wording::{bytes, count, number, rate, seconds};
+use treadle_core::choice::wording::{bytes, count, number, percent, rate, seconds};
 
 use crate::{layout, plot};
 
@@ -28,6 +29,7 @@ pub(crate) fn text(comparison: &Comparison, width: usize) -> String {
     ));
     out.push_str(&layout::wrap(&machine_line(&comparison.machine), width, ""));
     out.push_str(&profile(comparison, width));
+    out.push_str(&whereabouts(&comparison.profile, width));
     out.push_str(&candidates(comparison, width));
     let plot = plot::lines(comparison, width - 2);
     if !plot.is_empty() {
@@ -72,6 +74,81 @@ fn profile(comparison: &Comparison, width: usize) -> String {
         );
         out.push_str(&layout::wrap(&text, width, "  "));
     }
+    out
+}
+
+/// A part of which not even the upper end reaches this share of the time is left out.
+const NOTHING: f64 = 0.005;
+
+/// Where the time of a task goes, each part with the margin that the samples leave; or why that is not known.
+fn whereabouts(profile: &Profile, width: usize) -> String {
+    let Some(split) = &profile.split else {
+        let why = profile
+            .split_absent
+            .as_deref()
+            .unwrap_or("the interpreter lock was not watched");
+        let instead = if profile.pilot.is_some() {
+            " Two threads were tried against one instead."
+        } else {
+            ""
+        };
+        let text =
+            format!("How it divides by the interpreter lock was not measured: {why}.{instead}");
+        return format!(
+            "\nWhere the time goes\n{}",
+            layout::wrap(&text, width, "  ")
+        );
+    };
+    let own = profile.own_s().max(1e-12);
+    let rows: Vec<Vec<String>> = split
+        .parts()
+        .iter()
+        .filter(|(_, part)| part.high_s >= NOTHING * own)
+        .map(|(name, part)| {
+            vec![
+                format!("  {name}"),
+                seconds(part.mean_s),
+                percent(part.mean_s / own),
+                format!(
+                    "{} to {}",
+                    percent(part.low_s / own),
+                    percent(part.high_s / own)
+                ),
+            ]
+        })
+        .collect();
+    let mut out = format!(
+        "\nWhere the time goes: {} looks at the interpreter lock, 95 % margins\n",
+        count(split.samples)
+    );
+    for line in layout::table(&rows) {
+        out.push_str(&format!("{line}\n"));
+    }
+    let mut remarks = Vec::new();
+    if let Some(releases) = split.releases_per_task.filter(|releases| *releases >= 0.5) {
+        remarks.push(format!(
+            "it gives the lock up about {} times a task",
+            number(releases)
+        ));
+    }
+    if profile.run_queue_s.is_none() {
+        remarks.push("this system does not tell how long it waited for a processor".to_owned());
+    }
+    if split.late > 0 {
+        remarks.push(format!(
+            "{} more looks came late, for the machine was busy",
+            number(split.late as f64)
+        ));
+    }
+    remarks.push(format!(
+        "looking cost {} of another core",
+        percent(split.overhead)
+    ));
+    out.push_str(&layout::wrap(
+        &format!("{}.", remarks.join("; ")),
+        width,
+        "  ",
+    ));
     out
 }
 
@@ -129,6 +206,9 @@ fn candidates(comparison: &Comparison, width: usize) -> String {
             layout::wrap(&remark, width, "      ")
         ));
     }
+    if let Some(sentence) = comparison.prediction_sentence() {
+        out.push_str(&layout::wrap(&sentence, width, "  "));
+    }
     out
 }
 
@@ -160,4 +240,68 @@ fn row(candidate: &Candidate) -> Vec<String> {
             .map_or_else(dash, |cores| format!("{cores:.2}")),
         candidate.peak_memory_bytes.map_or_else(dash, bytes),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use treadle_core::choice::profile::Sample;
+    use treadle_core::choice::split::Tally;
+
+    use super::*;
+
+    fn sampled(tally: Option<Tally>, absent: Option<&str>) -> Profile {
+        Profile::from_sample(&Sample {
+            count: 50,
+            wall_s: 0.01,
+            walls: vec![0.01; 50],
+            cpus: vec![0.006; 50],
+            thread_cpu_s: 0.006,
+            process_cpu_s: 0.006,
+            run_queue_s: Some(0.0),
+            tally,
+            lock_absent: absent.map(str::to_owned),
+            ..Sample::default()
+        })
+    }
+
+    #[test]
+    fn each_part_is_told_with_its_margin() {
+        let tally = Tally {
+            held_running: 600,
+            free_running: 600,
+            free_blocked: 800,
+            late: 300,
+            watched_s: 0.02,
+            watched_releases: 40,
+            sampler_cpu_s: 0.06,
+            elapsed_s: 2.0,
+            ..Tally::default()
+        };
+        let text = whereabouts(&sampled(Some(tally), None), 80);
+        for part in [
+            "2,000 looks at the interpreter lock",
+            "computing, lock held",
+            "3.00 ms",
+            "28 % to 32 %",
+            "waiting, lock free",
+            "gives the lock up about 20.0 times a task",
+            "300 more looks came late",
+            "looking cost 3 % of another core",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        // What is surely nothing is not told.
+        assert!(!text.contains("helper threads") && !text.contains("blocked, lock held"));
+        assert!(text.lines().all(|line| layout::columns(line) <= 80));
+    }
+
+    #[test]
+    fn what_could_not_be_measured_says_why() {
+        let text = whereabouts(&sampled(None, Some("this build has no lock")), 200);
+        assert!(
+            text.contains("was not measured: this build has no lock."),
+            "{text}"
+        );
+        assert!(!text.contains("Two threads"));
+    }
 }

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,39 @@ def load(spec: str, limit: int, star: bool) -> Items:
             "there is nothing to measure; check the --items",
         )
     return Items(values, spec, truncated)
+
+
+def refuse_consumed(items: Items) -> None:
+    """Raises `Refusal` ``items-consumed`` if running the function on an input may use it up.
+
+    An iterator (a generator, a file, a ``map``) gives what it holds once; a coroutine can be awaited once. The
+    race runs an input several times, and the second time would find nothing.
+    """
+    for index, value in enumerate(items.values):
+        # What a tuple or a list of arguments holds directly is used up with it.
+        parts = value if isinstance(value, (tuple, list)) else (value,)
+        for part in parts:
+            if isinstance(part, (Iterator, Awaitable)):
+                raise Refusal(
+                    "items-consumed",
+                    f"input {index} is or holds a {failure.type_name(type(part))}, "
+                    "which can be used once only",
+                    "--once (once=True) runs no input twice; or give inputs that can be read again, "
+                    "such as paths or lists",
+                )
+
+
+def source_hash(spec: str) -> str | None:
+    """The hash of the callable that `spec` names and of what it uses; None for the other forms."""
+    from treadle._laboratory import source
+
+    if spec.partition(":")[0] in ("range", "lines", "json") or not _CALLABLE.fullmatch(spec):
+        return None
+    try:
+        _, name = target.find(spec, "items")
+    except Refusal:
+        return None
+    return source.combined(name)
 
 
 def _take(source: Iterable[Any], limit: int, spec: str) -> tuple[list[Any], bool]:

@@ -30,10 +30,20 @@ LEAST_PAIRS = 3
 MOST_PAIRS = 7
 #: Longest the pilot may take, seconds, however much time is left.
 LONGEST_S = 4.0
+#: Part of the unused inputs that a pilot may use up when none may be run twice; the race needs the others.
+ONCE_SHARE = 0.2
 #: Student's t, two-sided 95 %, by degrees of freedom (pairs - 1).
 _STUDENT = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447}
 
 Call = tuple[int, tuple[Any, ...]]
+
+
+def fresh(count: int, used: list[int]) -> list[int]:
+    """Inputs for a pilot that may run none twice: `ONCE_SHARE` of those not `used`, spread evenly over them."""
+    known = set(used)
+    left = [index for index in range(count) if index not in known]
+    wanted = int(len(left) * ONCE_SHARE)
+    return [left[step * len(left) // wanted] for step in range(wanted)]
 
 
 def run(
@@ -43,39 +53,56 @@ def run(
     cpu_share: float,
     seconds_left: float,
     position: Position,
-) -> dict[str, Any] | None:
-    """``{"threads": 2, "speedup", "interval": [low, high]}``, or None where it would tell nothing."""
+    once: bool = False,
+) -> tuple[dict[str, Any] | None, int]:
+    """``{"threads": 2, "speedup", "interval": [low, high]}``, or None where it would tell nothing.
+
+    The second value is how many of `calls` were begun, from the first on. With `once` none is made twice: the
+    two sides of a pair have different inputs.
+    """
     if cpu_share <= CPU_SHARE or not calls or mean_wall_s < SHORTEST_CALL_S:
-        return None
+        return None, 0
     size = max(2, math.ceil(BLOCK_S / mean_wall_s))
     size += size % 2
     available = min(seconds_left, LONGEST_S)
+    pairs = MOST_PAIRS
+    if once:
+        size = min(size, len(calls) // (2 * LEAST_PAIRS) // 2 * 2)
+        if size * mean_wall_s < BLOCK_S / 2:
+            return None, 0
+        pairs = min(pairs, len(calls) // (2 * size))
     if LEAST_PAIRS * 2 * size * mean_wall_s > available:
-        return None
+        return None, 0
     logarithms: list[float] = []
     started = time.perf_counter()
-    for pair in range(MOST_PAIRS):
+    for pair in range(pairs):
         spent = time.perf_counter() - started
         if pair >= LEAST_PAIRS and spent * (pair + 1) / pair > available:
             break
-        first = (pair * size) % len(calls)
-        block = [calls[(first + step) % len(calls)] for step in range(size)]
-        if pair % 2:
-            together = _two_threads(function, block, position)
-            alone = _one_thread(function, block, position)
+        if once:
+            first, second = (
+                calls[start : start + size] for start in (2 * pair * size, (2 * pair + 1) * size)
+            )
         else:
-            alone = _one_thread(function, block, position)
-            together = _two_threads(function, block, position)
+            place = (pair * size) % len(calls)
+            first = second = [calls[(place + step) % len(calls)] for step in range(size)]
+        if pair % 2:
+            together = _two_threads(function, first, position)
+            alone = _one_thread(function, second, position)
+        else:
+            alone = _one_thread(function, first, position)
+            together = _two_threads(function, second, position)
         logarithms.append(math.log(max(alone, 1e-9) / max(together, 1e-9)))
     position.idle()
     mean = statistics.fmean(logarithms)
     half = _STUDENT[len(logarithms) - 1] * statistics.stdev(logarithms) / math.sqrt(len(logarithms))
-    return {
+    found = {
         "threads": 2,
         "speedup": math.exp(mean),
         "interval": [math.exp(mean - half), math.exp(mean + half)],
         "pairs": len(logarithms),
     }
+    return found, 2 * size * len(logarithms)
 
 
 def _calls(function: Callable[..., Any], block: list[Call], position: Position) -> None:

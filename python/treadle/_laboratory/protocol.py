@@ -23,6 +23,10 @@ from treadle._laboratory.refusal import Refusal
 INSIDE = "TREADLE_LABORATORY"
 
 
+#: The requests that are served, each by the method of its name.
+_WORDS = ("load", "fingerprint", "locate", "profile", "loop", "handover", "plan", "block")
+
+
 def _take_streams() -> tuple[TextIO, int]:
     """(requests, descriptor of replies): ours alone; descriptors 0 and 1 become the null device."""
     requests = os.dup(0)
@@ -108,10 +112,7 @@ class Laboratory:
         """Loads target and items, by name or from a pickle."""
         from treadle._laboratory import items, target
 
-        if "" in sys.path:
-            sys.path.remove("")
-        if os.getcwd() not in sys.path:  # workers inherit the path, perhaps not the folder
-            sys.path.insert(0, os.getcwd())
+        self._find_modules()
         self._star = bool(request.get("star"))
         limit = int(request.get("limit") or 10_000)
         if request.get("pickled"):
@@ -121,6 +122,8 @@ class Laboratory:
         else:
             self._target = target.load(request["target"])
             self._items = items.load(request["items"], limit, self._star)
+        if not request.get("once"):
+            items.refuse_consumed(self._items)
         gil = getattr(sys, "_is_gil_enabled", lambda: True)()
         return {
             "target": self._target.name,
@@ -135,11 +138,24 @@ class Laboratory:
             "gil": gil,
         }
 
+    @staticmethod
+    def _find_modules() -> None:
+        """Puts the current folder on the path: workers inherit the path, perhaps not the folder."""
+        if "" in sys.path:
+            sys.path.remove("")
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+
     def profile(self, request: dict[str, Any]) -> dict[str, Any]:
         """Runs the sample serially and starts one worker of each kind."""
         from treadle._laboratory import serial, worker
 
         self._need_loaded()
+        enough = None
+        if request.get("enough_seconds") is not None:
+            enough = serial.Enough(
+                float(request["enough_seconds"]), int(request.get("enough_count") or 1)
+            )
         found = serial.profile(
             self._target,
             self._items.values,
@@ -148,8 +164,33 @@ class Laboratory:
             float(request.get("max_seconds") or 10.0),
             int(request.get("max_count") or 1000),
             self.progress,
+            once=bool(request.get("once")),
+            enough=enough,
         )
         return {**found, **worker.start_costs(self._target)}
+
+    def loop(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Runs sampled inputs of an async function with many at a time on one loop."""
+        from treadle._laboratory import loop
+
+        self._need_loaded()
+        return loop.shared_cost(
+            self._target,
+            self._items.values,
+            self._star,
+            self._position,
+            int(request["concurrency"]),
+            float(request["seconds"]),
+        )
+
+    def handover(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Measures what handing over costs, with tasks that do nothing."""
+        from treadle._laboratory import handover
+
+        self._need_loaded()
+        return handover.costs(
+            self._target.is_async, bool(request.get("processes", True)), float(request["seconds"])
+        )
 
     def plan(self, request: dict[str, Any]) -> dict[str, Any]:
         """Starts and warms up the executor of a plan, in place of the one before."""
@@ -170,9 +211,34 @@ class Laboratory:
         """Runs a block through the plan."""
         if self._trial is None:
             raise Refusal("protocol", "a block was asked for before a plan")
+        inputs = request.get("inputs")
+        if inputs is not None:
+            return self._trial.block(0, len(inputs), float(request["seconds"]), inputs)
         return self._trial.block(
             int(request["first"]), int(request["count"]), float(request["seconds"])
         )
+
+    def fingerprint(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What a record keeps of source and environment; loads the target by name if nothing is loaded yet."""
+        from treadle._laboratory import environment, items, source, target
+
+        if self._target is None:
+            self._find_modules()
+            self._target = target.load(request["target"])
+        return {
+            "target": self._target.name,
+            "source": {
+                **source.fingerprint(self._target.name),
+                "items": items.source_hash(request.get("items") or ""),
+            },
+            "environment": environment.describe(request.get("distributions")),
+        }
+
+    def locate(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Where a function that is not where it was may be now."""
+        from treadle._laboratory import source
+
+        return {"found": source.locate(request["target"], request.get("hash"))}
 
     def _need_loaded(self) -> None:
         if self._target is None:
@@ -191,7 +257,7 @@ class Laboratory:
             word = request.get("do")
             if word == "quit":
                 return False
-            if word not in ("load", "profile", "plan", "block"):
+            if word not in _WORDS:
                 raise Refusal("protocol", f"unknown request '{word}'")
             reply = {"ok": getattr(self, word)(request)}
         except Refusal as refusal:

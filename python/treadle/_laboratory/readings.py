@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
 
@@ -164,9 +165,81 @@ def cpu_seconds(pid: int) -> float:
         return 0.0
 
 
+def tree_run_queue_seconds(pids: Iterable[int]) -> dict[str, float] | None:
+    """Seconds that each thread of the processes was ready to run but got no CPU; None where not readable.
+
+    The keys name the threads; those that ended between two readings are missing from the second.
+    """
+    found: dict[str, float] = {}
+    for pid in pids:
+        folder = f"/proc/{pid}/task"
+        try:
+            threads = os.listdir(folder)
+        except OSError:
+            continue
+        for thread in threads:
+            try:
+                file = os.open(f"{folder}/{thread}/schedstat", os.O_RDONLY)
+            except OSError:
+                continue
+            try:
+                found[thread] = int(os.read(file, 64).split()[1]) / 1e9
+            except (OSError, ValueError, IndexError):
+                continue
+            finally:
+                os.close(file)
+    return found or None
+
+
+class MachineTime(NamedTuple):
+    """Seconds of processor time of the processors that this process may use, since the machine started."""
+
+    capacity: float
+    busy: float
+    stolen: float
+
+
+def machine_time() -> MachineTime | None:
+    """What the kernel counts in ``/proc/stat``, in clock ticks (10 ms); None where not readable."""
+    try:
+        allowed = os.sched_getaffinity(0)
+        with open("/proc/stat", "rb") as file:
+            text = file.read()
+    except (OSError, AttributeError):
+        return None
+    capacity = busy = stolen = 0
+    for line in text.split(b"\n"):
+        name, *fields = line.split() or [b""]
+        if not name.startswith(b"cpu"):
+            break
+        if not name[3:].isdigit() or int(name[3:]) not in allowed:
+            continue
+        # user, nice, system, idle, waiting for input or output, interrupts, soft interrupts, stolen
+        ticks = [int(field) for field in fields[:8]] + [0] * (8 - len(fields[:8]))
+        capacity += sum(ticks)
+        busy += sum(ticks[:3]) + ticks[5] + ticks[6]
+        stolen += ticks[7]
+    if not capacity:
+        return None
+    return MachineTime(capacity * _TICK_S, busy * _TICK_S, stolen * _TICK_S)
+
+
 def tree_cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
     """CPU seconds so far of each process."""
     return {pid: cpu_seconds(pid) for pid in pids}
+
+
+def ended_children_seconds(pids: Iterable[int]) -> float:
+    """CPU seconds of ended processes that these have waited for: programs that the function ran."""
+    total = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            total += int(fields[13]) + int(fields[14])
+        except (OSError, ValueError, IndexError):
+            continue
+    return total * _TICK_S
 
 
 def tree_memory(pids: Iterable[int]) -> tuple[int, str]:

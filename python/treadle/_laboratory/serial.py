@@ -1,5 +1,10 @@
 """The profile: the function run one input at a time in this process, every reading taken around each call.
 
+Meanwhile a native thread looks at random instants whether the call holds the interpreter lock. Where that
+cannot be, the profile says why, and two threads are tried against one.
+
+*Guarantees*: no input is run twice, but for that trial, which with ``once`` has inputs of its own.
+
 *Assumes*: nothing else runs in this process. What the readings themselves cost is measured on a call that
 does nothing, and taken off.
 """
@@ -7,15 +12,19 @@ does nothing, and taken off.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import inspect
+import math
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from treadle import _pickling
+from treadle._core import Meter
 from treadle._laboratory import failure, pilot, readings
 from treadle._laboratory.position import Position
 from treadle._laboratory.refusal import Refusal
@@ -35,31 +44,14 @@ CALIBRATION_CALLS = 200
 #: Calls after which the threads of the process are counted (the count costs about 10 µs a call).
 THREAD_COUNTS = 50
 
+#: Instants a second at which the sampler looks: 2,000 in a sample of two seconds, for some 3 % of another core.
+RATE_HZ = 1000.0
+#: Fewer looks than this tell nothing of the split (the engine draws the same line).
+LEAST_SAMPLES = 20
+#: Half of a share's 95 % interval at which the split is known well enough for a race to be planned.
+SHARE_KNOWN = 0.03
+
 Progress = Callable[[dict[str, Any]], None]
-
-
-class Readings:
-    """The four clocks around one call, in seconds."""
-
-    __slots__ = ("_queue", "process", "queued", "thread", "wall")
-
-    def __init__(self, queue: readings.RunQueue) -> None:
-        self._queue = queue
-        self.wall = self.thread = self.process = self.queued = 0.0
-
-    def begin(self) -> None:
-        """Reads the clocks, the wall clock last, so that it sees nothing but the call."""
-        self.queued = self._queue.seconds()
-        self.process = time.process_time()
-        self.thread = time.thread_time()
-        self.wall = time.perf_counter()
-
-    def end(self) -> None:
-        """Reads them again, the wall clock first; each field then holds its difference."""
-        self.wall = time.perf_counter() - self.wall
-        self.thread = time.thread_time() - self.thread
-        self.process = time.process_time() - self.process
-        self.queued = self._queue.seconds() - self.queued
 
 
 def sample_indices(count: int, wanted: int) -> list[int]:
@@ -72,16 +64,18 @@ class _Run:
     """The calls made so far and what was read around them."""
 
     def __init__(self, position: Position, star: bool, progress: Progress) -> None:
-        self.queue = readings.RunQueue()
-        self.clocks = Readings(self.queue)
+        self.meter = Meter(RATE_HZ)
+        atexit.register(self.meter.close)
         self.position = position
         self.star = star
         self.progress = progress
         self.walls: list[float] = []
         self.failed_walls: list[float] = []
         self.thread: list[float] = []
-        self.process: list[float] = []
+        self.others: list[float] = []
         self.queued: list[float] = []
+        self.pauses: list[int] = []
+        self.used: list[int] = []
         self.measured_indices: list[int] = []
         self.errors = 0
         self.calls = 0
@@ -93,40 +87,72 @@ class _Run:
         self.serialised = 0
         self.serialisation_s = 0.0
         self.native_threads = 0
-        self.overhead = Readings(self.queue)
+        self.queue_known = False
+        self.overhead = (0.0, 0.0, 0.0)
         self._told = time.monotonic()
+
+    def close(self) -> None:
+        """Ends the sampler."""
+        self.meter.close()
+        atexit.unregister(self.meter.close)
 
     def calibrate(self) -> None:
         """Learns what the readings add to each clock."""
-        clocks = Readings(self.queue)
-        read: list[tuple[float, float, float]] = []
+        read = []
         for _ in range(CALIBRATION_CALLS):
-            clocks.begin()
-            clocks.end()
-            read.append((clocks.wall, clocks.thread, clocks.process))
-        wall, thread, process = (statistics.median(column) for column in zip(*read, strict=True))
-        self.overhead.wall, self.overhead.thread, self.overhead.process = wall, thread, process
+            self.meter.begin()
+            read.append(self.meter.end()[:3])
+            self.meter.drop()
+        wall, thread, others = (statistics.median(column) for column in zip(*read, strict=True))
+        self.overhead = wall, thread, others
 
-    def note(self, index: int, warm_up: bool, result: Any, exception: BaseException | None) -> None:
-        """Books one call whose clocks have just been read."""
-        clocks, overhead = self.clocks, self.overhead
-        wall = max(0.0, clocks.wall - overhead.wall)
+    def note(self, index: int, warm_up: bool, exception: BaseException | None) -> None:
+        """Books one call, just ended."""
+        seconds, thread, others, queued, pauses = self.meter.end()
+        wall = max(0.0, seconds - self.overhead[0])
         self.calls += 1
+        self.used.append(index)
         if self.calls == 1:
             self.first_call_s = wall
+        if exception is not None or warm_up:
+            self.meter.drop()
         if exception is not None:
             self.errors += 1
             self._note_error(index, exception)
             self.failed_walls.append(wall)
         elif not warm_up:
             self.walls.append(wall)
-            self.thread.append(max(0.0, clocks.thread - overhead.thread))
-            self.process.append(max(0.0, clocks.process - overhead.process))
-            self.queued.append(max(0.0, clocks.queued))
+            self.thread.append(max(0.0, thread - self.overhead[1]))
+            self.others.append(max(0.0, others - self.overhead[2]))
+            self.queued.append(max(0.0, queued or 0.0))
+            self.queue_known = queued is not None
+            self.pauses.append(pauses)
             self.measured_indices.append(index)
         if self.calls <= THREAD_COUNTS:
             self.count_threads()
         self.position.done(self.calls)
+
+    def split_known(self) -> bool:
+        """Whether the looks at the lock so far tell each share within `SHARE_KNOWN`, or there are none."""
+        if self.meter.absent is not None:
+            return True
+        tally = self.meter.tally()
+        assert tally is not None
+        for these, others in (
+            (
+                tally["held_running"] + tally["held_ready"],
+                tally["free_running"] + tally["free_ready"],
+            ),
+            (tally["held_blocked"], tally["free_blocked"]),
+        ):
+            # Agresti and Coull's interval, of the share among all looks.
+            count = self.meter.samples() + 4
+            share = (these + 2) / (these + others + 4)
+            weight = (these + others) / count
+            half = 1.96 * weight * math.sqrt(share * (1 - share) / (these + others + 4))
+            if half > SHARE_KNOWN:
+                return False
+        return self.meter.samples() >= LEAST_SAMPLES
 
     def _note_error(self, index: int, exception: BaseException) -> None:
         if self.first_error is None:
@@ -134,10 +160,11 @@ class _Run:
             self.exception_problem = _pickling.find_round_trip_problem(exception, "exception")
 
     def count_threads(self) -> None:
-        """Threads that the kernel sees and ``threading`` does not: those of native libraries."""
+        """Threads that the kernel sees and ``threading`` does not: those of native libraries, not the sampler."""
         seen = readings.operating_system_threads()
         if seen is not None:
-            self.native_threads = max(self.native_threads, seen - threading.active_count())
+            own = threading.active_count() + (self.meter.absent is None)
+            self.native_threads = max(self.native_threads, seen - own)
 
     def serialise(self, item: Any, result: Any, failed: bool) -> None:
         """Measures what this call's argument and result cost to send."""
@@ -163,29 +190,46 @@ def arguments(item: Any, star: bool) -> tuple[Any, ...]:
     return item if star and isinstance(item, tuple) else (item,)
 
 
+@dataclass(frozen=True)
+class Enough:
+    """When a sample may end before its time: after so many seconds, with so many tasks, the split known."""
+
+    seconds: float
+    count: int
+
+    def reached(self, run: _Run, elapsed: float) -> bool:
+        """Whether it may end now."""
+        return elapsed >= self.seconds and len(run.walls) >= self.count and run.split_known()
+
+
 async def _drive(
-    run: _Run, target: Target, items: list[Any], indices: list[int], until: float
+    run: _Run,
+    target: Target,
+    items: list[Any],
+    indices: list[int],
+    until: float,
+    limit: Enough | None,
 ) -> None:
     """The serial loop; for a plain function nothing in it ever waits."""
     function, is_async, star = target.function, target.is_async, run.star
-    clocks = run.clocks
+    meter, began = run.meter, time.perf_counter()
     enough = len(indices) >= WARM_UP_FROM
     every = max(1, len(indices) // SERIALISED)
     for number, index in enumerate(indices):
-        if number and time.perf_counter() >= until:
+        now = time.perf_counter()
+        if number and (now >= until or (limit is not None and limit.reached(run, now - began))):
             break
         item = items[index]
         given = arguments(item, star)
         result: Any = None
         raised: BaseException | None = None
         run.position.at(index)
-        clocks.begin()
+        meter.begin()
         try:
             result = await function(*given) if is_async else function(*given)
         except BaseException as exception:
             raised = exception
-        clocks.end()
-        run.note(index, enough and number == 0, result, raised)
+        run.note(index, enough and number == 0, raised)
         if number == 0 and inspect.iscoroutine(result):
             result.close()
             raise Refusal(
@@ -218,16 +262,37 @@ def profile(
     max_seconds: float,
     max_count: int,
     progress: Progress,
+    *,
+    once: bool = False,
+    enough: Enough | None = None,
 ) -> dict[str, Any]:
-    """Runs the sample and gives the protocol's ``profile`` object; times in seconds, sizes in bytes."""
-    started = time.perf_counter()
+    """Runs the sample and gives the protocol's ``profile`` object; times in seconds, sizes in bytes.
+
+    With `once`, no input is run twice. With `enough`, the sample may end before `max_seconds`.
+    """
     run = _Run(position, star, progress)
+    try:
+        return _profile(run, target, items, max_seconds, max_count, once, enough)
+    finally:
+        run.close()
+
+
+def _profile(
+    run: _Run,
+    target: Target,
+    items: list[Any],
+    max_seconds: float,
+    max_count: int,
+    once: bool,
+    enough: Enough | None,
+) -> dict[str, Any]:
+    started = time.perf_counter()
     run.calibrate()
     indices = sample_indices(len(items), max_count)
     readings.reset_peak()
     baseline = readings.resident_bytes()
     children_before = _children_cpu()
-    driver = _drive(run, target, items, indices, started + SERIAL_SHARE * max_seconds)
+    driver = _drive(run, target, items, indices, started + SERIAL_SHARE * max_seconds, enough)
     if target.is_async:
         asyncio.run(driver)
     else:
@@ -236,8 +301,8 @@ def profile(
     peak = readings.peak_resident_bytes()
     growth = max(0, readings.resident_bytes() - baseline)
     run.count_threads()
-    queue_known = run.queue.available
-    run.queue.close()
+    tally = run.meter.tally()
+    sampled = tally is not None and run.meter.samples() >= LEAST_SAMPLES
 
     good = bool(run.walls)
     walls = run.walls or run.failed_walls
@@ -245,26 +310,38 @@ def profile(
         walls = walls or [run.first_call_s]
     left = max_seconds - (time.perf_counter() - started)
     trial_of_two = None
-    if good and not target.is_async:
-        cpu_share = sum(run.process) / max(sum(run.walls), 1e-9)
-        trial_of_two = pilot.run(
+    used = run.used
+    if good and not target.is_async and not sampled:
+        cpu_share = (sum(run.thread) + sum(run.others)) / max(sum(run.walls), 1e-9)
+        taken = pilot.fresh(len(items), used) if once else run.measured_indices
+        trial_of_two, called = pilot.run(
             target.function,
-            [(index, arguments(items[index], star)) for index in run.measured_indices],
+            [(index, arguments(items[index], run.star)) for index in taken],
             _mean(run.walls),
             cpu_share,
             left,
-            position,
+            run.position,
+            once,
         )
+        if once:
+            used = used + taken[:called]
     function_problem = _pickling.find_round_trip_problem(target.function, "function")
     return {
         "count": run.calls,
         "measured": len(run.walls),
         "wall_s": _mean(walls),
         "walls": walls,
+        "cpus": run.thread,
+        "natives": run.others,
+        "queues": run.queued if run.queue_known else [],
+        "pauses": _mean([float(count) for count in run.pauses]) if good else None,
+        "tally": tally if good else None,
+        "lock_absent": run.meter.absent,
+        "used": used,
         "thread_cpu_s": _mean(run.thread),
-        "process_cpu_s": _mean(run.process),
+        "process_cpu_s": _mean(run.thread) + _mean(run.others),
         "children_cpu_s": children / max(1, run.calls),
-        "run_queue_s": _mean(run.queued) if queue_known else None,
+        "run_queue_s": _mean(run.queued) if run.queue_known else None,
         "errors": run.errors,
         "first_error": run.first_error,
         "all_failed": run.errors == run.calls,

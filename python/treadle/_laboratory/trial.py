@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any
 
@@ -221,40 +221,67 @@ class Trial:
             "workers": self.workers,
         }
 
-    def block(self, first: int, count: int, seconds: float) -> dict[str, Any]:
-        """Runs inputs `first` ... ``first + count`` (wrapping) until done or `seconds` have passed."""
-        before = readings.tree_cpu_seconds(readings.tree())
-        for pid in before:
+    def block(
+        self, first: int, count: int, seconds: float, inputs: Sequence[int] | None = None
+    ) -> dict[str, Any]:
+        """Runs inputs `first` ... ``first + count`` (wrapping) until done or `seconds` have passed.
+
+        With `inputs`, runs those and no others, each once at most; the reply's ``taken`` says how many of
+        them, from the first on, were begun.
+        """
+        once = inputs is not None
+        order = _Order(first, count, len(self._items)) if inputs is None else _Order.of(inputs)
+        members = readings.tree()
+        for pid in members:
             readings.reset_peak(pid)
-        tally = _Tally(len(self._items))
+        tally = _Tally()
+        machine = readings.machine_time()
+        queued = readings.tree_run_queue_seconds(members)
+        ended = readings.ended_children_seconds(members)
+        before = readings.tree_cpu_seconds(members)
         started = time.perf_counter()
         if self._pool is not None:
             if self._in_chunks():
-                self._mapped(tally, first, count, seconds)
+                self._mapped(tally, order, seconds, once)
             else:
-                self._submitted(tally, first, count, seconds)
+                self._submitted(tally, order, seconds)
         else:
-            driver = self._serial(tally, first, count, seconds)
+            driver = self._serial(tally, order, seconds)
             if self._loop is not None:
                 self._loop.run_until_complete(driver)
             else:
                 run_plain(driver)
         tally.wall_s = time.perf_counter() - started
+        after = readings.tree_cpu_seconds(members)
+        late = readings.tree_run_queue_seconds(members)
+        ended = readings.ended_children_seconds(members) - ended
         self._task_s = tally.mean_latency()
         self._position.idle()
         members = readings.tree()
-        after = readings.tree_cpu_seconds(members)
+        for pid in members:
+            if pid not in after:  # a worker that was replaced, or a program that the function runs
+                after[pid] = readings.cpu_seconds(pid)
         memory, kind = readings.tree_peak_memory(members)
         cpu = sum(max(0.0, value - before.get(pid, 0.0)) for pid, value in after.items())
-        return {**tally.to_json(), "cpu_s": cpu, "peak_memory_bytes": memory, "memory_kind": kind}
+        cpu += max(0.0, ended)
+        delay = None
+        if queued is not None and late is not None:
+            delay = sum(max(0.0, value - queued.get(key, 0.0)) for key, value in late.items())
+        return {
+            **tally.to_json(),
+            "taken": order.taken,
+            "cpu_s": cpu,
+            "run_queue_s": delay,
+            **_machine(machine, readings.machine_time()),
+            "peak_memory_bytes": memory,
+            "memory_kind": kind,
+        }
 
-    async def _serial(self, tally: _Tally, first: int, count: int, seconds: float) -> None:
+    async def _serial(self, tally: _Tally, order: _Order, seconds: float) -> None:
         call, items, star, is_async = self._call, self._items, self._star, self._target.is_async
         started = time.perf_counter()
-        for number in range(count):
-            if number and time.perf_counter() - started >= seconds:
-                break
-            index = (first + number) % len(items)
+        while order.left and (not order.taken or time.perf_counter() - started < seconds):
+            index = order.take()
             self._position.at(index)
             given = arguments(items[index], star)
             tally.add(index, await call(*given) if is_async else call(*given))
@@ -267,58 +294,66 @@ class Trial:
         short = self._task_s is not None and self._task_s < CHUNKED_BELOW_S
         return short or bool(self._plan.get("chunk"))
 
-    def _mapped(self, tally: _Tally, first: int, count: int, seconds: float) -> None:
+    def _mapped(self, tally: _Tally, order: _Order, seconds: float, once: bool) -> None:
         items, position = self._items, self._position
         assert self._pool is not None
         started = time.perf_counter()
+        sent: deque[int] = deque()
 
         def inputs() -> Iterator[Any]:
-            for number in range(count):
-                if number and time.perf_counter() - started >= seconds:
-                    return
-                yield items[(first + number) % len(items)]
+            while order.left and (not order.taken or time.perf_counter() - started < seconds):
+                index = order.take()
+                sent.append(index)
+                if len(sent) == 1:
+                    position.at(index)
+                yield items[index]
 
         call = functools.partial(timed_item, self._target.function, self._star)
-        position.at(first % len(items))
         try:
             for outcome in self._pool.map(call, inputs()):
-                tally.add((first + tally.count) % len(items), outcome)
-                position.at((first + tally.count) % len(items))
+                tally.add(sent.popleft(), outcome)
+                if sent:
+                    position.at(sent[0])
                 position.done(tally.count)
-        except Exception:
-            # A chunk was lost, or cannot travel: one by one, the input at fault is told from its neighbours.
+        except Exception as exception:
+            # A chunk was lost, or cannot travel.
+            if once:  # what was sent may have run: it is not run again
+                tally.lose(sent.popleft(), exception)
+                return
+            # One by one, the input at fault is told from its neighbours.
             self._may_chunk = False
             left = max(0.0, seconds - (time.perf_counter() - started))
-            self._submitted(tally, first + tally.count, count - tally.count, left)
+            order.give_back(len(sent))
+            self._submitted(tally, order, left)
 
-    def _submitted(self, tally: _Tally, first: int, count: int, seconds: float) -> None:
+    def _submitted(self, tally: _Tally, order: _Order, seconds: float) -> None:
         pool, items, call = self._pool, self._items, self._call
         assert pool is not None
         finished: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
         flying: dict[Future[Outcome], int] = {}
         oldest: deque[Future[Outcome]] = deque()
-        submitted, window = 0, 2 * self.workers
+        submitted, broken, window = 0, False, 2 * self.workers
         started = time.perf_counter()
         while True:
             while (
-                submitted < count
+                order.left
+                and not broken
                 and len(flying) < window
                 and (not submitted or time.perf_counter() - started < seconds)
             ):
-                index = (first + submitted) % len(items)
+                index = order.take()
+                submitted += 1
                 try:
                     future = pool.submit(call, *arguments(items[index], self._star))
                 except BrokenExecutor as exception:
                     tally.lose(index, exception)
-                    count = submitted  # the pool is gone: nothing more can be submitted
+                    broken = True  # the pool is gone: nothing more can be submitted
                     break
                 except Exception as exception:  # this input cannot travel
                     tally.add(index, (None, None, failure.describe(exception)))
-                    submitted += 1
                     continue
                 flying[future] = index
                 oldest.append(future)
-                submitted += 1
                 future.add_done_callback(finished.put)
             if not flying:
                 break
@@ -357,11 +392,58 @@ class Trial:
             self._loop = None
 
 
+def _machine(
+    before: readings.MachineTime | None, after: readings.MachineTime | None
+) -> dict[str, float | None]:
+    """The protocol's ``machine_*``: what all processes did meanwhile, seconds of processor time."""
+    names = ("machine_capacity_s", "machine_busy_s", "machine_stolen_s")
+    if before is None or after is None:
+        return dict.fromkeys(names)
+    return dict(
+        zip(names, (late - early for early, late in zip(before, after, strict=True)), strict=True)
+    )
+
+
+class _Order:
+    """The inputs of a block, in the order in which they are run."""
+
+    def __init__(self, first: int, count: int, item_count: int) -> None:
+        """`count` inputs from `first` on, wrapping at `item_count`."""
+        self._first = first
+        self._item_count = item_count
+        self._named: Sequence[int] | None = None
+        self._count = count
+        self.taken = 0
+
+    @classmethod
+    def of(cls, named: Sequence[int]) -> _Order:
+        """These inputs."""
+        order = cls(0, len(named), len(named))
+        order._named = named
+        return order
+
+    @property
+    def left(self) -> bool:
+        """Whether there is one more."""
+        return self.taken < self._count
+
+    def take(self) -> int:
+        """The next input's index."""
+        place = self.taken
+        self.taken += 1
+        if self._named is not None:
+            return self._named[place]
+        return (self._first + place) % self._item_count
+
+    def give_back(self, count: int) -> None:
+        """The last `count` are to be taken again."""
+        self.taken -= count
+
+
 class _Tally:
     """What a block has brought so far."""
 
-    def __init__(self, item_count: int) -> None:
-        self._item_count = item_count
+    def __init__(self) -> None:
         self.count = 0
         self.errors = 0
         self.lost = 0

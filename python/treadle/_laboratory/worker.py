@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from treadle._laboratory import readings, trial
+from treadle._laboratory import interpreter, readings, trial
 from treadle._laboratory.target import Target
 
 #: Threads started to time one: a single start (some 50 µs) is at the clock's noise.
@@ -15,18 +15,18 @@ THREADS = 10
 
 
 def start_costs(target: Target) -> dict[str, Any]:
-    """``worker_start_s`` {"process", "thread"} (seconds) and ``worker_rss_bytes`` of the process.
+    """``worker_start_s`` {"process", "thread", "interpreter"} (seconds) and ``worker_rss_bytes`` of the process.
 
-    The process has imported the function's module. Where no process could be started, its seconds and bytes
-    are None.
+    Process and interpreter have imported the function's module. What could not be started has None, the
+    interpreter with its reason in ``interpreter_refused``.
     """
     seconds = size = None
+    module = target.name.partition(":")[0]
     started = time.perf_counter()
     pool = None
     with contextlib.suppress(Exception):
         pool = trial.open_pool({"processes": 1})
         with trial.meeting_place() as folder:
-            module = target.name.partition(":")[0]
             future = pool.submit(trial.arrive, module, folder, 1, 0.0)
             pid = future.result(trial.WARM_UP_S)
         seconds = time.perf_counter() - started
@@ -34,8 +34,14 @@ def start_costs(target: Target) -> dict[str, Any]:
     if pool is not None:
         with contextlib.suppress(Exception):
             pool.shutdown(wait=seconds is not None, cancel_futures=True)
+    interpreter_s, refused = interpreter.start(module, seconds)
     return {
-        "worker_start_s": {"process": seconds, "thread": _thread_start_s()},
+        "worker_start_s": {
+            "process": seconds,
+            "thread": _thread_start_s(),
+            "interpreter": interpreter_s,
+            "interpreter_refused": refused,
+        },
         "worker_rss_bytes": size,
     }
 

@@ -116,6 +116,8 @@ def _settle_in(worker: _core.Worker, number: int, name: str, dump: int, level: i
 def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logging: Any) -> None:
     import pickle
 
+    from treadle import errors
+
     class Forward(logging.Handler):  # type: ignore[misc]
         """Hands records to the parent's logging."""
 
@@ -130,6 +132,9 @@ def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logg
                 told["exc_info"] = None
                 told["processName"] = f"{name}-{number}"
                 worker.note(pickle.dumps(told, 5))
+            except errors.TaskInterrupted:
+                # It came while the task was logging, and is the task's.
+                raise
             except Exception:
                 self.handleError(record)
 
@@ -141,6 +146,8 @@ def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logg
 def _forward_warnings(worker: _core.Worker) -> None:
     import pickle
     import warnings
+
+    from treadle import errors
 
     def showwarning(
         message: Warning | str,
@@ -154,6 +161,8 @@ def _forward_warnings(worker: _core.Worker) -> None:
             told = pickle.dumps(
                 {"treadle_warning": (str(message), category, filename, lineno, line)}, 5
             )
+        except errors.TaskInterrupted:
+            raise
         except Exception:
             told = pickle.dumps(
                 {"treadle_warning": (str(message), UserWarning, filename, lineno, line)}, 5

@@ -89,7 +89,7 @@ class Engine(Strategy):
 
     has_chunks = True
 
-    #: A call costs an engine about a millisecond (docs/guide/engines.md), so a chunk of this length spends one percent on that.
+    #: A call costs an engine one to three milliseconds (docs/guide/engines.md), so a chunk of this length spends some percent on that.
     chunk_seconds: float | None = 0.1
 
     #: The engine's name, for messages.

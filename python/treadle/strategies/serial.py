@@ -21,6 +21,8 @@ class Serial(Strategy):
         self._submitted = 0
         self._retried = 0
         self._closed = False
+        # The threads in which calls of this executor have used a loop: no other thread's loop is ours to close.
+        self._loops: set[int] = set()
         self._broken: errors.PoolBroken | None = None
         if settings.initializer is not None:
             try:
@@ -55,6 +57,7 @@ class Serial(Strategy):
             try:
                 result = function(*arguments, **keywords)
                 if _payload.is_coroutine(result):
+                    self._loops.add(threading.get_ident())
                     result = _payload.run_coroutine(result)
             except Exception as error:
                 if tries_left == 0:
@@ -73,7 +76,11 @@ class Serial(Strategy):
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         self._closed = True
-        _payload.close_loop()
+        # The executor may be dropped, and so shut down, in any thread: the collector of garbage runs where it likes.
+        here = threading.get_ident()
+        if here in self._loops:
+            self._loops.discard(here)
+            _payload.close_loop()
 
     def stats(self) -> Stats:
         return Stats(

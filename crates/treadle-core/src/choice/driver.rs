@@ -4,22 +4,28 @@
 //! its reason; only the serial control's failure is the function's.
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::compare::{Observer, Progress, function_failure, load_request, start};
 use super::comparison::RaceAccount;
+use super::decide::Target;
 use super::error::ChoiceError;
 use super::field::{Block, Field, Runner};
 use super::laboratory::{CallError, Launch, Surroundings};
-use super::model::Setting;
+use super::model::{Setting, most_under_lock};
+use super::noise::CPU_SHARE_THAT_MATTERS;
+use super::once::{Inputs, Wish};
+use super::plan::Strategy;
 use super::profile::Profile;
-use super::race::{Entry, Finish, Race, Rules, Step};
+use super::race::{Entry, Finish, Race, Ran, Rules, Step};
 use super::request::Request;
+use super::sequential::ERROR;
 use super::statistics::Random;
 use super::wording;
 
-/// First block length, shorter when the budget would not give each candidate eight blocks.
-const BLOCK_S: f64 = 0.3;
+/// First block length, shorter when the budget would not give each candidate eight blocks. A tenth of a second is twenty switch
+/// intervals of the interpreter lock and some thirty slices of the scheduler; what it leaves open, longer blocks settle.
+const BLOCK_S: f64 = 0.1;
 const BLOCK_LEAST_S: f64 = 0.05;
 const BLOCKS_WANTED: f64 = 8.0;
 /// A block holds at least so many of the profile's tasks one after the other, if the budget bears it: filling and draining
@@ -29,45 +35,61 @@ const TASKS_IN_BLOCK: f64 = 4.0;
 const START_SHARE: f64 = 0.4;
 /// Seconds beyond the expected for one block or one start before it counts as hanging.
 const GRACE_S: f64 = 5.0;
+
+/// What is raced, and on what terms.
+pub(super) struct Terms<'a> {
+    pub(super) request: &'a Request,
+    pub(super) launch: &'a Launch,
+    pub(super) profile: &'a Profile,
+    pub(super) setting: &'a Setting,
+    pub(super) targets: &'a [Target],
+    /// Whether the function keeps to the thread that calls it.
+    pub(super) control_alone: bool,
+    /// Standard deviation of the sample's durations over their mean.
+    pub(super) variation: f64,
+    /// The inputs that the sample did not run, when none may be run twice.
+    pub(super) unused: Option<Vec<u64>>,
+    pub(super) seed: u64,
+}
+
+/// What came of a race.
+pub(super) enum Raced {
+    /// It took place; the candidate that it is certain of, if any.
+    Ran(Box<RaceAccount>, Option<usize>),
+    /// It was left out, for this reason.
+    LeftOut(String),
+}
+
 /// Starts every candidate and races them.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the one place where all parts of a comparison meet"
-)]
 pub(super) fn race(
     field: &mut Field,
-    request: &Request,
-    launch: &Launch,
-    profile: &Profile,
-    setting: &Setting,
-    seed: u64,
+    terms: Terms<'_>,
     observer: &mut dyn Observer,
     surroundings: Surroundings<'_>,
-) -> Result<RaceAccount, ChoiceError> {
+) -> Result<Raced, ChoiceError> {
+    let Terms {
+        request,
+        launch,
+        profile,
+        setting,
+        seed,
+        ..
+    } = terms;
     let began = (surroundings.clock)();
     let elapsed = || (surroundings.clock)() - began;
-    // All interpreters come up at the same time; loading then finds them ready.
-    for runner in field.0.iter_mut().filter(|runner| runner.failed.is_none()) {
-        runner.laboratory = Some(start(launch)?);
-    }
-    for index in 0..field.0.len() {
-        let runner = &mut field.0[index];
-        if runner.laboratory.is_none() {
-            continue;
-        }
-        if index > 0 && elapsed() > START_SHARE * request.budget_s {
-            runner.unraced = Some(
-                "starting the others took too much of the budget; a larger --budget would race it"
-                    .to_owned(),
-            );
-            runner.laboratory = None;
-            continue;
-        }
-        observer.progress(&Progress::Starting {
-            plan: runner.prediction.plan,
-        });
-        open(runner, index == 0, request, surroundings)?;
-    }
+    let mut inputs = match &terms.unused {
+        None => None,
+        Some(unused) => match divide(field, unused, seed) {
+            Some(inputs) => Some(inputs),
+            None => {
+                return Ok(Raced::LeftOut(format!(
+                    "{} inputs are left that were not run yet, which is too few for a race in which none is run twice",
+                    unused.len()
+                )));
+            }
+        },
+    };
+    open_all(field, request, launch, &elapsed, observer, surroundings)?;
 
     let budget_left = (request.budget_s - elapsed()).max(0.1);
     let count = field
@@ -86,10 +108,12 @@ pub(super) fn race(
         .enumerate()
         .map(|(index, runner)| Entry {
             control: index == 0,
+            simplicity: runner.prediction.plan.simplicity(),
             least_block_s,
             start_per_task_s: setting.count.map_or(0.0, |count| {
                 runner.charged_start_s(profile) / count.max(1) as f64
             }),
+            parallelism: parallelism(runner.prediction.plan.strategy(), profile, setting),
         })
         .collect();
     let rules = Rules {
@@ -97,6 +121,11 @@ pub(super) fn race(
         block_s,
         warm_up,
         seed,
+        cores: setting.cores,
+        control_alone: terms.control_alone,
+        computes: profile.cpu_share() >= CPU_SHARE_THAT_MATTERS,
+        variation: terms.variation,
+        targets: terms.targets.to_vec(),
     };
     let mut race = Race::new(rules, &entries);
     for (index, runner) in field.0.iter().enumerate() {
@@ -118,28 +147,55 @@ pub(super) fn race(
                     plan: field.0[candidate].prediction.plan,
                     leader: field.leader(&race),
                 });
-                let first = Random::new(seed ^ round as u64).below(usize::MAX) as u64
-                    % setting_count(setting, profile);
+                let work = match &mut inputs {
+                    None => Work::From(
+                        Random::new(seed ^ round as u64).below(usize::MAX) as u64
+                            % setting_count(setting, profile),
+                    ),
+                    Some(inputs) => {
+                        match inputs.deal(candidate, seconds / block_s.max(least_block_s)) {
+                            Some(dealt) => Work::These(dealt),
+                            None => {
+                                race.stop(Finish::InputsSpent);
+                                continue;
+                            }
+                        }
+                    }
+                };
                 let runner = &mut field.0[candidate];
                 let control = candidate == 0;
                 match block(
                     runner,
                     control,
-                    first,
+                    &work,
                     seconds,
                     profile,
                     request,
                     surroundings,
                 )? {
                     Run::Done(block) => {
-                        if race.counting() {
-                            runner.take(&block);
+                        if let (Some(inputs), Work::These(dealt)) = (&mut inputs, &work) {
+                            inputs.give_back(dealt, block.taken.unwrap_or(u64::MAX));
                         }
-                        race.observe(candidate, block.count, block.wall_s, seconds);
+                        let counted = race.counting();
+                        race.observe(
+                            candidate,
+                            &Ran {
+                                count: block.count,
+                                errors: block.errors,
+                                asked_s: seconds,
+                                load: block.load(),
+                                latencies: &block.latencies,
+                                peak_memory_bytes: block.peak_memory_bytes,
+                            },
+                        );
+                        if let Some(round) = counted {
+                            runner.pending.push((round, *block));
+                        }
                     }
                     Run::Left { suspect } => {
                         race.withdraw(candidate);
-                        if let Some(input) = suspect {
+                        if let Some(input) = suspect.filter(|_| !request.once) {
                             let label = runner.prediction.plan.label();
                             confirm(&mut field.0[0], input, &label, request, surroundings)?;
                         }
@@ -157,13 +213,7 @@ pub(super) fn race(
         laboratory.dismiss();
     }
     for (index, runner) in field.0.iter_mut().enumerate() {
-        if runner.failed.is_none() {
-            runner.steady = race.steady(index);
-            runner.charged_per_s = race.charged(index).map(|(rate, _)| rate);
-            if index > 0 {
-                runner.speedup = race.ratio(index, 0);
-            }
-        }
+        runner.conclude(&race, index);
         if let Some(laboratory) = runner.laboratory.take() {
             laboratory.leave(surroundings);
         }
@@ -172,46 +222,115 @@ pub(super) fn race(
         return Err(ChoiceError::Interrupted);
     }
     field.fail_the_lossy();
-    Ok(RaceAccount {
+    let (rounds, disturbed_rounds) = race.disturbed();
+    let account = RaceAccount {
         elapsed_s,
         budget_s: request.budget_s,
-        finish: match finish {
-            Finish::LeaderClear => "leader-clear",
-            Finish::Equivalent => "equivalent",
-            Finish::BudgetSpent => "budget-spent",
-            Finish::NobodyLeft => "nobody-left",
-        }
-        .to_owned(),
+        finish: finish.name().to_owned(),
         seed,
         warmed_up: warm_up,
-    })
+        rounds,
+        disturbed_rounds,
+        contended: race.contended(),
+        control_delay: race.control_delay(),
+        control_drift: race.control_drift(),
+        looks: race.looks(),
+        error_probability: ERROR,
+        inputs_left: inputs.map(|inputs| inputs.left()),
+    };
+    Ok(Raced::Ran(Box::new(account), race.winner()))
 }
 
-/// Inputs to choose a round's first one from; blocks wrap around.
-fn setting_count(setting: &Setting, profile: &Profile) -> u64 {
-    setting.count.unwrap_or(profile.count).max(1)
+/// Divides the inputs that were not run among the candidates; those that go without are told why.
+fn divide(field: &mut Field, unused: &[u64], seed: u64) -> Option<Inputs> {
+    let wishes: Vec<Wish> = field
+        .0
+        .iter()
+        .enumerate()
+        .filter(|(_, runner)| runner.failed.is_none())
+        .map(|(candidate, runner)| Wish {
+            candidate,
+            workers: u64::from(runner.prediction.plan.workers()),
+            tasks: (runner.prediction.per_s * BLOCK_S) as u64,
+        })
+        .collect();
+    let inputs = Inputs::divide(
+        unused.to_vec(),
+        field.0.len(),
+        &wishes,
+        &mut Random::new(seed),
+    )?;
+    for (index, runner) in field.0.iter_mut().enumerate() {
+        if runner.failed.is_none() && !inputs.has_share(index) {
+            runner.unraced = Some(
+                "too few inputs are left to keep its workers busy, when none may be run twice"
+                    .to_owned(),
+            );
+        }
+    }
+    Some(inputs)
 }
 
-/// Loads the function into a candidate's laboratory and starts its pool; a failure of a rival is its own.
-fn open(
-    runner: &mut Runner,
-    control: bool,
+/// Starts a laboratory for each candidate, all at the same time; then each its pool, one after the other, so that the time of its
+/// start is its own.
+fn open_all(
+    field: &mut Field,
     request: &Request,
+    launch: &Launch,
+    elapsed: &dyn Fn() -> f64,
+    observer: &mut dyn Observer,
     surroundings: Surroundings<'_>,
 ) -> Result<(), ChoiceError> {
-    let Some(laboratory) = runner.laboratory.as_mut() else {
-        return Ok(());
-    };
-    let timeout = request.budget_s + GRACE_S;
-    let plan = json!({"do": "plan", "plan": runner.prediction.plan});
-    let opened = laboratory
-        .call(&load_request(request), timeout, surroundings, &mut |_| {})
-        .and_then(|_| laboratory.call(&plan, timeout, surroundings, &mut |_| {}));
-    match opened {
-        Ok(reply) => {
-            runner.start_s = reply.get("start_s").and_then(serde_json::Value::as_f64);
-            Ok(())
+    let mut loading = Vec::new();
+    for (index, runner) in field.0.iter_mut().enumerate() {
+        if runner.failed.is_some() || runner.unraced.is_some() {
+            continue;
         }
+        let laboratory = runner.laboratory.insert(start(launch)?);
+        loading.push((index, laboratory.send(&load_request(request))));
+    }
+    let timeout = request.budget_s + GRACE_S;
+    for (index, sent) in loading {
+        let runner = &mut field.0[index];
+        let Some(laboratory) = runner.laboratory.as_mut() else {
+            continue;
+        };
+        observer.progress(&Progress::Starting {
+            plan: runner.prediction.plan,
+        });
+        let loaded = sent.and_then(|()| laboratory.receive(timeout, surroundings, &mut |_| {}));
+        opened(runner, index == 0, loaded, request)?;
+    }
+    for (index, runner) in field.0.iter_mut().enumerate() {
+        let Some(laboratory) = runner.laboratory.as_mut() else {
+            continue;
+        };
+        if index > 0 && elapsed() > START_SHARE * request.budget_s {
+            runner.unraced = Some(
+                "starting the others took too much of the budget; a larger --budget would race it"
+                    .to_owned(),
+            );
+            runner.laboratory = None;
+            continue;
+        }
+        let plan = json!({"do": "plan", "plan": runner.prediction.plan});
+        let reply = laboratory.call(&plan, timeout, surroundings, &mut |_| {});
+        if let Some(reply) = opened(runner, index == 0, reply, request)? {
+            runner.start_s = reply.get("start_s").and_then(Value::as_f64);
+        }
+    }
+    Ok(())
+}
+
+/// A step of a candidate's start; a failure of a rival is its own.
+fn opened(
+    runner: &mut Runner,
+    control: bool,
+    reply: Result<Value, CallError>,
+    request: &Request,
+) -> Result<Option<Value>, ChoiceError> {
+    match reply {
+        Ok(reply) => Ok(Some(reply)),
         Err(CallError::Interrupted) => Err(ChoiceError::Interrupted),
         Err(error) if control => Err(function_failure(
             error,
@@ -221,15 +340,40 @@ fn open(
         Err(error) => {
             runner.laboratory = None;
             runner.failed = Some(rival_failure(error, "while its workers were started"));
-            Ok(())
+            Ok(None)
         }
     }
+}
+
+/// Cores that a plan can keep busy at most, as far as the profile proves it.
+fn parallelism(strategy: Strategy, profile: &Profile, setting: &Setting) -> f64 {
+    match strategy {
+        Strategy::Coroutines => 1.0,
+        Strategy::Threads => {
+            let locked = most_under_lock(profile, setting);
+            (profile.thread_cpu_s / locked.max(1e-12)).max(1.0)
+        }
+        _ => f64::INFINITY,
+    }
+}
+
+/// Inputs to choose a round's first one from; blocks wrap around.
+fn setting_count(setting: &Setting, profile: &Profile) -> u64 {
+    setting.count.unwrap_or(profile.count).max(1)
+}
+
+/// The inputs of a block.
+enum Work {
+    /// All inputs in order from this one on, over and over.
+    From(u64),
+    /// These and no others.
+    These(Vec<u64>),
 }
 
 /// What came of a block.
 enum Run {
     /// It ran.
-    Done(Block),
+    Done(Box<Block>),
     /// The rival had to leave the race.
     Left {
         /// The input that may have ended or stopped it, and would do so under any plan.
@@ -241,7 +385,7 @@ enum Run {
 fn block(
     runner: &mut Runner,
     control: bool,
-    first: u64,
+    work: &Work,
     seconds: f64,
     profile: &Profile,
     request: &Request,
@@ -254,15 +398,19 @@ fn block(
     // What is in flight when the block's time is up: each worker's task, one after the other if they share one core.
     let drain = 10.0 * profile.wall_max_s + 2.0 * f64::from(plan.workers()) * profile.cpu_s();
     let timeout = seconds + drain.min(request.budget_s) + GRACE_S;
-    let asked =
-        json!({"do": "block", "first": first, "count": 1_000_000_000u64, "seconds": seconds});
+    let asked = match work {
+        Work::From(first) => {
+            json!({"do": "block", "first": first, "count": 1_000_000_000u64, "seconds": seconds})
+        }
+        Work::These(inputs) => json!({"do": "block", "inputs": inputs, "seconds": seconds}),
+    };
     let reply = laboratory.call(&asked, timeout, surroundings, &mut |_| {});
     let block = reply.and_then(|value| {
         Block::deserialize(&value).map_err(|error| CallError::Broken(error.to_string()))
     });
     let within = plan.processes.is_none() && plan.interpreters.is_none();
     let (failure, suspect) = match block {
-        Ok(block) if block.lost_workers == 0 || control => return Ok(Run::Done(block)),
+        Ok(block) if block.lost_workers == 0 || control => return Ok(Run::Done(Box::new(block))),
         Ok(block) => {
             let input = block.first_error.as_ref().map(|error| error.index);
             let words = block.first_error.map_or_else(String::new, |error| {

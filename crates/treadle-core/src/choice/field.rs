@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::comparison::{Candidate, Outcome};
 use super::decide::{self, Choice, Measured, Target};
+use super::disturbance::Load;
 use super::laboratory::Laboratory;
 use super::model::Prediction;
 use super::plan::{Plan, Strategy};
@@ -36,6 +37,31 @@ pub(super) struct Block {
     pub(super) memory_kind: Option<String>,
     #[serde(default)]
     pub(super) lost_workers: u64,
+    /// Inputs that were begun, of those that were named.
+    #[serde(default)]
+    pub(super) taken: Option<u64>,
+    #[serde(default)]
+    pub(super) run_queue_s: Option<f64>,
+    #[serde(default)]
+    pub(super) machine_capacity_s: Option<f64>,
+    #[serde(default)]
+    pub(super) machine_busy_s: Option<f64>,
+    #[serde(default)]
+    pub(super) machine_stolen_s: Option<f64>,
+}
+
+impl Block {
+    /// What was read around it.
+    pub(super) fn load(&self) -> Load {
+        Load {
+            wall_s: self.wall_s,
+            cpu_s: self.cpu_s,
+            delay_s: self.run_queue_s,
+            capacity_s: self.machine_capacity_s,
+            busy_s: self.machine_busy_s,
+            stolen_s: self.machine_stolen_s,
+        }
+    }
 }
 
 /// One candidate.
@@ -52,6 +78,8 @@ pub(super) struct Runner {
     pub(super) errors: u64,
     pub(super) tasks: u64,
     pub(super) blocks: usize,
+    /// Counted blocks with their rounds, until it is known which rounds are compared.
+    pub(super) pending: Vec<(usize, Block)>,
     pub(super) first_error: Option<TaskError>,
     pub(super) failed: Option<String>,
     pub(super) unraced: Option<String>,
@@ -82,6 +110,7 @@ impl Field {
                     errors: 0,
                     tasks: 0,
                     blocks: 0,
+                    pending: Vec::new(),
                     first_error: None,
                     failed: prediction.infeasible.clone(),
                     unraced: None,
@@ -196,7 +225,24 @@ impl Runner {
         }
     }
 
-    pub(super) fn take(&mut self, block: &Block) {
+    /// Takes what the race brought: the blocks of the rounds that are compared, and what it made of them.
+    pub(super) fn conclude(&mut self, race: &Race, index: usize) {
+        let compared = race.compared();
+        for (round, block) in std::mem::take(&mut self.pending) {
+            if compared.contains(&round) {
+                self.take(&block);
+            }
+        }
+        if self.failed.is_none() {
+            self.steady = race.steady(index);
+            self.charged_per_s = race.charged(index);
+            if index > 0 {
+                self.speedup = race.ratio(index, 0);
+            }
+        }
+    }
+
+    fn take(&mut self, block: &Block) {
         self.latencies.extend_from_slice(&block.latencies);
         self.cpu_s = block
             .cpu_s
@@ -222,6 +268,12 @@ impl Runner {
             plan: self.prediction.plan,
             predicted_per_s: self.prediction.per_s,
             predicted_low_per_s: self.prediction.low_per_s,
+            predicted_high_per_s: Some(self.prediction.high_per_s),
+            bound_per_s: Some(self.prediction.bound_per_s),
+            prediction_error: self
+                .steady
+                .filter(|(rate, _)| *rate > 0.0)
+                .map(|(rate, _)| self.prediction.per_s / rate - 1.0),
             measured_per_s: self.steady.map(|(rate, _)| rate),
             interval_per_s: self
                 .steady
@@ -258,10 +310,18 @@ fn judge(
         return (Outcome::Infeasible, why.clone());
     }
     let Some(choice) = choice else {
-        return (
-            Outcome::NotRaced,
-            "predicted only: there was no race".to_owned(),
-        );
+        return if runner.charged_per_s.is_some() {
+            (
+                Outcome::Equivalent,
+                "raced, but on this machine it cannot be told from the others".to_owned(),
+            )
+        } else {
+            let why = runner.unraced.clone();
+            (
+                Outcome::NotRaced,
+                why.unwrap_or_else(|| "predicted only: there was no race".to_owned()),
+            )
+        };
     };
     let Some(rate) = runner.charged_per_s else {
         let why = runner.unraced.clone();

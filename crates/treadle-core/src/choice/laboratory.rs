@@ -42,6 +42,8 @@ pub struct Surroundings<'a> {
 pub struct Launch {
     /// The program and its arguments; the position file's path is added as the last one.
     pub command: Vec<String>,
+    /// The folder that it runs in, if not the current one.
+    pub directory: Option<PathBuf>,
 }
 
 /// A request that the laboratory understood and refused.
@@ -114,7 +116,11 @@ impl Laboratory {
             .command
             .split_first()
             .ok_or_else(|| std::io::Error::new(ErrorKind::InvalidInput, "no command"))?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        if let Some(directory) = &launch.directory {
+            command.current_dir(directory);
+        }
+        let mut child = command
             .args(arguments)
             .arg(&position_path)
             .env(MARK, &mark)
@@ -154,6 +160,12 @@ impl Laboratory {
         surroundings: Surroundings<'_>,
         progress: &mut dyn FnMut(&Value),
     ) -> Result<Value, CallError> {
+        self.send(request)?;
+        self.receive(timeout_s, surroundings, progress)
+    }
+
+    /// Sends a request whose reply is to be received later, so that several processes can work at the same time.
+    pub fn send(&mut self, request: &Value) -> Result<(), CallError> {
         let mut line = request.to_string();
         line.push('\n');
         let sent = self.stdin.as_mut().map_or(Ok(()), |stdin| {
@@ -167,6 +179,16 @@ impl Laboratory {
         {
             return Err(CallError::Broken(error.to_string()));
         }
+        Ok(())
+    }
+
+    /// Waits at most `timeout_s` for the reply to what was sent; progress lines go to `progress`.
+    pub fn receive(
+        &mut self,
+        timeout_s: f64,
+        surroundings: Surroundings<'_>,
+        progress: &mut dyn FnMut(&Value),
+    ) -> Result<Value, CallError> {
         let start = (surroundings.clock)();
         loop {
             while let Some(reply) = self.next_line() {

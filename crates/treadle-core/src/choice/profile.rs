@@ -1,10 +1,13 @@
 //! The profile: what one task costs, measured serially in a process of its own, and the class of the work.
 //!
 //! *Assumes*: the sample is spread over the inputs, its first call counted apart as warm-up.
-//! How CPU time splits into time with and without the interpreter lock is not measured here; those fields are `None`,
-//! and the pilot (two threads against one) tells only whether threads help.
+//! Where the lock could be watched, the split says how the time divides. Where it could not, those fields are `None`, the profile
+//! says why, and the pilot (two threads against one) tells only whether threads help.
 
 use serde::{Deserialize, Deserializer, Serialize};
+
+use super::histogram::Histogram;
+use super::split::{Calls, Split, Tally};
 
 /// A field that may be absent or null counts as its default.
 fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -105,13 +108,17 @@ pub struct Pilot {
 }
 
 /// Seconds to start one worker; `None` where none could be started.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WorkerStart {
     /// A process, until it has imported the function.
     pub process: Option<f64>,
     /// A thread.
     pub thread: Option<f64>,
+    /// A sub-interpreter, until it has imported the function.
+    pub interpreter: Option<f64>,
+    /// Why no sub-interpreter could be started.
+    pub interpreter_refused: Option<String>,
 }
 
 /// The laboratory's reply to `profile`: means per task in seconds and bytes.
@@ -125,6 +132,15 @@ pub struct Sample {
     pub wall_s: f64,
     #[serde(deserialize_with = "lenient")]
     pub walls: Vec<f64>,
+    #[serde(deserialize_with = "lenient")]
+    pub cpus: Vec<f64>,
+    #[serde(deserialize_with = "lenient")]
+    pub natives: Vec<f64>,
+    #[serde(deserialize_with = "lenient")]
+    pub queues: Vec<f64>,
+    pub pauses: Option<f64>,
+    pub tally: Option<Tally>,
+    pub lock_absent: Option<String>,
     #[serde(deserialize_with = "lenient")]
     pub thread_cpu_s: f64,
     #[serde(deserialize_with = "lenient")]
@@ -158,6 +174,8 @@ pub struct Sample {
     pub pilot: Option<Pilot>,
     pub native_threads: Option<u32>,
     pub first_call_s: Option<f64>,
+    #[serde(deserialize_with = "lenient")]
+    pub used: Vec<u64>,
 }
 
 /// What kind of work a task is.
@@ -201,7 +219,9 @@ const IO_BOUND_CPU_SHARE: f64 = 0.2;
 const MIXED_WAIT_SHARE: f64 = 0.2;
 /// When the parent's share of serialisation reaches half of the work, no number of processes doubles the throughput.
 const TRANSFER_SHARE: f64 = 0.5;
-/// Two threads count as sharing the work when even the low end of their speed-up is above this: the order of half the
+/// From half of the CPU time without the lock on, two threads can share the work to the full.
+const RELEASING_SHARE: f64 = 0.5;
+/// Where there is no split: two threads count as sharing the work when even the low end of their speed-up is above this: the order of half the
 /// work outside the lock (Amdahl: a share of 1/3 outside gives at most 1.5, 1/5 gives 1.25).
 const RELEASING_SPEEDUP: f64 = 1.25;
 
@@ -222,17 +242,27 @@ pub struct Profile {
     pub wall_p99_s: f64,
     /// The slowest task of the sample.
     pub wall_max_s: f64,
-    /// CPU time with the interpreter lock; not measured yet.
+    /// From call to return of each task of the sample, in the order of the inputs.
+    pub walls: Vec<f64>,
+    /// CPU seconds of the calling thread for each of them, in the same order; empty where not measured.
+    pub cpus: Vec<f64>,
+    /// Where the time goes by the interpreter lock, with intervals.
+    pub split: Option<Split>,
+    /// Why there is no split.
+    pub split_absent: Option<String>,
+    /// How the durations are spread.
+    pub histogram: Histogram,
+    /// CPU time with the interpreter lock.
     pub gil_cpu_s: Option<f64>,
-    /// Blocked with the interpreter lock; not measured yet.
+    /// Blocked with the interpreter lock.
     pub gil_blocked_s: Option<f64>,
-    /// CPU time without the interpreter lock; not measured yet.
+    /// CPU time of the calling thread without the interpreter lock.
     pub free_cpu_s: Option<f64>,
     /// CPU time of the calling thread.
     pub thread_cpu_s: f64,
-    /// CPU time of native helper threads: the process's less the caller's.
+    /// CPU time of helper threads: the process's less the caller's and the sampler's.
     pub native_cpu_s: f64,
-    /// Neither on a processor nor waiting for one.
+    /// Neither on a processor nor waiting for one, and not blocked with the lock as far as that is known.
     pub wait_s: f64,
     /// Runnable without a processor: the machine's doing, not the function's.
     pub run_queue_s: Option<f64>,
@@ -244,6 +274,10 @@ pub struct Profile {
     pub argument_bytes: Option<f64>,
     /// Pickled size of the result, buffers included.
     pub result_bytes: Option<f64>,
+    /// Of these, what travels beside the stream of the pickle.
+    pub argument_buffer_bytes: Option<f64>,
+    /// Of these, what travels beside the stream of the pickle.
+    pub result_buffer_bytes: Option<f64>,
     /// Pickling and unpickling of argument and result, all four together.
     pub pickle_s: Option<f64>,
     /// Pickling the arguments, in the parent.
@@ -264,8 +298,10 @@ pub struct Profile {
     pub worker_rss_bytes: Option<f64>,
     /// Seconds to start one worker.
     pub worker_start_s: WorkerStart,
-    /// Two threads against one.
+    /// Two threads against one; only where there is no split.
     pub pilot: Option<Pilot>,
+    /// The inputs that the sample ran.
+    pub used: Vec<u64>,
     /// The class of the work.
     pub class: Class,
 }
@@ -293,6 +329,7 @@ impl Profile {
             (Some(dumps), Some(loads)) => Some(dumps + loads),
             _ => parts.iter().copied().sum::<Option<f64>>(),
         };
+        let (split, split_absent) = split(sample);
         let mut profile = Self {
             count: sample.count,
             errors: sample.errors,
@@ -301,17 +338,27 @@ impl Profile {
             wall_p50_s: quantile(0.5),
             wall_p99_s: quantile(0.99),
             wall_max_s: quantile(1.0),
-            gil_cpu_s: None,
-            gil_blocked_s: None,
-            free_cpu_s: None,
+            walls: sample.walls.clone(),
+            cpus: sample.cpus.clone(),
+            histogram: Histogram::of(&sample.walls),
+            split,
+            split_absent,
+            gil_cpu_s: split.map(|split| split.gil_cpu.mean_s),
+            gil_blocked_s: split.map(|split| split.gil_blocked.mean_s),
+            free_cpu_s: split.map(|split| split.free_cpu.mean_s),
             thread_cpu_s: sample.thread_cpu_s,
             native_cpu_s,
-            wait_s: (sample.wall_s - sample.thread_cpu_s - run_queue).max(0.0),
+            wait_s: split.map_or(
+                (sample.wall_s - sample.thread_cpu_s - run_queue).max(0.0),
+                |split| split.wait.mean_s,
+            ),
             run_queue_s: sample.run_queue_s,
             native_threads: sample.native_threads,
             first_call_s: sample.first_call_s,
             argument_bytes: sample.argument_bytes,
             result_bytes: sample.result_bytes,
+            argument_buffer_bytes: sample.argument_buffer_bytes,
+            result_buffer_bytes: sample.result_buffer_bytes,
             pickle_s,
             argument_dumps_s: sample.argument_dumps_s,
             argument_loads_s: sample.argument_loads_s,
@@ -321,8 +368,9 @@ impl Profile {
             peak_rss_bytes: sample.peak_rss_bytes,
             rss_growth_bytes: sample.rss_growth_bytes,
             worker_rss_bytes: sample.worker_rss_bytes,
-            worker_start_s: sample.worker_start_s,
+            worker_start_s: sample.worker_start_s.clone(),
             pilot: sample.pilot,
+            used: sample.used.clone(),
             class: Class::TooSmall,
         };
         profile.class = profile.classify();
@@ -357,20 +405,59 @@ impl Profile {
         if self.own_s() < TOO_SMALL_S {
             return Class::TooSmall;
         }
-        if self.cpu_share() < IO_BOUND_CPU_SHARE {
+        // Who sleeps with the lock keeps others from running Python: neither threads nor coroutines overlap that.
+        let blocked = self.gil_blocked_s.unwrap_or(0.0);
+        if self.cpu_share() < IO_BOUND_CPU_SHARE && blocked <= MIXED_WAIT_SHARE * self.own_s() {
             return Class::IoBound;
         }
         if self.parent_pickle_s() >= TRANSFER_SHARE * self.own_s() {
             return Class::TransferBound;
         }
         // A caller that waits for its own native helpers is not waiting for the outside.
-        let outside = (self.wait_s - self.native_cpu_s).max(0.0);
+        let outside = (self.wait_s + blocked - self.native_cpu_s).max(0.0);
         if outside > MIXED_WAIT_SHARE * self.own_s() {
             return Class::Mixed;
+        }
+        if let Some(free) = self.free_cpu_s {
+            let releasing = free + self.native_cpu_s >= RELEASING_SHARE * self.cpu_s();
+            return if releasing {
+                Class::CpuBoundReleasing
+            } else {
+                Class::CpuBound
+            };
         }
         match self.pilot {
             Some(pilot) if pilot.interval[0] >= RELEASING_SPEEDUP => Class::CpuBoundReleasing,
             _ => Class::CpuBound,
+        }
+    }
+}
+
+/// The split of a sample, or why there is none.
+fn split(sample: &Sample) -> (Option<Split>, Option<String>) {
+    let Some(tally) = &sample.tally else {
+        return (None, sample.lock_absent.clone());
+    };
+    let calls = Calls {
+        walls: &sample.walls,
+        cpus: &sample.cpus,
+        natives: &sample.natives,
+        queues: &sample.queues,
+        pauses: sample.pauses,
+    };
+    match Split::new(tally, calls) {
+        Some(split) => (Some(split), None),
+        None => {
+            let seen = tally.samples();
+            let why = if tally.late > seen {
+                let late = tally.late;
+                format!(
+                    "the machine was too busy: {late} looks at the interpreter lock came late, {seen} in time"
+                )
+            } else {
+                format!("the sample was too short: {seen} looks at the interpreter lock")
+            };
+            (None, Some(why))
         }
     }
 }
@@ -397,6 +484,7 @@ pub(crate) mod tests {
             worker_start_s: WorkerStart {
                 process: Some(0.05),
                 thread: Some(1e-4),
+                ..WorkerStart::default()
             },
             worker_rss_bytes: Some(30e6),
             ..Sample::default()
@@ -428,6 +516,62 @@ pub(crate) mod tests {
         assert_eq!(class(&releasing), Class::CpuBoundReleasing);
         releasing.pilot = pilot(1.0);
         assert_eq!(class(&releasing), Class::CpuBound);
+    }
+
+    /// The sample with these counts of instants: held, blocked with the lock, free, waiting.
+    fn watched(mut sample: Sample, [held, blocked, free, wait]: [u64; 4]) -> Sample {
+        sample.cpus = vec![sample.thread_cpu_s; sample.walls.len()];
+        sample.tally = Some(Tally {
+            held_running: held,
+            held_blocked: blocked,
+            free_running: free,
+            free_blocked: wait,
+            watched_s: 0.01,
+            ..Tally::default()
+        });
+        sample
+    }
+
+    #[test]
+    fn the_split_decides_the_class_where_there_is_one() {
+        let of = |wall: f64, cpu: f64, counts| class(&watched(sample(wall, cpu), counts));
+        assert_eq!(of(0.01, 0.01, [900, 0, 100, 0]), Class::CpuBound);
+        assert_eq!(of(0.01, 0.01, [100, 0, 900, 0]), Class::CpuBoundReleasing);
+        assert_eq!(of(0.01, 0.0001, [10, 0, 0, 990]), Class::IoBound);
+        assert_eq!(of(0.01, 0.005, [500, 0, 0, 500]), Class::Mixed);
+        // Asleep with the lock: not what threads or coroutines overlap.
+        assert_eq!(of(0.01, 0.0001, [10, 990, 0, 0]), Class::Mixed);
+        // A pilot that a busy machine misled does not overrule the split.
+        let mut misled = watched(sample(0.01, 0.01), [100, 0, 900, 0]);
+        misled.pilot = Some(Pilot {
+            threads: 2,
+            speedup: 1.0,
+            interval: [0.9, 1.1],
+        });
+        assert_eq!(class(&misled), Class::CpuBoundReleasing);
+        // Helpers do the work and the caller waits for them.
+        let mut helped = watched(sample(0.01, 0.001), [100, 0, 0, 900]);
+        helped.process_cpu_s = 0.01;
+        assert_eq!(class(&helped), Class::CpuBoundReleasing);
+    }
+
+    #[test]
+    fn the_five_keys_add_up_to_the_clocks() {
+        let profile = Profile::from_sample(&watched(sample(0.01, 0.006), [400, 100, 200, 300]));
+        let sum = |keys: &[Option<f64>]| keys.iter().copied().sum::<Option<f64>>().unwrap();
+        assert!((sum(&[profile.gil_cpu_s, profile.free_cpu_s]) - 0.006).abs() < 1e-12);
+        assert!((sum(&[profile.gil_blocked_s, Some(profile.wait_s)]) - 0.004).abs() < 1e-12);
+        assert_eq!(profile.split_absent, None);
+    }
+
+    #[test]
+    fn an_absent_split_says_why() {
+        let mut blind = sample(0.01, 0.01);
+        blind.lock_absent = Some("no lock".to_owned());
+        let profile = Profile::from_sample(&blind);
+        assert_eq!(profile.split_absent.as_deref(), Some("no lock"));
+        let short = Profile::from_sample(&watched(sample(0.01, 0.01), [9, 0, 0, 0]));
+        assert!(short.split.is_none() && short.split_absent.unwrap().contains("9 looks"));
     }
 
     #[test]

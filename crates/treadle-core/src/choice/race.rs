@@ -2,24 +2,40 @@
 //!
 //! Sans-IO: `next` says what to do, `observe` takes what happened, time is passed in. Blocks of all candidates are
 //! interleaved in random order, so that what the machine does hits all alike, and compared round by round (paired).
-//! The first round warms up and is not counted. Blocks grow by doubling when four rounds did not suffice.
+//! The first round warms up and is not counted. Blocks double when four rounds did not suffice, and once more.
 //!
-//! *Guarantees*: the serial control runs to the end; a candidate is dropped only when the 95 % interval of its paired
-//! throughput ratio to the leader excludes parity; the race never plans a block past its budget.
-//! *Assumes*: looking after each round makes a wrong drop somewhat likelier than 5 %; the decision's margin of
-//! five percent, not the test alone, guards against calling equals different.
+//! *Rule*. After some rounds (`sequential`) the race looks. A candidate leaves when it certainly misses a target, when it is simpler than
+//! the leader and certainly more than five percent slower, or when it is not simpler and certainly not more than five percent
+//! faster. The race ends when one candidate certainly meets every target, is certainly not more than five percent slower than any other that
+//! may meet them, and certainly faster than each simpler one. "Certainly" is said with an error probability of five percent for
+//! the whole race.
+//!
+//! Rounds in which others disturbed a block are set aside and run again. When they are the larger part, all rounds count, and
+//! candidates are compared by their fair rates (`disturbance`).
+//!
+//! *Guarantees*: the serial control runs to the end; the race never plans a block past its budget; nothing is called certain before three
+//! counted rounds but that a candidate leaves.
+//! *Assumes*: what `sequential` and `disturbance` assume.
 
-use super::statistics::{Interval, Random, bootstrap_mean, paired_ratio};
+use super::decide::{Quantity, Target};
+use super::disturbance::Load;
+use super::plan::Strategy;
+use super::sequential::{self, Bounds};
+use super::statistics::{Interval, Random, bootstrap_mean, mean, median};
 
 /// Two candidates within this share of each other are equivalent (diagnosis notes 3.4).
 pub const EQUIVALENT: f64 = 0.05;
-/// Counted rounds before anything is judged: with fewer the widened interval is hopeless (t is 12.7 for two values).
-const LEAST_ROUNDS: usize = 3;
-/// Counted rounds of the first block length; then it doubles every second round.
-const ROUNDS_BEFORE_GROWTH: usize = 4;
+/// Counted rounds before the race may end: with fewer the spread is assumed, not seen.
+pub const LEAST_ROUNDS: usize = 3;
+/// Counted rounds of a block length; then it doubles, twice at most. Longer blocks average what happens within them, but what happens
+/// from one to the next is told only by more of them: with no bound, ten rounds of five candidates took half of 30 s.
+const ROUNDS_OF_A_LENGTH: usize = 4;
+const MOST_DOUBLINGS: usize = 2;
+/// Disturbed rounds that are set aside in any case; from then on the undisturbed ones must not be fewer than they.
+const REPEATED: usize = 2;
 
 /// The conditions of a race.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
     /// Seconds from the start of the race.
     pub budget_s: f64,
@@ -29,6 +45,16 @@ pub struct Rules {
     pub warm_up: bool,
     /// Seed of the order of blocks and of the intervals.
     pub seed: u64,
+    /// Usable cores, for the fair rates.
+    pub cores: f64,
+    /// Whether the control runs one thread alone, so that what it stands in the run queue is others' doing.
+    pub control_alone: bool,
+    /// Whether tasks compute enough for others on the processors to matter; waiting does not get slower beside them.
+    pub computes: bool,
+    /// Standard deviation of the tasks' durations over their mean, as the profile saw it.
+    pub variation: f64,
+    /// What a candidate must meet.
+    pub targets: Vec<Target>,
 }
 
 /// A candidate as it enters.
@@ -36,10 +62,31 @@ pub struct Rules {
 pub struct Entry {
     /// The serial control is never dropped.
     pub control: bool,
+    /// Its place in the order of simplicity.
+    pub simplicity: (Strategy, u32),
     /// A block never asks for less than this, so that it holds several tasks.
     pub least_block_s: f64,
     /// Start-up seconds to charge to each task of a finite batch.
     pub start_per_task_s: f64,
+    /// Cores that it can keep busy at most as far as is known: threads that take turns at the interpreter lock one, processes any number.
+    pub parallelism: f64,
+}
+
+/// What a block brought.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ran<'a> {
+    /// Tasks done, failed ones included.
+    pub count: u64,
+    /// Failed tasks.
+    pub errors: u64,
+    /// Seconds that were asked for.
+    pub asked_s: f64,
+    /// Seconds and what others did in them.
+    pub load: Load,
+    /// Seconds of the tasks in their workers (of an even selection, if there were many).
+    pub latencies: &'a [f64],
+    /// Peak bytes of all processes together.
+    pub peak_memory_bytes: Option<f64>,
 }
 
 /// What to do next.
@@ -61,14 +108,32 @@ pub enum Step {
 /// Why the race ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// Every other candidate is slower than the leader.
+    /// Every other candidate is slower than the winner.
     LeaderClear,
-    /// Every candidate left is slower than the leader or equivalent to it.
+    /// Some others may be as fast as the winner, but not more than five percent faster.
     Equivalent,
+    /// No candidate meets the targets.
+    TargetsMissed,
     /// Time ran out with the question open.
     BudgetSpent,
+    /// No input is left that has not been run.
+    InputsSpent,
     /// Every candidate had to be withdrawn.
     NobodyLeft,
+}
+
+impl Finish {
+    /// The word for it in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LeaderClear => "leader-clear",
+            Self::Equivalent => "equivalent",
+            Self::TargetsMissed => "targets-missed",
+            Self::BudgetSpent => "budget-spent",
+            Self::InputsSpent => "inputs-spent",
+            Self::NobodyLeft => "nobody-left",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,17 +143,48 @@ enum State {
     Withdrawn,
 }
 
+/// A counted block.
+#[derive(Debug, Clone)]
+struct Sample {
+    count: u64,
+    errors: u64,
+    load: Load,
+    /// Steady tasks per second.
+    steady: f64,
+    /// The same with start-up charged, as it was and as it would have been without others.
+    charged: f64,
+    fair: f64,
+    disturbed: bool,
+    peak_memory_bytes: Option<f64>,
+    /// For each target: tasks over a latency bound, and tasks looked at.
+    over: Vec<(u64, u64)>,
+}
+
 #[derive(Debug)]
 struct Runner {
     entry: Entry,
     state: State,
-    /// Steady tasks per second of each counted round.
-    steady: Vec<Option<f64>>,
-    /// The same with start-up charged: what is compared.
-    charged: Vec<Option<f64>>,
+    rounds: Vec<Option<Sample>>,
     /// Wall seconds of the longest block over the seconds asked for, to plan by.
     overrun_s: f64,
-    tasks: u64,
+}
+
+/// The rounds that are compared.
+#[derive(Debug, Clone, PartialEq)]
+struct Basis {
+    rounds: Vec<usize>,
+    fair: bool,
+}
+
+impl Basis {
+    /// What a block is compared by.
+    fn rate(&self, sample: &Sample) -> f64 {
+        if self.fair {
+            sample.fair
+        } else {
+            sample.charged
+        }
+    }
 }
 
 /// A race in progress.
@@ -101,6 +197,9 @@ pub struct Race {
     round: usize,
     begun: bool,
     finish: Option<Finish>,
+    winner: Option<usize>,
+    looks: usize,
+    next_look: usize,
 }
 
 impl Race {
@@ -111,20 +210,21 @@ impl Race {
             .map(|entry| Runner {
                 entry: *entry,
                 state: State::Racing,
-                steady: Vec::new(),
-                charged: Vec::new(),
+                rounds: Vec::new(),
                 overrun_s: 0.0,
-                tasks: 0,
             })
             .collect();
         Self {
+            random: Random::new(rules.seed),
             rules,
             runners,
-            random: Random::new(rules.seed),
             order: Vec::new(),
             round: 0,
             begun: false,
             finish: None,
+            winner: None,
+            looks: 0,
+            next_look: 1,
         }
     }
 
@@ -143,7 +243,7 @@ impl Race {
             }
             let seconds = self.block_seconds(candidate);
             if elapsed_s + seconds + self.runners[candidate].overrun_s > self.rules.budget_s {
-                self.finish = Some(Finish::BudgetSpent);
+                self.stop(Finish::BudgetSpent);
                 continue;
             }
             return Step::Block {
@@ -154,21 +254,44 @@ impl Race {
         }
     }
 
-    /// Takes a block's outcome: tasks done and the wall seconds that they took, for the seconds that were asked.
-    pub fn observe(&mut self, candidate: usize, count: u64, wall_s: f64, asked_s: f64) {
+    /// Takes a block's outcome.
+    pub fn observe(&mut self, candidate: usize, outcome: &Ran<'_>) {
         let counted = self.counted_round();
         let runner = &mut self.runners[candidate];
-        runner.overrun_s = runner.overrun_s.max(wall_s - asked_s);
+        let (count, wall_s) = (outcome.count, outcome.load.wall_s);
+        runner.overrun_s = runner.overrun_s.max(wall_s - outcome.asked_s);
         let Some(round) = counted else { return };
         if count == 0 || wall_s <= 0.0 {
             return;
         }
-        runner.tasks += count;
-        runner.steady.resize(round + 1, None);
-        runner.charged.resize(round + 1, None);
-        runner.steady[round] = Some(count as f64 / wall_s);
-        let charged_s = wall_s + count as f64 * runner.entry.start_per_task_s;
-        runner.charged[round] = Some(count as f64 / charged_s);
+        let tasks = count as f64;
+        let start_s = tasks * runner.entry.start_per_task_s;
+        let needed_s = outcome
+            .load
+            .needed_s(self.rules.cores, runner.entry.parallelism);
+        let over = self.rules.targets.iter().map(|target| {
+            let over = |bound: f64| outcome.latencies.iter().filter(|one| **one > bound).count();
+            match target.quantity {
+                Quantity::Latency(_) => (over(target.bound) as u64, outcome.latencies.len() as u64),
+                _ => (0, 0),
+            }
+        });
+        let sample = Sample {
+            count,
+            errors: outcome.errors,
+            load: outcome.load,
+            steady: tasks / wall_s,
+            charged: tasks / (wall_s + start_s),
+            fair: tasks / (needed_s + start_s),
+            disturbed: self.rules.computes
+                && outcome
+                    .load
+                    .disturbed(runner.entry.control && self.rules.control_alone),
+            peak_memory_bytes: outcome.peak_memory_bytes,
+            over: over.collect(),
+        };
+        runner.rounds.resize(round + 1, None);
+        runner.rounds[round] = Some(sample);
     }
 
     /// Takes a candidate out of the race for good, because it failed.
@@ -176,35 +299,110 @@ impl Race {
         self.runners[candidate].state = State::Withdrawn;
     }
 
+    /// Ends the race with a last look, for a reason that the caller knows.
+    pub fn stop(&mut self, finish: Finish) {
+        if self.finish.is_none() {
+            self.judge(true);
+        }
+        self.finish.get_or_insert(finish);
+    }
+
+    /// The candidate that certainly is the plan to choose, once the race has ended with certainty.
+    pub fn winner(&self) -> Option<usize> {
+        self.winner
+    }
+
     /// Steady tasks per second of a candidate: geometric mean of its blocks, with its interval when there are two or more.
     pub fn steady(&self, candidate: usize) -> Option<(f64, Option<Interval>)> {
-        self.summary(&self.runners[candidate].steady)
+        self.summary(candidate, |sample| sample.steady)
     }
 
-    /// The same with start-up charged to each task.
-    pub fn charged(&self, candidate: usize) -> Option<(f64, Option<Interval>)> {
-        self.summary(&self.runners[candidate].charged)
+    /// What candidates are compared by: tasks per second with start-up charged to each. In a contended race it is the control's fair
+    /// rate times the ratio to the control.
+    pub fn charged(&self, candidate: usize) -> Option<f64> {
+        let basis = self.basis();
+        let control = self
+            .runners
+            .iter()
+            .position(|runner| runner.entry.control)
+            .filter(|control| basis.fair && self.blocks(*control) > 0);
+        let rates = |of: usize| -> Vec<f64> {
+            self.samples(of)
+                .into_iter()
+                .map(|sample| basis.rate(sample).ln())
+                .collect()
+        };
+        match control {
+            Some(control) if control != candidate => {
+                let ratio = mean(&self.log_ratios(candidate, control))?;
+                Some((mean(&rates(control))? + ratio).exp())
+            }
+            _ => mean(&rates(candidate)).map(f64::exp),
+        }
     }
 
-    /// The paired throughput ratio of one candidate to another, start-up charged.
+    /// The paired throughput ratio of one candidate to another, start-up charged, with its 95 % interval.
     pub fn ratio(&self, candidate: usize, other: usize) -> Option<Interval> {
-        let (numerators, denominators) = self.pairs(candidate, other);
-        paired_ratio(&numerators, &denominators, &mut self.summary_random())
+        let logarithms = self.log_ratios(candidate, other);
+        bootstrap_mean(&logarithms, &mut self.summary_random())
+            .map(|interval| interval.map(f64::exp))
     }
 
-    /// Counted blocks of a candidate.
+    /// Blocks of a candidate that count.
     pub fn blocks(&self, candidate: usize) -> usize {
-        self.runners[candidate].steady.iter().flatten().count()
+        self.samples(candidate).len()
     }
 
-    /// Tasks in the counted blocks of a candidate.
-    pub fn tasks(&self, candidate: usize) -> u64 {
-        self.runners[candidate].tasks
+    /// Counted rounds, and how many of them others disturbed.
+    pub fn disturbed(&self) -> (usize, usize) {
+        let rounds = self.counted();
+        let disturbed = (0..rounds).filter(|round| self.round_disturbed(*round));
+        (rounds, disturbed.count())
     }
 
-    /// Whether blocks of the round now running count.
-    pub fn counting(&self) -> bool {
-        self.counted_round().is_some()
+    /// The counted rounds that are compared.
+    pub fn compared(&self) -> Vec<usize> {
+        self.basis().rounds
+    }
+
+    /// Whether so many rounds were disturbed that fair rates are compared.
+    pub fn contended(&self) -> bool {
+        self.basis().fair
+    }
+
+    /// Median share of the control's blocks that it stood in the run queue.
+    pub fn control_delay(&self) -> Option<f64> {
+        let control = self.runners.iter().find(|runner| runner.entry.control)?;
+        let shares: Vec<f64> = control
+            .rounds
+            .iter()
+            .flatten()
+            .filter_map(|sample| sample.load.delay_share())
+            .collect();
+        median(&shares)
+    }
+
+    /// The control's speed in the later half of the rounds that count over that in the earlier half; `None` for fewer than four.
+    pub fn control_drift(&self) -> Option<f64> {
+        let control = self
+            .runners
+            .iter()
+            .position(|runner| runner.entry.control)?;
+        let rates: Vec<f64> = self
+            .samples(control)
+            .iter()
+            .map(|sample| sample.steady)
+            .collect();
+        if rates.len() < 4 {
+            return None;
+        }
+        let (earlier, later) = rates.split_at(rates.len() / 2);
+        Some(median(later)? / median(earlier)?)
+    }
+
+    /// Which of the counted rounds is now running; `None` while it is the warm-up.
+    pub fn counting(&self) -> Option<usize> {
+        self.counted_round()
     }
 
     /// Whether the candidate still takes part.
@@ -212,15 +410,20 @@ impl Race {
         self.runners[candidate].state == State::Racing
     }
 
+    /// Looks that were taken.
+    pub fn looks(&self) -> usize {
+        self.looks
+    }
+
     fn counted_round(&self) -> Option<usize> {
         self.round.checked_sub(usize::from(self.rules.warm_up))
     }
 
     fn block_seconds(&self, candidate: usize) -> f64 {
-        let grown = self.counted_round().map_or(0, |round| {
-            (round + 2).saturating_sub(ROUNDS_BEFORE_GROWTH) / 2
-        });
-        let length = self.rules.block_s * f64::from(1u32 << grown.min(16) as u32);
+        let grown = self
+            .counted_round()
+            .map_or(0, |round| (round / ROUNDS_OF_A_LENGTH).min(MOST_DOUBLINGS));
+        let length = self.rules.block_s * f64::from(1u32 << grown);
         length.max(self.runners[candidate].entry.least_block_s)
     }
 
@@ -231,9 +434,8 @@ impl Race {
     }
 
     fn end_round(&mut self) {
-        let was_running = self.begun;
-        if was_running {
-            self.judge();
+        if self.begun {
+            self.judge(false);
             self.round += 1;
         }
         self.begun = true;
@@ -246,64 +448,312 @@ impl Race {
         }
     }
 
-    /// Drops what is clearly slower and ends the race when nothing is open.
-    fn judge(&mut self) {
+    /// Takes a look, if one is due or the last one: drops who cannot win and ends the race when nothing is open.
+    fn judge(&mut self, last: bool) {
+        let (counted, disturbed) = self.disturbed();
+        if counted == disturbed && disturbed <= REPEATED && !last {
+            return;
+        }
         let active = self.active();
-        let least = active
+        let rounds = active
             .iter()
             .map(|index| self.blocks(*index))
             .min()
             .unwrap_or(0);
-        if least < LEAST_ROUNDS {
+        if rounds == 0 || (rounds < self.next_look && !last) {
             return;
         }
-        let Some(leader) = self.leader() else { return };
-        let (mut open, mut equivalent) = (false, false);
-        for candidate in active.into_iter().filter(|candidate| *candidate != leader) {
-            match self.ratio(candidate, leader) {
-                Some(ratio)
-                    if ratio.low >= 1.0 - EQUIVALENT && ratio.high <= 1.0 / (1.0 - EQUIVALENT) =>
-                {
-                    equivalent = true;
-                }
-                Some(ratio) if ratio.high < 1.0 => {
-                    if !self.runners[candidate].entry.control {
-                        self.runners[candidate].state = State::Dropped;
-                    }
-                }
-                _ => open = true,
+        self.looks += 1;
+        self.next_look = sequential::next_look(rounds);
+        let runners = self.runners.len();
+        let level = sequential::level(
+            // A look whose spread is estimated never takes the share of those whose spread is assumed.
+            if rounds > sequential::EARLY_LOOKS {
+                self.looks.max(sequential::EARLY_LOOKS + 1)
+            } else {
+                self.looks
+            },
+            runners - 1 + runners * self.rules.targets.len(),
+        );
+        let meets: Vec<Option<bool>> = (0..runners)
+            .map(|index| self.meets_targets(index, level))
+            .collect();
+        for index in &active {
+            if meets[*index] == Some(false) && rounds >= LEAST_ROUNDS {
+                self.drop_unless_control(*index);
             }
         }
-        if !open {
-            self.finish = Some(if equivalent {
-                Finish::Equivalent
-            } else {
-                Finish::LeaderClear
-            });
+        let eligible: Vec<usize> = active
+            .into_iter()
+            .filter(|index| meets[*index] != Some(false))
+            .collect();
+        if eligible.is_empty() && rounds >= LEAST_ROUNDS {
+            self.finish = Some(Finish::TargetsMissed);
+        }
+        let Some(leader) = self.fastest(&eligible) else {
+            return;
+        };
+        let simpler = |race: &Self, one: usize, other: usize| {
+            race.runners[one].entry.simplicity < race.runners[other].entry.simplicity
+        };
+        // Only who certainly meets the targets may drive out others.
+        if meets[leader] == Some(true) {
+            for index in eligible.iter().copied().filter(|index| *index != leader) {
+                let Some(ratio) = self.certain_ratio(index, leader, level) else {
+                    continue;
+                };
+                let hopeless = if simpler(self, index, leader) {
+                    ratio.high < 1.0 - EQUIVALENT
+                } else {
+                    ratio.high <= 1.0 / (1.0 - EQUIVALENT)
+                };
+                if hopeless {
+                    self.drop_unless_control(index);
+                }
+            }
+        }
+        if rounds < LEAST_ROUNDS {
+            return;
+        }
+        let certain = |race: &Self, index: usize| -> Option<bool> {
+            let mut clear = true;
+            for other in eligible.iter().copied().filter(|other| *other != index) {
+                let ratio = race.certain_ratio(other, index, level)?;
+                let settled = if simpler(race, other, index) {
+                    ratio.high < 1.0
+                } else {
+                    ratio.high <= 1.0 / (1.0 - EQUIVALENT)
+                };
+                if !settled {
+                    return None;
+                }
+                clear &= ratio.high < 1.0;
+            }
+            Some(clear)
+        };
+        let mut order = eligible.clone();
+        order.sort_by_key(|index| self.runners[*index].entry.simplicity);
+        for index in order {
+            if meets[index] == Some(true)
+                && let Some(clear) = certain(self, index)
+            {
+                self.winner = Some(index);
+                self.finish = Some(if clear {
+                    Finish::LeaderClear
+                } else {
+                    Finish::Equivalent
+                });
+                return;
+            }
         }
     }
 
-    /// The fastest of those that still race.
-    fn leader(&self) -> Option<usize> {
-        self.active()
-            .into_iter()
-            .filter_map(|index| Some((index, self.charged(index)?.0)))
+    fn drop_unless_control(&mut self, candidate: usize) {
+        let runner = &mut self.runners[candidate];
+        if !runner.entry.control {
+            runner.state = State::Dropped;
+        }
+    }
+
+    fn fastest(&self, of: &[usize]) -> Option<usize> {
+        of.iter()
+            .copied()
+            .filter_map(|index| Some((index, self.charged(index)?)))
             .max_by(|one, other| one.1.total_cmp(&other.1))
             .map(|(index, _)| index)
     }
 
-    fn pairs(&self, candidate: usize, other: usize) -> (Vec<f64>, Vec<f64>) {
-        self.runners[candidate]
-            .charged
-            .iter()
-            .zip(&self.runners[other].charged)
-            .filter_map(|(one, other)| Some(((*one)?, (*other)?)))
-            .unzip()
+    /// Whether a candidate meets all targets: certainly (`Some(true)`), certainly not, or open.
+    fn meets_targets(&self, candidate: usize, level: f64) -> Option<bool> {
+        let verdicts: Vec<Option<bool>> = (0..self.rules.targets.len())
+            .map(|place| self.meets(candidate, place, level))
+            .collect();
+        if verdicts.contains(&Some(false)) {
+            Some(false)
+        } else {
+            verdicts.iter().all(Option::is_some).then_some(true)
+        }
     }
 
-    fn summary(&self, rates: &[Option<f64>]) -> Option<(f64, Option<Interval>)> {
-        let logarithms: Vec<f64> = rates.iter().flatten().map(|rate| rate.ln()).collect();
-        let middle = super::statistics::mean(&logarithms)?.exp();
+    /// Whether a candidate meets one target. Errors and memory only grow, so that "met so far" is all that can be said of them; it
+    /// is said from the first block on.
+    fn meets(&self, candidate: usize, place: usize, level: f64) -> Option<bool> {
+        let target = &self.rules.targets[place];
+        let samples = self.samples(candidate);
+        if samples.is_empty() {
+            return None;
+        }
+        let bounds = |value: &dyn Fn(&Sample) -> Option<f64>| -> Option<Bounds> {
+            let logarithms: Option<Vec<f64>> = samples
+                .iter()
+                .map(|sample| Some(value(sample)?.max(1e-12).ln()))
+                .collect();
+            let tasks = samples.iter().map(|sample| sample.count).min().unwrap_or(1);
+            let assumed = sequential::assumed_spread(self.rules.variation, tasks, tasks);
+            sequential::mean_bounds(&logarithms?, assumed, level)
+        };
+        let bound = target.bound.max(1e-12).ln();
+        match target.quantity {
+            Quantity::Throughput => {
+                let basis = self.basis();
+                let found = bounds(&|sample| Some(basis.rate(sample)))?;
+                if found.low >= bound {
+                    Some(true)
+                } else {
+                    (found.high < bound).then_some(false)
+                }
+            }
+            Quantity::Cores => {
+                // What was not measured is not met.
+                if samples.iter().any(|sample| sample.load.cpu_s.is_none()) {
+                    return Some(false);
+                }
+                let found = bounds(&|sample| Some(sample.load.cpu_s? / sample.load.wall_s))?;
+                if found.high <= bound {
+                    Some(true)
+                } else {
+                    (found.low > bound).then_some(false)
+                }
+            }
+            Quantity::Latency(share) => {
+                let blocks: Vec<(u64, u64)> =
+                    samples.iter().map(|sample| sample.over[place]).collect();
+                self.share_met(&blocks, 1.0 - share, level)
+            }
+            Quantity::Memory => {
+                let peak = samples
+                    .iter()
+                    .map(|sample| sample.peak_memory_bytes)
+                    .collect::<Option<Vec<f64>>>();
+                Some(peak.is_some_and(|peak| peak.iter().all(|bytes| *bytes <= target.bound)))
+            }
+            Quantity::Errors => {
+                let errors: u64 = samples.iter().map(|sample| sample.errors).sum();
+                Some(errors as f64 <= target.bound)
+            }
+            Quantity::ErrorShare => {
+                let blocks: Vec<(u64, u64)> = samples
+                    .iter()
+                    .map(|sample| (sample.errors, sample.count))
+                    .collect();
+                let none = blocks.iter().all(|block| block.0 == 0);
+                if none && target.bound <= 0.0 {
+                    return Some(true);
+                }
+                self.share_met(&blocks, target.bound, level)
+            }
+        }
+    }
+
+    fn share_met(&self, blocks: &[(u64, u64)], bound: f64, level: f64) -> Option<bool> {
+        let (hits, count) = blocks.iter().fold((0u64, 0u64), |sum, block| {
+            (sum.0 + block.0, sum.1 + block.1)
+        });
+        let alike = sequential::clustering(blocks);
+        sequential::share_above(hits as f64 / alike, count as f64 / alike, bound, level)
+            .map(|above| !above)
+    }
+
+    /// Bounds of the paired ratio at an error probability of `level`.
+    fn certain_ratio(&self, candidate: usize, other: usize, level: f64) -> Option<Bounds> {
+        let logarithms = self.log_ratios(candidate, other);
+        let least = |of: usize| {
+            let counts = self.samples(of).into_iter().map(|sample| sample.count);
+            counts.min().unwrap_or(1)
+        };
+        let assumed =
+            sequential::assumed_spread(self.rules.variation, least(candidate), least(other));
+        let found = sequential::mean_bounds(&logarithms, assumed, level)?;
+        Some(Bounds {
+            low: found.low.exp(),
+            high: found.high.exp(),
+        })
+    }
+
+    /// Rounds that have been counted, disturbed or not.
+    fn counted(&self) -> usize {
+        self.runners
+            .iter()
+            .map(|runner| runner.rounds.len())
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn round_disturbed(&self, round: usize) -> bool {
+        self.runners
+            .iter()
+            .filter_map(|runner| runner.rounds.get(round)?.as_ref())
+            .any(|sample| sample.disturbed)
+    }
+
+    /// The rounds that are compared: the undisturbed ones while few were disturbed, else all by their fair rates.
+    fn basis(&self) -> Basis {
+        let all: Vec<usize> = (0..self.counted()).collect();
+        let calm: Vec<usize> = all
+            .iter()
+            .copied()
+            .filter(|round| !self.round_disturbed(*round))
+            .collect();
+        let disturbed = all.len() - calm.len();
+        let few = disturbed <= REPEATED.max(calm.len()) && !calm.is_empty();
+        if few || disturbed == 0 {
+            Basis {
+                rounds: calm,
+                fair: false,
+            }
+        } else {
+            Basis {
+                rounds: all,
+                fair: true,
+            }
+        }
+    }
+
+    fn samples(&self, candidate: usize) -> Vec<&Sample> {
+        let rounds = &self.runners[candidate].rounds;
+        self.basis()
+            .rounds
+            .iter()
+            .filter_map(|round| rounds.get(*round)?.as_ref())
+            .collect()
+    }
+
+    /// Logarithms of the ratio of their rates in the rounds that count and that both ran.
+    ///
+    /// In a contended race the more involved of the two must win by what was measured and by the fair rates: its smaller
+    /// advantage counts, so that neither having more runnable threads nor having them in bursts makes it look better.
+    fn log_ratios(&self, candidate: usize, other: usize) -> Vec<f64> {
+        let basis = self.basis();
+        let (one, two) = (&self.runners[candidate], &self.runners[other]);
+        let simpler = one.entry.simplicity < two.entry.simplicity;
+        basis
+            .rounds
+            .iter()
+            .filter_map(|round| {
+                let one = one.rounds.get(*round)?.as_ref()?;
+                let two = two.rounds.get(*round)?.as_ref()?;
+                let measured = (one.charged / two.charged).ln();
+                let fair = (one.fair / two.fair).ln();
+                Some(match (basis.fair, simpler) {
+                    (false, _) => measured,
+                    (true, true) => measured.max(fair),
+                    (true, false) => measured.min(fair),
+                })
+            })
+            .collect()
+    }
+
+    fn summary(
+        &self,
+        candidate: usize,
+        rate: impl Fn(&Sample) -> f64,
+    ) -> Option<(f64, Option<Interval>)> {
+        let logarithms: Vec<f64> = self
+            .samples(candidate)
+            .into_iter()
+            .map(|sample| rate(sample).ln())
+            .collect();
+        let middle = mean(&logarithms)?.exp();
         let interval = bootstrap_mean(&logarithms, &mut self.summary_random());
         Some((middle, interval.map(|one| one.map(f64::exp))))
     }
@@ -311,189 +761,5 @@ impl Race {
     /// Intervals are drawn from a generator of their own, so that asking for them does not change the order of blocks.
     fn summary_random(&self) -> Random {
         Random::new(self.rules.seed ^ 0x5EED)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CONTROL: Entry = Entry {
-        control: true,
-        least_block_s: 0.0,
-        start_per_task_s: 0.0,
-    };
-    const RIVAL: Entry = Entry {
-        control: false,
-        ..CONTROL
-    };
-
-    fn rules(budget_s: f64, seed: u64) -> Rules {
-        Rules {
-            budget_s,
-            block_s: 0.3,
-            warm_up: true,
-            seed,
-        }
-    }
-
-    /// Runs a race on a scripted clock; `rate(candidate, round, noise)` gives tasks per second, noise in -1..1.
-    fn run(
-        rules: Rules,
-        entries: &[Entry],
-        rate: impl Fn(usize, usize, f64) -> f64,
-    ) -> (Race, Finish, f64, Vec<(usize, usize)>) {
-        let mut race = Race::new(rules, entries);
-        let mut noise = Random::new(rules.seed + 1);
-        let (mut elapsed, mut log) = (0.0, Vec::new());
-        loop {
-            match race.next(elapsed) {
-                Step::Finished(finish) => return (race, finish, elapsed, log),
-                Step::Block {
-                    candidate,
-                    seconds,
-                    round,
-                } => {
-                    let swing = noise.bits() as f64 / u64::MAX as f64 * 2.0 - 1.0;
-                    let count = (rate(candidate, round, swing) * seconds).round() as u64;
-                    elapsed += seconds;
-                    log.push((round, candidate));
-                    race.observe(candidate, count, seconds, seconds);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_obvious_case_ends_after_three_counted_rounds() {
-        let (race, finish, elapsed, log) = run(
-            rules(30.0, 1),
-            &[CONTROL, RIVAL, RIVAL],
-            |candidate, _, noise| [1000.0, 1900.0, 1010.0][candidate] * (1.0 + 0.02 * noise),
-        );
-        assert_eq!(finish, Finish::LeaderClear);
-        assert_eq!(log.len(), 12);
-        assert!(elapsed < 4.0);
-        assert!(
-            !race.racing(2) && race.racing(0),
-            "the rival is dropped, the control never"
-        );
-        let ratio = race.ratio(1, 0).unwrap();
-        assert!(ratio.low < 1.9 && 1.9 < ratio.high, "{ratio:?}");
-    }
-
-    #[test]
-    fn equals_are_called_equivalent() {
-        let (_, finish, _, _) = run(
-            rules(30.0, 2),
-            &[CONTROL, RIVAL, RIVAL],
-            |candidate, _, noise| [10_000.0, 40_000.0, 40_200.0][candidate] * (1.0 + 0.005 * noise),
-        );
-        assert_eq!(finish, Finish::Equivalent);
-    }
-
-    #[test]
-    fn noise_that_hits_a_whole_round_does_not_matter() {
-        // The machine halves its speed in every second round; pairing removes it.
-        let (_, finish, _, log) = run(
-            rules(30.0, 3),
-            &[CONTROL, RIVAL],
-            |candidate, round, noise| {
-                let speed = if round % 2 == 0 { 1.0 } else { 0.5 };
-                [1000.0, 1300.0][candidate] * speed * (1.0 + 0.01 * noise)
-            },
-        );
-        assert_eq!(finish, Finish::LeaderClear);
-        assert!(log.len() <= 10, "{log:?}");
-    }
-
-    #[test]
-    fn an_open_question_spends_the_budget_and_not_more() {
-        let (_, finish, elapsed, _) = run(rules(10.0, 4), &[CONTROL, RIVAL], |_, _, noise| {
-            1000.0 * (1.0 + 0.5 * noise)
-        });
-        assert_eq!(finish, Finish::BudgetSpent);
-        assert!(elapsed <= 10.0);
-    }
-
-    #[test]
-    fn every_round_runs_every_candidate_once_in_an_order_that_changes() {
-        let (_, _, _, log) = run(rules(20.0, 5), &[CONTROL, RIVAL, RIVAL], |_, _, noise| {
-            1000.0 * (1.0 + 0.5 * noise)
-        });
-        let mut orders = std::collections::BTreeSet::new();
-        for round in log.chunks_exact(3) {
-            let mut order: Vec<usize> = round.iter().map(|(_, candidate)| *candidate).collect();
-            assert!(round.iter().all(|(number, _)| *number == round[0].0));
-            orders.insert(order.clone());
-            order.sort_unstable();
-            assert_eq!(order, [0, 1, 2]);
-        }
-        assert!(orders.len() > 1);
-    }
-
-    #[test]
-    fn blocks_double_when_four_rounds_do_not_suffice() {
-        let mut race = Race::new(rules(1000.0, 6), &[CONTROL, RIVAL]);
-        let mut lengths = Vec::new();
-        let mut noise = Random::new(1);
-        while lengths.len() < 20 {
-            let Step::Block {
-                candidate, seconds, ..
-            } = race.next(0.0)
-            else {
-                break;
-            };
-            lengths.push(seconds);
-            race.observe(candidate, 500 + noise.below(1000) as u64, 1.0, 1.0);
-        }
-        assert_eq!(lengths[..10], [0.3; 10]);
-        assert_eq!(lengths[10..14], [0.6; 4]);
-        assert_eq!(lengths[14..18], [1.2; 4]);
-    }
-
-    #[test]
-    fn start_up_is_charged_to_each_task() {
-        let costly = Entry {
-            start_per_task_s: 0.001,
-            ..RIVAL
-        };
-        let (race, finish, _, _) =
-            run(rules(30.0, 7), &[CONTROL, costly], |candidate, _, noise| {
-                [1000.0, 2000.0][candidate] * (1.0 + 0.01 * noise)
-            });
-        assert_eq!(finish, Finish::LeaderClear);
-        assert!(race.steady(1).unwrap().0 > 1900.0);
-        assert!(race.charged(1).unwrap().0 < 700.0);
-    }
-
-    #[test]
-    fn withdrawn_candidates_get_no_more_blocks() {
-        let mut race = Race::new(rules(10.0, 8), &[CONTROL, RIVAL]);
-        race.withdraw(1);
-        for _ in 0..3 {
-            match race.next(0.0) {
-                Step::Block {
-                    candidate, seconds, ..
-                } => {
-                    assert_eq!(candidate, 0);
-                    race.observe(0, 10, seconds, seconds);
-                }
-                Step::Finished(_) => unreachable!(),
-            }
-        }
-        race.withdraw(0);
-        assert_eq!(race.next(0.0), Step::Finished(Finish::NobodyLeft));
-    }
-
-    #[test]
-    fn the_same_seed_runs_the_same_race() {
-        let order = |seed| {
-            run(rules(8.0, seed), &[CONTROL, RIVAL, RIVAL], |_, _, noise| {
-                1000.0 * (1.0 + 0.4 * noise)
-            })
-            .3
-        };
-        assert_eq!(order(11), order(11));
     }
 }

@@ -1,8 +1,8 @@
 //! The reason: the decision's paragraph, from the numbers, for a person who is tired.
 
 use super::comparison::{Candidate, Confidence, Decision, Outcome, RaceAccount};
-use super::decide::{Choice, Target};
-use super::model::{Prediction, Setting};
+use super::decide::{self, Choice, Evidence, Target};
+use super::model::{Curve, Form, Prediction, Setting};
 use super::noise::{Level, Verdict};
 use super::plan::{Plan, Strategy};
 use super::profile::{Class, Profile};
@@ -18,44 +18,55 @@ pub(super) struct Grounds<'a> {
     pub(super) race: Option<&'a RaceAccount>,
     pub(super) verdict: &'a Verdict,
     pub(super) ignored: bool,
+    /// Whether the race was certain of the choice.
+    pub(super) certain: bool,
+    /// Whether the gate let no race run.
     pub(super) refused: bool,
+    /// Whether the gate found after the race that it tells nothing.
+    pub(super) cannot_tell: bool,
+    /// Why there was no race, if it was not for the gate.
+    pub(super) left_out: Option<&'a str>,
     pub(super) profile_only: bool,
     pub(super) targets: &'a [Target],
 }
 
-/// A strategy that was not raced: its best size with its bound, or why it cannot run.
+/// A form that was not raced: its best size with its prediction, or why it cannot run.
 pub(super) fn unraced(
-    strategy: Strategy,
-    curve: &[Prediction],
+    curve: &Curve,
     candidates: &[Candidate],
     setting: &Setting,
 ) -> Option<Candidate> {
-    if candidates.iter().any(|one| one.plan.strategy() == strategy) {
+    let raced = |one: &Candidate| Form::of(one.plan) == Some(curve.form);
+    if candidates.iter().any(raced) {
         return None;
     }
     let size = setting.cores.ceil().max(2.0) as u32;
-    let best = curve
-        .iter()
-        .filter(|one| one.infeasible.is_none() && one.plan.workers() > 1)
-        .max_by(|one, other| one.batch_per_s.total_cmp(&other.batch_per_s));
-    let shown = best
-        .or_else(|| curve.iter().find(|one| one.plan.workers() >= size))
-        .or(curve.last())?;
-    let (outcome, reason) = match &shown.infeasible {
-        Some(why) => (Outcome::Infeasible, why.clone()),
-        None if shown.batch_per_s < 0.8 * shown.per_s => (
+    let shown = curve
+        .knee()
+        .or_else(|| {
+            let large = |one: &&Prediction| one.plan.workers() >= size;
+            curve.points.iter().find(large)
+        })
+        .or(curve.points.last())?;
+    let (outcome, reason) = match (&shown.infeasible, &shown.not_run) {
+        (Some(why), _) => (Outcome::Infeasible, why.clone()),
+        (None, Some(why)) => (
+            Outcome::NotRaced,
+            format!("{why}; it would do about {}", rate(shown.per_s)),
+        ),
+        (None, None) if shown.batch_per_s < 0.8 * shown.per_s => (
             Outcome::NotRaced,
             format!(
-                "this batch is too short to repay the start of its workers ({} with it, {} without, at most)",
+                "this batch is too short to repay the start of its workers (about {} with it, {} without)",
                 rate(shown.batch_per_s),
                 rate(shown.per_s)
             ),
         ),
-        None => (
+        (None, None) => (
             Outcome::NotRaced,
             format!(
-                "even its bound, {}, is far below the best",
-                rate(shown.per_s)
+                "even the high end of its prediction, {}, is far below the best",
+                rate(shown.high_per_s)
             ),
         ),
     };
@@ -63,6 +74,9 @@ pub(super) fn unraced(
         plan: shown.plan,
         predicted_per_s: shown.per_s,
         predicted_low_per_s: shown.low_per_s,
+        predicted_high_per_s: Some(shown.high_per_s),
+        bound_per_s: Some(shown.bound_per_s),
+        prediction_error: None,
         measured_per_s: None,
         interval_per_s: None,
         batch_per_s: None,
@@ -119,6 +133,24 @@ pub(super) fn portrait(profile: &Profile, setting: &Setting) -> String {
         };
         text.push_str(&format!("; {pilot}{tail}"));
     }
+    if let Some(split) = &profile.split
+        && profile.class != Class::TooSmall
+    {
+        let held = split.gil_cpu.mean_s + split.gil_blocked.mean_s;
+        let share = |seconds: f64| percent(seconds / profile.own_s().max(1e-12));
+        if held > 0.05 * profile.own_s() {
+            text.push_str(&format!(
+                "; it holds the interpreter lock for {}, which threads cannot share",
+                share(held)
+            ));
+        }
+        if split.gil_blocked.mean_s > 0.05 * profile.own_s() {
+            text.push_str(&format!(
+                ", and is blocked in {} with the lock held",
+                share(split.gil_blocked.mean_s)
+            ));
+        }
+    }
     if profile.native_cpu_s > 0.1 * profile.wall_s {
         text.push_str(&format!(
             "; native helper threads add {} of CPU time a task",
@@ -145,9 +177,30 @@ pub(super) fn decision(grounds: &Grounds<'_>) -> Decision {
         plan: None,
         reason: sentences.join(" "),
         confidence: Confidence::None,
+        doubts: Vec::new(),
         missed_targets: Vec::new(),
         code: None,
     };
+    if grounds.cannot_tell {
+        sentences.push(
+            "Cannot tell: the machine was too noisy while the plans raced, so their numbers say more about it than about them."
+                .to_owned(),
+        );
+        sentences.push(grounds_sentence(grounds.verdict));
+        sentences.push(portrait(grounds.profile, grounds.setting));
+        sentences.push(
+            "Run this again when nothing else runs, or set TREADLE_NOISE=ignore to decide all the same."
+                .to_owned(),
+        );
+        return undecided(sentences);
+    }
+    if let Some(why) = grounds.left_out {
+        sentences.push(format!(
+            "Nothing was decided, for there was no race: {why}. Give more inputs, or leave out --once if they may be run again."
+        ));
+        sentences.push(portrait(grounds.profile, grounds.setting));
+        return undecided(sentences);
+    }
     if grounds.refused {
         sentences.push("Cannot tell: the machine is too noisy to race plans on.".to_owned());
         sentences.push(grounds_sentence(grounds.verdict));
@@ -210,19 +263,32 @@ pub(super) fn decision(grounds: &Grounds<'_>) -> Decision {
             chosen.errors, chosen.tasks
         ));
     }
-    let doubts = doubts(chosen, race, grounds);
+    let doubts = decide::doubts(&evidence(chosen, race, grounds));
     let confidence = if doubts.is_empty() {
         Confidence::High
     } else {
+        let words: Vec<&str> = doubts.iter().map(|(_, words)| words.as_str()).collect();
+        let mut advice: Vec<&str> = Vec::new();
+        for (condition, _) in &doubts {
+            if !advice.contains(&condition.advice) {
+                advice.push(condition.advice);
+            }
+        }
+        sentences.push(format!(
+            "Confidence is low: {}. To be surer, {}.",
+            words.join("; "),
+            advice.join(", ")
+        ));
         Confidence::Low
     };
-    if !doubts.is_empty() {
-        sentences.push(format!("Confidence is low: {}.", doubts.join("; ")));
-    }
     Decision {
         plan: Some(chosen.plan),
         reason: sentences.join(" "),
         confidence,
+        doubts: doubts
+            .iter()
+            .map(|(condition, _)| condition.name.to_owned())
+            .collect(),
         missed_targets: choice
             .misses
             .iter()
@@ -307,37 +373,23 @@ fn grounds_sentence(verdict: &Verdict) -> String {
     text
 }
 
-/// What keeps the confidence from being high.
-fn doubts(chosen: &Candidate, race: &RaceAccount, grounds: &Grounds<'_>) -> Vec<String> {
-    let mut doubts = Vec::new();
-    if grounds.verdict.level != Level::Quiet {
-        doubts.push(format!(
-            "the machine was noisy ({})",
-            grounds.verdict.grounds.join(", ")
-        ));
-        if grounds.verdict.level == Level::Refuse && grounds.ignored {
-            doubts.push("it would have been refused, but TREADLE_NOISE=ignore is set".to_owned());
-        }
+/// What is known when the confidence is told.
+fn evidence(chosen: &Candidate, race: &RaceAccount, grounds: &Grounds<'_>) -> Evidence {
+    Evidence {
+        noise: grounds.verdict.level,
+        noise_grounds: grounds.verdict.grounds.clone(),
+        overridden: grounds.verdict.level == Level::Refuse && grounds.ignored,
+        finish: race.finish.clone(),
+        budget_s: race.budget_s,
+        certain: grounds.certain,
+        blocks: chosen.blocks,
+        warmed_up: race.warmed_up,
+        rounds: race.rounds,
+        disturbed_rounds: race.disturbed_rounds,
+        contended: race.contended,
+        drift: race.control_drift,
+        sample: grounds.profile.count,
     }
-    if race.finish == "budget-spent" {
-        doubts.push(format!(
-            "the budget of {} was spent before the order was clear",
-            seconds(race.budget_s)
-        ));
-    }
-    if race.finish == "nobody-left" {
-        doubts.push("every plan had to leave the race".to_owned());
-    }
-    if chosen.blocks < 3 {
-        doubts.push(format!(
-            "only {} counted blocks of it fit into the budget",
-            chosen.blocks
-        ));
-    }
-    if !race.warmed_up {
-        doubts.push("tasks are too long for the budget to discard a warm-up".to_owned());
-    }
-    doubts
 }
 
 /// The profile as lines of a report: name, value, remark.
@@ -402,9 +454,17 @@ pub fn profile_lines(profile: &Profile) -> Vec<(&'static str, String)> {
         (
             "starting a worker",
             format!(
-                "process {}, thread {}",
+                "process {}, thread {}{}",
                 optional(profile.worker_start_s.process, seconds),
-                optional(profile.worker_start_s.thread, seconds)
+                optional(profile.worker_start_s.thread, seconds),
+                match (
+                    profile.worker_start_s.interpreter,
+                    &profile.worker_start_s.interpreter_refused
+                ) {
+                    (Some(start), _) => format!(", interpreter {}", seconds(start)),
+                    (None, Some(why)) => format!(", interpreter not measured ({why})"),
+                    (None, None) => String::new(),
+                }
             ),
         ),
     ]
@@ -417,6 +477,20 @@ pub fn machine_line(machine: &super::comparison::Machine) -> String {
         && quota <= machine.usable_cores + 1e-9
     {
         text.push_str(" (a CPU quota)");
+    }
+    if let Some(got) = machine.spin_cores {
+        text.push_str(&format!(
+            ", of which {} native {} got {got:.2}",
+            machine.spin_threads,
+            if machine.spin_threads == 1 {
+                "thread"
+            } else {
+                "threads"
+            }
+        ));
+        if let Some(after) = machine.spin_cores_after {
+            text.push_str(&format!(", {after:.2} after the race"));
+        }
     }
     text.push_str(&format!(", {} {}", machine.implementation, machine.python));
     text.push_str(if machine.gil { " with" } else { " without" });

@@ -1,8 +1,11 @@
 //! The request: what is to be compared, as the command line and the library ask for it.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::ChoiceError;
+use super::laboratory::Launch;
 
 /// What is to be compared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +38,9 @@ pub struct Request {
     /// Stop after the bounds.
     #[serde(default)]
     pub profile_only: bool,
+    /// Run no input twice, over all processes: the sample's inputs are used up, the race splits the others.
+    #[serde(default)]
+    pub once: bool,
     /// Decide however noisy the machine is; the output says so.
     #[serde(default)]
     pub ignore_noise: bool,
@@ -47,9 +53,15 @@ pub struct Request {
     /// Program and arguments of the measuring process, instead of `python`.
     #[serde(default)]
     pub laboratory: Option<Vec<String>>,
+    /// The folder that names and files are looked for from, if not the current one.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
+    /// Whether the comparison takes the fingerprint that a record needs.
+    #[serde(default)]
+    pub fingerprint: bool,
 }
 
-fn default_limit() -> u64 {
+pub(super) fn default_limit() -> u64 {
     10_000
 }
 
@@ -70,10 +82,13 @@ impl Request {
             plans: None,
             targets: None,
             profile_only: false,
+            once: false,
             ignore_noise: false,
             seed: None,
             python: None,
             laboratory: None,
+            directory: None,
+            fingerprint: false,
         }
     }
 
@@ -95,13 +110,17 @@ impl Request {
         }
     }
 
-    /// Program and arguments of the measuring process.
-    pub(super) fn command(&self) -> Vec<String> {
-        self.laboratory.clone().unwrap_or_else(|| {
+    /// How the measuring process is started.
+    pub(super) fn launch(&self) -> Launch {
+        let command = self.laboratory.clone().unwrap_or_else(|| {
             let python = self.python.as_deref().unwrap_or("python3");
             [python, "-m", "treadle._laboratory"]
                 .map(str::to_owned)
                 .to_vec()
-        })
+        });
+        Launch {
+            command,
+            directory: self.directory.clone(),
+        }
     }
 }

@@ -55,6 +55,41 @@ impl ProcessPool {
         }
     }
 
+    /// Hands over what has ended and what workers logged; false when there was nothing.
+    fn hand_over(&self) -> bool {
+        let handing_over = lock(&self.handing_over);
+        let endings = std::mem::take(&mut *lock(&self.endings));
+        if endings.is_empty() && lock(&self.notes).is_empty() {
+            return false;
+        }
+        self.handed_by.store(
+            rustix::thread::gettid().as_raw_nonzero().get(),
+            Ordering::SeqCst,
+        );
+        (self.announce)(&endings);
+        self.handed_by.store(0, Ordering::SeqCst);
+        drop(handing_over);
+        true
+    }
+
+    /// Whether all ends and notes have been handed over; gets the collector to do it if not. True in the thread that is at it.
+    pub fn has_handed_over(&self) -> bool {
+        if !self.is_mine()
+            || self.handed_by.load(Ordering::SeqCst)
+                == rustix::thread::gettid().as_raw_nonzero().get()
+        {
+            return true;
+        }
+        let left = match self.handing_over.try_lock() {
+            Ok(_nobody) => !lock(&self.endings).is_empty() || !lock(&self.notes).is_empty(),
+            Err(_) => return false,
+        };
+        if left {
+            self.wake_collector();
+        }
+        !left
+    }
+
     fn collect(self: Arc<Self>) {
         let mut nap = SHORTEST_NAP;
         let mut last_busy = Instant::now();
@@ -67,10 +102,7 @@ impl ProcessPool {
             }
             self.collector_sleeps.store(false, Ordering::SeqCst);
             let drained = self.drain();
-            let endings = std::mem::take(&mut *lock(&self.endings));
-            let notes = !lock(&self.notes).is_empty();
-            if !endings.is_empty() || notes {
-                (self.announce)(&endings);
+            if self.hand_over() {
                 if self.observed.load(Ordering::SeqCst) > MANY_OBSERVED {
                     std::thread::sleep(BATCH_NAP);
                 }

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;
 
@@ -215,6 +215,10 @@ pub struct ProcessPool {
     /// When the shared memory was last looked at, in nanoseconds.
     pub(super) inspected: AtomicU64,
     pub(super) notes: Mutex<Vec<Note>>,
+    /// Held while ends and notes are handed over, from taking them on.
+    pub(super) handing_over: Mutex<()>,
+    /// The thread that hands over now; 0 for none.
+    pub(super) handed_by: AtomicI32,
     forks: u32,
     pub(super) this: Weak<ProcessPool>,
 }
@@ -282,6 +286,8 @@ impl ProcessPool {
             unfinished: AtomicUsize::new(0),
             inspected: AtomicU64::new(0),
             notes: Mutex::default(),
+            handing_over: Mutex::default(),
+            handed_by: AtomicI32::new(0),
             forks: super::forks(),
             this: this.clone(),
         });

@@ -243,8 +243,8 @@ impl WorkerSession {
         self.end.next_item()
     }
 
-    /// Keeps a finished item's result where it outlives this worker. `encode` writes it, given the index of its first buffer; it may be
-    /// called twice.
+    /// Keeps a finished item's result where it outlives this worker, and takes the next item; false as in [`WorkerSession::next_item`].
+    /// `encode` writes the result, given the index of its first buffer; it may be called twice.
     ///
     /// # Errors
     /// When the arena has no room; the result is not kept then, and those before it are.
@@ -253,7 +253,7 @@ impl WorkerSession {
         task: u64,
         encode: &mut dyn FnMut(usize, &mut Vec<u8>),
         buffers: &[(&[u8], bool)],
-    ) -> Result<(), WorkerError> {
+    ) -> Result<bool, WorkerError> {
         let references = self.lay_out(buffers)?;
         let mut value = std::mem::take(&mut self.value);
         let mut fits = false;
@@ -275,7 +275,7 @@ impl WorkerSession {
             written
         };
         self.value = value;
-        written
+        written.map(|()| self.end.next_item())
     }
 
     /// Commits what the chunk has brought so far.
