@@ -94,6 +94,8 @@ def test_functions_travel_by_value_and_async_ones_run(pool: treadle.Executor) ->
     outside = 5
     assert pool.submit(lambda inside: inside + outside, 3).result() == 8
     assert pool.submit(calls.double_later, 4).result() == 8
+    # Nothing of treadle is needed in the cluster.
+    assert not pool.submit(lambda: [name for name in sys.modules if "treadle" in name]).result()
 
 
 def test_an_exception_arrives_as_itself_with_the_workers_traceback(pool: treadle.Executor) -> None:
@@ -166,7 +168,11 @@ def await_word(pool: treadle.Executor, handles: list[Any]) -> None:
     def known(dask_worker: Any) -> bool:
         return bool(keys & set(dask_worker.state.tasks))
 
-    while any(pool._strategy._client.run(known).values()):
+    def known_to_all(dask_scheduler: Any) -> bool:
+        return bool(keys & set(dask_scheduler.tasks))
+
+    client = pool._strategy._client
+    while client.run_on_scheduler(known_to_all) or any(client.run(known).values()):
         pass
 
 
