@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle import errors
 from treadle.errors import (
+    EngineLostTask,
     MeasureError,
     PayloadError,
     PayloadMemoryError,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Check",
     "Comparison",
+    "EngineLostTask",
     "Executor",
     "Future",
     "MeasureError",
