@@ -45,10 +45,8 @@ def work() -> float:
     return time.thread_time() - began
 
 
-def block(meter: _core.Meter | None) -> float:
-    """CPU seconds of a block within a call of the meter, or without one."""
-    if meter is None:
-        return work()
+def block(meter: _core.Meter) -> float:
+    """CPU seconds of a block within a call of the meter, which samples or was closed."""
     meter.begin()
     spent = work()
     meter.end()
@@ -64,14 +62,16 @@ def overhead(rate: float, pairs: int, source: random.Random) -> tuple[float, flo
         kinds = [True, False]
         source.shuffle(kinds)
         for sampled in kinds:
-            meter = _core.Meter(rate) if sampled else None
-            spent[sampled] = block(meter)
-            if meter is not None:
-                tally = meter.tally()
-                if tally is None:
-                    raise SystemExit(f"the lock is not watched: {meter.absent}")
-                cpu.append(tally["sampler_cpu_s"] / tally["elapsed_s"])
+            # Both kinds come after the same start, which makes the thread wait for others.
+            meter = _core.Meter(rate)
+            if meter.absent is not None:
+                raise SystemExit(f"the lock is not watched: {meter.absent}")
+            if not sampled:
                 meter.close()
+            spent[sampled] = block(meter)
+            if tally := meter.tally():
+                cpu.append(tally["sampler_cpu_s"] / tally["elapsed_s"])
+            meter.close()
         ratios.append(spent[True] / spent[False] - 1)
     medians = sorted(
         statistics.median(source.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES)
