@@ -106,11 +106,11 @@ def report(pairs: int, seconds: float, seed: int) -> list[str]:
     lines += ["", "Where the time goes: found (true), in percent of a task's time"]
     lines.append(f"  {'':24}{'looks':>6}  " + "  ".join(f"{name:>12}" for name in known.PARTS))
     worst = 0.0
-    for function in (*known.TRUTH, known.chopped):
+    for function, true_shares in known.TRUTH.items():
         profile = treadle.measure(function, range(2000), max_seconds=seconds).json
         if profile["split"] is None:
             raise SystemExit(f"{function.__name__}: {profile['split_absent']}")
-        found_shares, true_shares = known.shares(profile), known.truth(function, profile)
+        found_shares = known.shares(profile)
         cells = [
             f"{100 * found_shares[name]:5.1f} ({100 * true_shares[name]:4.1f})"
             for name in known.PARTS
