@@ -12,6 +12,7 @@ INSTALLED := $(VENV)/.installed
 BUILT := $(VENV)/.built
 PEERS := $(VENV)/.peers
 CORPUS := $(VENV)/.corpus
+INTEGRATIONS := $(VENV)/.integrations
 
 # The inputs of the native build. Python sources are used in place and need no build.
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -path '*/fuzz' -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
@@ -30,10 +31,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo examples example-crawler example-images example-server test test-rust test-python test-all chaos fuzz sanitize miri loom bench flatness accuracy lint format wheel audit lock clean FORCE
+.PHONY: help build demo examples example-crawler example-images example-server test test-rust test-python test-integrations test-all chaos fuzz sanitize miri loom bench flatness accuracy lint format wheel audit lock clean FORCE
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 build: $(BUILT) ## build the extension in release mode into the environment
 
@@ -67,6 +68,9 @@ test-rust: $(INSTALLED) ## the Rust tests
 
 test-python: $(BUILT) ## the Python tests; PYTEST='-k name' to choose
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-integrations: $(BUILT) $(INTEGRATIONS) ## Dask, Ray, joblib and scikit-learn, each for real (installs them, 150 MB)
+	$(BIN)/python -m pytest tests/integrations $(PYTEST)
 
 test-all: $(BUILT) ## the Python tests on every other interpreter (3.10 to 3.14) found here
 	bash .ci/interpreters $(BIN)/python $(PYTEST)
@@ -177,6 +181,10 @@ $(PEERS): $(INSTALLED) requirements/peers.txt
 
 $(CORPUS): $(INSTALLED) requirements/corpus.txt
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/corpus.txt
+	@touch $@
+
+$(INTEGRATIONS): $(INSTALLED) requirements/integrations.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/integrations.txt
 	@touch $@
 
 $(VENV)/.example-%: $(BUILT) examples/%/requirements.txt

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle import errors
 from treadle.errors import (
+    EngineLostTask,
     MeasureError,
     PayloadError,
     PayloadMemoryError,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Check",
     "Comparison",
+    "EngineLostTask",
     "Executor",
     "Future",
     "MeasureError",

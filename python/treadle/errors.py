@@ -7,6 +7,7 @@
     ├── PoolShutDown       RuntimeError               submit after shutdown
     ├── PoolBroken         BrokenExecutor             the pool can run nothing any more
     ├── WorkerDied         BrokenExecutor             one worker died; only its task fails
+    │   └── EngineLostTask                            Dask or Ray lost the task
     ├── TaskTimeout        TimeoutError               the task ran longer than its timeout
     ├── TaskInterrupted    CancelledError             future.interrupt() stopped the task
     ├── PayloadError       pickle.PicklingError       an argument or result cannot travel
@@ -29,6 +30,7 @@ import sys
 from typing import Any
 
 __all__ = [
+    "EngineLostTask",
     "MeasureError",
     "PayloadError",
     "PayloadMemoryError",
@@ -90,6 +92,21 @@ class WorkerDied(TreadleError, concurrent.futures.BrokenExecutor):
         if "SIGKILL" in self.ending:
             text += "\n\nhint: if nobody killed it, the kernel's out-of-memory killer may have (see dmesg)"
         return text
+
+
+class EngineLostTask(WorkerDied):
+    """Dask or Ray lost the task: its worker died more often than the engine allows, or the engine dropped it. Only this task has failed.
+
+    Attributes: ``engine``, ``ending`` (what the engine says) and ``function``; ``worker``, ``pid`` and ``task`` are 0, for an engine does not tell them.
+    """
+
+    def __init__(self, engine: str, ending: str, function: str) -> None:
+        super().__init__(0, 0, ending, 1, 0, function)
+        self.args = (engine, ending, function)
+        self.engine = engine
+
+    def __str__(self) -> str:
+        return f"{self.engine} lost the task ({self.function}): {self.ending}"
 
 
 class TaskTimeout(TreadleError, concurrent.futures.TimeoutError, *_BUILT_IN_TIMEOUT):  # type: ignore[misc]

@@ -51,6 +51,7 @@ class _Calls(_core.Submitter):
     _options: TaskOptions
 
     def _use(self, strategy: Strategy, options: TaskOptions) -> None:
+        strategy.accept(options)
         self._strategy = strategy
         self._options = options
         target, grow = strategy.native()
@@ -194,6 +195,8 @@ class Executor(_Calls, concurrent.futures.Executor):
         Executor(threads=50)
         Executor(processes=8)
         Executor(coroutines=1000)  # async functions, on a loop of its own
+        Executor(dask="tcp://…")  # an existing cluster, or a distributed.Client, or "local"
+        Executor(ray="auto")  # the same with Ray
         Executor(Plan(processes=8))  # the plan as data
         Executor.decided("thumbnails")  # the plan recorded in treadle.toml
         Executor()  # threads, sized as the standard library sizes them
@@ -227,7 +230,7 @@ class Executor(_Calls, concurrent.futures.Executor):
         processes: int | None = None,
         coroutines: int | None = None,
         interpreters: int | None = None,
-        dask: str | None = None,
+        dask: Any = None,
         ray: str | None = None,
         chunk: int | None = None,
         initializer: Callable[..., object] | None = None,
@@ -241,6 +244,11 @@ class Executor(_Calls, concurrent.futures.Executor):
         max_pending: int | None = None,
         native_threads: int | None = None,
     ) -> None:
+        client = None
+        if dask is not None and not isinstance(dask, str):
+            from treadle.strategies.dask import address_of
+
+            client, dask = dask, address_of(dask)
         sizes = {
             "threads": threads,
             "processes": processes,
@@ -252,7 +260,7 @@ class Executor(_Calls, concurrent.futures.Executor):
         }
         given = {key: value for key, value in sizes.items() if value is not None}
         if plan is None:
-            plan = Plan(**given)  # type: ignore[arg-type]
+            plan = Plan(**given)
             if plan.strategy == "serial":
                 plan = Plan(
                     threads=min(32, (_process_cpuwhole_number() or 1) + 4), chunk=plan.chunk
@@ -277,12 +285,13 @@ class Executor(_Calls, concurrent.futures.Executor):
             name=name or "treadle",
             max_pending=whole_number("max_pending", max_pending),
             native_threads=whole_number("native_threads", native_threads),
+            client=client,
         )
         task_options = TaskOptions(
             timeout=_seconds("timeout", timeout), retries=whole_number("retries", retries, 0) or 0
         )
         self._plan = plan
-        self._use(strategies.make(plan, settings), task_options)
+        self._use(strategies.make(plan, settings, task_options), task_options)
 
     @classmethod
     def decided(
@@ -353,6 +362,11 @@ class Executor(_Calls, concurrent.futures.Executor):
         """What every worker is doing now: its state and the stack of each of its threads, as text."""
         return self._strategy.dump()
 
+    @property
+    def _max_workers(self) -> int:
+        # Programs that are given an executor (Dask's local schedulers) read it, although it is private in the standard library's.
+        return self._strategy.concurrency
+
     def __enter__(self) -> Executor:
         return self
 
@@ -390,10 +404,6 @@ _pools_of_threads = itertools.count()
 
 class _DropIn(Executor):
     """What programs read of the standard library's executors although it is private there."""
-
-    @property
-    def _max_workers(self) -> int:
-        return self._plan.concurrency
 
     @property
     def _broken(self) -> str | bool:

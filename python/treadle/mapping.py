@@ -255,7 +255,7 @@ class _Chunks(_Window):
         results: list[Any] = told.results
         if self._fixed is None and told.seconds is not None and results:
             fitting = (
-                int(CHUNK_SECONDS * len(results) / told.seconds)
+                int((self._strategy.chunk_seconds or CHUNK_SECONDS) * len(results) / told.seconds)
                 if told.seconds > 0
                 else self._size * GROWTH
             )

@@ -28,8 +28,8 @@ class Plan:
         processes: worker processes.
         coroutines: tasks at a time on one event loop; with ``processes``, on a loop in each of them.
         interpreters: sub-interpreters with a lock of their own (CPython 3.14 and later).
-        dask: address of a Dask scheduler.
-        ray: address of a Ray cluster, or ``"auto"``.
+        dask: address of a Dask scheduler, or ``"local"``: a cluster on this machine that lives as long as the executor.
+        ray: address of a Ray cluster, ``"auto"`` (the one that is there), or ``"local"`` as for Dask.
         chunk: inputs that ``map`` hands to a worker at a time; ``None`` means measured.
 
     Raises:

@@ -398,10 +398,11 @@ def test_a_profile_that_runs_nothing_twice(laboratory: Any) -> None:
     laboratory.load("jobs_at_hand:spin_and_note", "range:1000")
     found = laboratory.ask("profile", max_seconds=3.0, max_count=100, once=True)
     counts = seen(laboratory)
-    assert found["pilot"] is not None, "it has inputs of its own"
     assert len(counts) == len(set(counts))
     assert sorted(counts) == sorted(found["used"])
-    assert len(counts) > found["count"]
+    # Where the lock could not be watched, a pilot had inputs of its own.
+    assert (len(counts) > found["count"]) == (found["pilot"] is not None)
+    assert (found["pilot"] is None) == (found["tally"] is not None)
 
 
 def test_a_profile_with_few_inputs_has_no_pilot_when_none_may_run_twice(laboratory: Any) -> None:
@@ -412,12 +413,12 @@ def test_a_profile_with_few_inputs_has_no_pilot_when_none_may_run_twice(laborato
 
 
 def test_a_sample_ends_when_it_is_enough(laboratory: Any) -> None:
-    laboratory.load("jobs_at_hand:double", "range:1000")
+    laboratory.load("jobs_at_hand:spin_and_note", "range:10000")
     found = laboratory.ask(
-        "profile", max_seconds=60.0, max_count=1000, enough_seconds=1e-9, enough_count=30
+        "profile", max_seconds=60.0, max_count=10000, enough_seconds=1e-9, enough_count=30
     )
-    assert found["count"] == 30
-    assert found["used"] == [step * 1000 // 1000 for step in range(30)]
+    assert 30 <= found["count"] < 10000
+    assert found["used"] == list(range(found["count"]))
 
 
 @pytest.mark.parametrize(
@@ -452,4 +453,4 @@ def test_a_block_tells_what_others_did(laboratory: Any) -> None:
         # Both are read in clock ticks of 10 ms, each processor's apart.
         grace = 0.03 * (os.cpu_count() or 1)
         assert found["machine_busy_s"] >= found["cpu_s"] - grace
-        assert found["machine_busy_s"] <= found["machine_capacity_s"]
+        assert found["machine_busy_s"] <= found["machine_capacity_s"] + 1e-6

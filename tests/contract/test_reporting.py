@@ -129,8 +129,6 @@ def test_a_plan_and_sizes_together_are_refused() -> None:
         {"interpreters": 2},
         {"processes": 2, "threads": 2},
         {"processes": 2, "coroutines": 2},
-        {"dask": "tcp://nowhere"},
-        {"ray": "auto"},
     ],
     ids=str,
 )

@@ -40,6 +40,7 @@ class Settings(NamedTuple):
     name: str = "treadle"
     max_pending: int | None = None
     native_threads: int | None = None
+    client: Any = None
 
 
 class WorkerStats(NamedTuple):
@@ -78,6 +79,9 @@ class Strategy(abc.ABC):
     #: Whether :meth:`submit_chunk` exists: handing several items over at once saves something.
     has_chunks = False
 
+    #: How long a chunk of :meth:`submit_chunk` should take; None: as long as :mod:`treadle.mapping` says.
+    chunk_seconds: float | None = None
+
     def __init__(self, plan: Plan, settings: Settings) -> None:
         self.plan = plan
         self.settings = settings
@@ -85,6 +89,9 @@ class Strategy(abc.ABC):
         #: What keeps the calls of event loops for which there is no room; see :mod:`treadle.awaiting`.
         self.entrance: Any = None
         _alive.add(self)
+
+    def accept(self, options: TaskOptions) -> None:  # noqa: B027
+        """Raises ``PlanError`` for options of a task that this strategy cannot keep at all."""
 
     @abc.abstractmethod
     def submit(
@@ -216,10 +223,11 @@ if hasattr(os, "register_at_fork"):
 threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
 
 
-def make(plan: Plan, settings: Settings) -> Strategy:
+def make(plan: Plan, settings: Settings, options: TaskOptions) -> Strategy:
     """The strategy of a plan.
 
     Raises:
+        PlanError: for settings or options that the strategy cannot keep, or an engine that is not installed.
         NotImplementedError: for a plan that this version cannot run yet.
     """
     strategy = plan.strategy
@@ -239,6 +247,14 @@ def make(plan: Plan, settings: Settings) -> Strategy:
         from treadle.strategies.serial import Serial
 
         return Serial(plan, settings)
+    if strategy == "dask":
+        from treadle.strategies.dask import Dask
+
+        return Dask(plan, settings, options)
+    if strategy == "ray":
+        from treadle.strategies.ray import Ray
+
+        return Ray(plan, settings, options)
     raise NotImplementedError(
-        f"the plan {plan} cannot be run yet: this version has serial, threads, processes and coroutines"
+        f"the plan {plan} cannot be run yet: this version has serial, threads, processes, coroutines, dask and ray"
     )
