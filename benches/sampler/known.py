@@ -16,6 +16,8 @@ from typing import Any
 
 #: Hashing gives the lock up for 2,048 bytes and more; this many take milliseconds.
 BUFFER = bytes(4_000_000)
+#: Takes some 50 µs, without the lock.
+SMALL_BUFFER = bytes(100_000)
 #: Calls C and keeps the lock, as an extension module may.
 LIBRARY = ctypes.PyDLL(None)
 _MATRICES: list[Any] = []
@@ -72,8 +74,20 @@ async def awaiting(_: int) -> None:
     await asyncio.sleep(0.02)
 
 
+def small_digest() -> bytes:
+    """Computes without the lock, briefly."""
+    return hashlib.sha256(SMALL_BUFFER).digest()
+
+
 def chopped(_: int) -> None:
-    """Python and waiting in turns that are shorter than the gap between two looks."""
+    """Python and hashing in turns that are shorter than the gap between two looks."""
+    for _turn in range(60):
+        spend(int, 0.2)
+        spend(small_digest, 0.2)
+
+
+def naps(_: int) -> None:
+    """Python and sixty short naps in turns."""
     for _turn in range(60):
         spend(int, 0.2)
         time.sleep(0.0002)
@@ -96,7 +110,7 @@ def matrices(_: int) -> None:
         _MATRICES[0] @ _MATRICES[0]
 
 
-#: Shares of a task's time, but for its time in the run queue; the clocks' own answer where None.
+#: Shares of a task's time, but for its time in the run queue.
 TRUTH: dict[Callable[[int], Any], dict[str, float]] = {
     python: {"gil_cpu": 1.0, "gil_blocked": 0.0, "free_cpu": 0.0, "wait": 0.0},
     hashing: {"gil_cpu": 0.0, "gil_blocked": 0.0, "free_cpu": 1.0, "wait": 0.0},
@@ -105,6 +119,7 @@ TRUTH: dict[Callable[[int], Any], dict[str, float]] = {
     thirds: {"gil_cpu": 1 / 3, "gil_blocked": 0.0, "free_cpu": 1 / 3, "wait": 1 / 3},
     python_and_locked_sleep: {"gil_cpu": 0.5, "gil_blocked": 0.5, "free_cpu": 0.0, "wait": 0.0},
     awaiting: {"gil_cpu": 1 / 3, "gil_blocked": 0.0, "free_cpu": 0.0, "wait": 2 / 3},
+    chopped: {"gil_cpu": 0.5, "gil_blocked": 0.0, "free_cpu": 0.5, "wait": 0.0},
 }
 
 #: The class that follows from it.
@@ -116,7 +131,6 @@ CLASSES: dict[Callable[[int], Any], str] = {
     thirds: "mixed",
     python_and_locked_sleep: "mixed",
     awaiting: "mixed",
-    chopped: "mixed",
     matrices: "cpu-bound-releasing",
 }
 
@@ -128,15 +142,3 @@ def shares(profile: dict[str, Any]) -> dict[str, float]:
     split = profile["split"]
     own = sum(split[name]["mean_s"] for name in PARTS)
     return {name: split[name]["mean_s"] / own for name in PARTS}
-
-
-def truth(function: Callable[[int], Any], profile: dict[str, Any]) -> dict[str, float]:
-    """The true shares; those of `chopped` are of its own time, as the clocks tell it exactly.
-
-    What it computes beyond its 12 ms is the kernel's, falling asleep and waking up without the lock.
-    """
-    if function in TRUTH:
-        return TRUTH[function]
-    own = profile["wall_s"] - profile["run_queue_s"]
-    busy, held = profile["thread_cpu_s"] / own, 0.012 / own
-    return {"gil_cpu": held, "gil_blocked": 0.0, "free_cpu": busy - held, "wait": 1 - busy}

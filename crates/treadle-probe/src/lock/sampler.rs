@@ -30,6 +30,9 @@ use crate::clock::ThreadClock;
 /// another one sleeps or calls the kernel, so such an instant is not a random one. Waking took 20 to 60 µs on the machine where
 /// this was chosen, busy or not; one look in thirty was later than this when both of its cores were taken.
 const PROMPT: Duration = Duration::from_micros(150);
+/// A look that took longer than this was torn: the sampler lost its processor between its readings, perhaps to the measured
+/// thread as that woke up, and they are not of one instant. Ten times what the readings take.
+const TORN: Duration = Duration::from_micros(20);
 /// How long the lock is watched without a gap after each instant, to count how often it is given up: 1 % of the time at 1 kHz,
 /// and a few hundred times as long as taking and releasing it.
 const WATCH: Duration = Duration::from_micros(10);
@@ -68,7 +71,7 @@ pub struct Tally {
     pub free_ready: u64,
     /// Instants at which it slept without the lock.
     pub free_blocked: u64,
-    /// Instants within calls that came too late to be random, and are in none of the others.
+    /// Looks within calls that came too late to be random, or were torn; they are in none of the others.
     pub late: u64,
     /// Nanoseconds in which the lock was watched without a gap, while the thread ran or slept.
     pub watched_ns: u64,
@@ -312,9 +315,14 @@ fn look(
         add(&shared.counters.late, 1);
         return None;
     }
+    let began = Instant::now();
     let first = target.clock.nanoseconds();
     let held = target.words.held_by(target.thread_state);
     let second = target.clock.nanoseconds();
+    if began.elapsed() > TORN {
+        add(&shared.counters.late, 1);
+        return None;
+    }
     let doing = if second > first {
         Doing::Running
     } else if state.is_some_and(State::runnable) {
