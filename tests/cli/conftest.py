@@ -234,6 +234,14 @@ def treadle(tmp_path: Path) -> Iterator[Treadle]:
     return Treadle(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def treadle_once(tmp_path_factory: pytest.TempPathFactory) -> Treadle:
+    """The same for a command that several tests look at."""
+    folder = tmp_path_factory.mktemp("once")
+    (folder / "jobs.py").write_text(JOBS)
+    return Treadle(folder)
+
+
 #: The function whose decision is checked; tests change it as a person would.
 WORK = '''"""Work of five milliseconds."""
 import time

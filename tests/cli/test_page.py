@@ -31,14 +31,11 @@ FETCHING = {
 REFERRING = {"src", "href", "srcset", "action", "poster", "data", "background", "xlink:href"}
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def made(treadle_once: Any) -> dict[str, Any]:
     """One comparison by the command: its JSON object, its page and what it said."""
-    from conftest import JOBS, Treadle
-
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "jobs.py").write_text(JOBS)
-    finished = Treadle(folder)(
+    folder = treadle_once.folder
+    finished = treadle_once(
         "compare", "jobs:nap", "--items", "range:400", "--budget", "4",
         "--target", "throughput=1/s,p99=1us", "--json", "found.json", "--html", "page.html",
     )  # fmt: skip
