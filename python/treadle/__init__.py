@@ -12,6 +12,8 @@ The map of the package::
     strategies/  one file for each way to run tasks, over one contract
     _payload     how a call becomes bytes, and what is said when it cannot
     _worker/     all that runs in a child: the zygote and the worker's main
+    serving, metrics
+                 the numbers of all pools, for Prometheus
     measuring, comparing, record, checking
                  thin faces over the choice: profile, race, decision, check
     integrations/ other programs' ways in: the pytest plug-in
@@ -34,6 +36,7 @@ from treadle.errors import (
     PoolShutDown,
     RecordError,
     RemoteTraceback,
+    ServingError,
     TaskInterrupted,
     TaskTimeout,
     TreadleError,
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from treadle.checking import Check, check
     from treadle.comparing import Comparison, compare
     from treadle.measuring import Profile, measure
+    from treadle.serving import MetricsServer, serve_metrics
 
 __all__ = [
     "Check",
@@ -56,6 +60,7 @@ __all__ = [
     "Executor",
     "Future",
     "MeasureError",
+    "MetricsServer",
     "PayloadError",
     "PayloadMemoryError",
     "Plan",
@@ -66,6 +71,7 @@ __all__ = [
     "Profile",
     "RecordError",
     "RemoteTraceback",
+    "ServingError",
     "TaskInterrupted",
     "TaskTimeout",
     "ThreadPoolExecutor",
@@ -75,6 +81,7 @@ __all__ = [
     "compare",
     "errors",
     "measure",
+    "serve_metrics",
     "usable_cores",
 ]
 
@@ -86,6 +93,8 @@ _LATER = {
     "compare": "treadle.comparing",
     "Profile": "treadle.measuring",
     "measure": "treadle.measuring",
+    "MetricsServer": "treadle.serving",
+    "serve_metrics": "treadle.serving",
     "usable_cores": "treadle._core",
 }
 

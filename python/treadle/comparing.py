@@ -6,8 +6,12 @@ Its name is not ``compare`` because importing a module of that name would replac
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.measuring import Profile, ask, from_json
@@ -120,6 +124,24 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """The whole object as the engine gave it."""
         return self.json
+
+    def save_html(self, path: str | os.PathLike[str]) -> None:
+        """Writes the page of ``treadle compare --html`` to `path`: one file that needs nothing else.
+
+        The file is replaced whole or not at all. Raises ``OSError`` if it cannot be written.
+        """
+        from treadle import _core
+
+        text = _core.page(json.dumps(self.json))
+        target = Path(path)
+        fresh = target.with_name(f"{target.name}.{os.getpid()}.new")
+        try:
+            fresh.write_text(text, encoding="utf-8")
+            fresh.replace(target)
+        except OSError:
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+            raise
 
 
 def compare(

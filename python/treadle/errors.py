@@ -13,7 +13,8 @@
     ├── PayloadError       pickle.PicklingError       an argument or result cannot travel
     ├── PayloadMemoryError MemoryError                no shared memory for a payload
     ├── MeasureError       RuntimeError               a function could not be measured
-    └── RecordError        ValueError                 a decision cannot be read
+    ├── RecordError        ValueError                 a decision cannot be read
+    └── ServingError       OSError                    metrics cannot be served there
 
 Each also derives from the class on its right, which programs catch already. A task's own exception arrives as itself.
 
@@ -39,6 +40,7 @@ __all__ = [
     "PoolShutDown",
     "RecordError",
     "RemoteTraceback",
+    "ServingError",
     "TaskInterrupted",
     "TaskTimeout",
     "TreadleError",
@@ -152,6 +154,13 @@ class MeasureError(TreadleError, RuntimeError):
 
 class RecordError(TreadleError, ValueError):
     """A recorded decision cannot be found or read; the message names the file and the way out."""
+
+
+class ServingError(TreadleError, OSError):
+    """Metrics cannot be served at this address; ``errno`` says why, and the message the way out."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 _standard: dict[tuple[str, str], type[TreadleError]] = {}

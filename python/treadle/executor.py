@@ -345,6 +345,7 @@ class Executor(_Calls, concurrent.futures.Executor):
             cancel_futures: cancel the calls that no worker has.
         """
         self._strategy.shutdown(wait=wait, cancel_futures=cancel_futures)
+        strategies.note_end(self._strategy)
 
     def terminate_workers(self) -> None:
         """Ends the pool and its worker processes with SIGTERM; unfinished calls fail. Processes only."""
@@ -380,6 +381,7 @@ class Executor(_Calls, concurrent.futures.Executor):
         strategy = self.__dict__.get("_strategy")
         if strategy is not None:
             strategy.abandon()
+            strategies.note_end(strategy)
 
     def __reduce__(self) -> NoReturn:
         raise PayloadError(

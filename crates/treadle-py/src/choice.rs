@@ -183,3 +183,15 @@ pub(crate) fn usable_cores() -> f64 {
         share => cores.min(f64::from(share) / 1000.0),
     }
 }
+
+/// The HTML page of a comparison that comes as JSON.
+#[pyfunction]
+pub(crate) fn page(comparison: &str) -> PyResult<String> {
+    let comparison: choice::Comparison = serde_json::from_str(comparison)
+        .map_err(|error| PyValueError::new_err(format!("no comparison: {error}")))?;
+    let origin = treadle_top::html::Origin {
+        command: None,
+        date: treadle_top::html::today(),
+    };
+    Ok(treadle_top::html::page(&comparison, &origin))
+}

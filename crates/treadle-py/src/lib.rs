@@ -23,7 +23,7 @@ mod worker;
 mod _core {
     #[pymodule_export]
     use crate::choice::{
-        check, command, compare, limit_cores, list_decisions, load_decision, usable_cores,
+        check, command, compare, limit_cores, list_decisions, load_decision, page, usable_cores,
     };
     #[pymodule_export]
     use crate::codec::{decode_scalars, encode_scalars};

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
+use treadle_core::pool::meter::Histogram;
 use treadle_core::pool::processes::{self as core, Call, Settings, SubmitError, Waited};
 use treadle_core::pool::tasks::TaskOptions;
 use treadle_core::pool::wire;
@@ -237,6 +238,15 @@ impl ProcessPool {
         FutureBase::finish_local(&future, Err(error.value(py).clone().into_any().unbind()))?;
         Ok(future)
     }
+}
+
+/// Bounds in seconds, counts and sum, as `treadle.strategies.Histogram` takes them.
+pub(crate) fn histogram(found: &Histogram) -> (Vec<f64>, Vec<u64>, f64) {
+    (
+        Histogram::bounds_s().to_vec(),
+        found.counts().to_vec(),
+        found.sum_s(),
+    )
 }
 
 #[pymethods]
@@ -478,6 +488,8 @@ impl ProcessPool {
             snapshot.unfinished.saturating_sub(snapshot.running),
         )?;
         told.set_item("payload_bytes", snapshot.payload_bytes)?;
+        told.set_item("oldest_s", snapshot.oldest_ns.map(|age| age as f64 / 1e9))?;
+        told.set_item("turnaround", histogram(&snapshot.turnaround))?;
         let workers = PyList::empty(py);
         for worker in snapshot.workers {
             let one = PyDict::new(py);

@@ -12,10 +12,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
 use treadle_core::pool::cell::Phase;
 use treadle_core::pool::forks;
+use treadle_core::pool::meter::Histogram;
 use treadle_core::pool::threads::{Found, Queue};
 
 use crate::future::{FutureBase, Local, Source, lock, new_future};
 use crate::pickling;
+use crate::processes::histogram;
 
 /// What a forked child is told that uses its parent's pool.
 const FORKED: &str = "this executor was made before this process was forked, and its threads are not in this process\n\n\
@@ -28,6 +30,7 @@ struct Job {
     future: Py<FutureBase>,
     retries: u32,
     timeout: Option<f64>,
+    submitted: Instant,
 }
 
 /// One thread's job at this moment.
@@ -46,7 +49,13 @@ struct Counts {
     done: u64,
     retried: u64,
     timed_out: u64,
+    /// From submission to start, and from there to the end.
+    wait: Histogram,
+    duration: Histogram,
 }
+
+/// Bounds, counts and sum.
+type Meter = (Vec<f64>, Vec<u64>, f64);
 
 /// The queue and the meters of a pool of threads.
 #[pyclass(frozen, module = "treadle._core")]
@@ -56,6 +65,10 @@ pub(crate) struct ThreadPool {
     counts: Mutex<Counts>,
     /// How many forks lay before the process that made it: a forked child has the queue and none of the threads.
     forks: u32,
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn raised(py: Python<'_>, error: PyErr) -> Py<PyAny> {
@@ -72,9 +85,10 @@ impl ThreadPool {
         if !local.cell.start() {
             return Ok(false);
         }
+        let began = Instant::now();
         lock(&self.running).push(Running {
             thread,
-            since: Instant::now(),
+            since: began,
             future: job.future.clone_ref(py),
             timeout: job
                 .timeout
@@ -103,7 +117,12 @@ impl ThreadPool {
             let place = running.iter().rposition(|running| running.thread == thread);
             place.map(|place| running.remove(place))
         };
-        lock(&self.counts).done += 1;
+        {
+            let mut counts = lock(&self.counts);
+            counts.done += 1;
+            counts.wait.add(nanoseconds(began - job.submitted));
+            counts.duration.add(nanoseconds(began.elapsed()));
+        }
         FutureBase::finish_local(future, outcome)?;
         Ok(mine.is_some_and(|mine| mine.overdue))
     }
@@ -277,6 +296,7 @@ impl ThreadPool {
             future: future.clone().unbind(),
             retries,
             timeout,
+            submitted: Instant::now(),
         };
         match self.queue.put(job) {
             Ok(idle) => {
@@ -395,6 +415,15 @@ impl ThreadPool {
             .iter()
             .find(|running| running.future.is(future))
             .map(|running| running.thread)
+    }
+
+    /// `(age of the oldest waiting job in seconds, histogram from submission to start, histogram from start to end)`.
+    fn meters(&self) -> (Option<f64>, Meter, Meter) {
+        let oldest = self
+            .queue
+            .with_first(|job| job.submitted.elapsed().as_secs_f64());
+        let counts = lock(&self.counts);
+        (oldest, histogram(&counts.wait), histogram(&counts.duration))
     }
 
     /// `(submitted, done, retried, timed out, waiting)`.

@@ -61,6 +61,10 @@ pub(crate) struct Compare {
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub(crate) json: Option<String>,
 
+    /// Write the comparison as a page: one HTML file that needs nothing else, for a screen, a telephone or paper
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<String>,
+
     /// Stop after the profile and the predictions; with --save, what the model expects is recorded as proposed
     #[arg(long)]
     pub(crate) profile_only: bool,

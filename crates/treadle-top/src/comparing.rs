@@ -10,7 +10,7 @@ use treadle_core::choice::{ChoiceError, Comparison, Request, compare};
 use crate::World;
 use crate::arguments::Compare;
 use crate::progress::Line;
-use crate::{date, layout, report};
+use crate::{date, html, layout, report};
 
 /// Runs the comparison; everything that can be wrong with the arguments is told before anything is measured.
 pub(crate) fn run(options: &Compare, words: &[String], world: &mut World<'_>) -> i32 {
@@ -26,6 +26,9 @@ pub(crate) fn run(options: &Compare, words: &[String], world: &mut World<'_>) ->
 fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result<i32, ChoiceError> {
     if let Some(name) = &options.save {
         record::prepare(name, &world.directory)?;
+    }
+    if let Some(file) = &options.html {
+        check_page(file, &world.directory)?;
     }
     let mut request = Request {
         star: options.star,
@@ -73,6 +76,19 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
         }
         None => put(world.stdout, &text),
     }
+    let command = layout::shell("treadle", words);
+    if let Some(file) = &options.html {
+        let path = world.directory.join(file);
+        let origin = html::Origin {
+            command: Some(command.clone()),
+            date: date::today(),
+        };
+        record::write_whole(&path, &html::page(&comparison, &origin))?;
+        put(
+            world.stderr,
+            &format!("treadle: wrote the page {}\n", path.display()),
+        );
+    }
     let code = comparison.exit_code();
     if let Some(name) = &options.save {
         if comparison.decision.plan.is_none() && code != 0 {
@@ -108,13 +124,34 @@ fn attempt(options: &Compare, words: &[String], world: &mut World<'_>) -> Result
     Ok(code)
 }
 
-/// The words that decide again: those of this command, but for where it wrote its report; `afresh`, by a race of all plans.
+/// Tells before anything is measured that a page could not be written in the end.
+fn check_page(file: &str, directory: &Path) -> Result<(), ChoiceError> {
+    let path = directory.join(file);
+    let wrong = |what: String| {
+        ChoiceError::usage(
+            format!("cannot write the page {}: {what}", path.display()),
+            "name a file in a folder that exists and can be written, such as --html comparison.html",
+        )
+    };
+    if file == "-" || path.file_name().is_none() {
+        return Err(wrong("it is no name of a file".to_owned()));
+    }
+    if path.is_dir() {
+        return Err(wrong("it is a folder".to_owned()));
+    }
+    record::check_whole(&path).map_err(|error| wrong(error.to_string()))
+}
+
+/// The words that decide again: those of this command, but for where it wrote its report and page; `afresh`, by a race of all plans.
 fn deciding(words: &[String], afresh: bool) -> Vec<String> {
     let mut kept = Vec::new();
     let mut words = words.iter().peekable();
     while let Some(word) = words.next() {
         let name = word.split('=').next().unwrap_or(word);
         match name {
+            "--html" if word == name => {
+                words.next();
+            }
             "--json" if word == name => {
                 words.next_if(|next| !next.starts_with("--"));
             }
@@ -123,7 +160,7 @@ fn deciding(words: &[String], afresh: bool) -> Vec<String> {
                     words.next();
                 }
             }
-            "--json" => {}
+            "--json" | "--html" => {}
             "--profile-only" if afresh => {}
             _ => kept.push(word.clone()),
         }

@@ -7,6 +7,7 @@ mod arguments;
 mod checking;
 mod comparing;
 mod date;
+pub mod html;
 mod junit;
 mod layout;
 mod plot;

@@ -137,7 +137,7 @@ fn whereabouts(profile: &Profile, width: usize) -> String {
     if split.late > 0 {
         remarks.push(format!(
             "{} more looks came late, for the machine was busy",
-            number(split.late as f64)
+            count(split.late)
         ));
     }
     remarks.push(format!(

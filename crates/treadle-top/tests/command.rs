@@ -172,6 +172,44 @@ fn json_goes_where_it_is_asked() {
 }
 
 #[test]
+fn the_page_is_written_whole_or_refused_before_anything_runs() {
+    let folder = std::env::temp_dir().join(format!("treadle-page-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let words = [
+        "compare",
+        "cpu",
+        "--items",
+        "range:1000",
+        "--plans",
+        "processes=2",
+        "--html",
+    ];
+    let ran = command(
+        &[&words[..], &["page.html"]].concat(),
+        &folder,
+        Some("ignore"),
+        false,
+    );
+    let page = std::fs::read_to_string(folder.join("page.html")).unwrap();
+    let left = std::fs::read_dir(&folder).unwrap().count();
+    for file in ["absent/page.html", ".", "-", "page.html/below.html"] {
+        let ran = command(&[&words[..], &[file]].concat(), &folder, None, false);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{file}: {}", ran.err);
+        assert!(
+            ran.err.contains("cannot write the page") && ran.err.contains("hint:"),
+            "{file}: {}",
+            ran.err
+        );
+        assert!(!ran.err.contains("loading"), "{file} was refused too late");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!((ran.code, left), (0, 1), "{}", ran.err);
+    assert!(ran.out.contains("Candidates") && ran.err.contains("wrote the page"));
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>"));
+    assert!(page.contains("treadle compare cpu --items range:1000"));
+}
+
+#[test]
 fn failures_have_their_codes() {
     let ran = treadle(&["compare", "exit", "--items", "range:10"]);
     assert_eq!((ran.code, ran.out.as_str()), (4, ""));

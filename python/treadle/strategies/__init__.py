@@ -44,8 +44,8 @@ class Settings(NamedTuple):
 
 
 class WorkerStats(NamedTuple):
-    """One worker: its number, process or thread id, state (starting, idle, busy, absent, overdue), finished tasks, restarts of its place, and the
-    seconds for which its task has run."""
+    """One worker: its number, process or thread id, state (starting, idle, busy, absent, overdue), finished tasks, restarts of its place, the
+    seconds for which its task has run, its CPU seconds, and the resident bytes of its process (None for a thread, or where the system does not tell)."""
 
     worker: int
     ident: int
@@ -53,10 +53,32 @@ class WorkerStats(NamedTuple):
     tasks: int | None = None
     restarts: int = 0
     running_s: float = 0.0
+    cpu_s: float | None = None
+    memory_bytes: int | None = None
+
+
+class Histogram(NamedTuple):
+    """How often a time fell between two bounds: ``counts[i]`` times up to ``bounds_s[i]`` and above the bound before; the last count is
+    above all bounds. ``sum_s`` is the sum of the times."""
+
+    bounds_s: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum_s: float
+
+    @classmethod
+    def of(cls, found: tuple[list[float], list[int], float]) -> Histogram:
+        """From what the engine gives."""
+        bounds, counts, total = found
+        return cls(tuple(bounds), tuple(counts), total)
 
 
 class Stats(NamedTuple):
-    """A pool at an instant. Counts are tasks since the pool's start; ``running`` and ``queued`` are now."""
+    """A pool at an instant. Counts are tasks since the pool's start; ``running`` and ``queued`` are now.
+
+    ``oldest_s`` is the age of the oldest task that no worker has, ``limit`` the most unfinished tasks (None: no limit). The histograms are
+    of tasks that ended: ``wait`` from submission to start, ``duration`` from start to end, ``turnaround`` from submission until the answer
+    was here; None where the strategy does not take them.
+    """
 
     plan: Plan
     engine: str
@@ -71,6 +93,11 @@ class Stats(NamedTuple):
     worker_deaths: int = 0
     payload_bytes: int = 0
     workers: tuple[WorkerStats, ...] = ()
+    oldest_s: float | None = None
+    limit: int | None = None
+    wait: Histogram | None = None
+    duration: Histogram | None = None
+    turnaround: Histogram | None = None
 
 
 class Strategy(abc.ABC):
@@ -183,6 +210,24 @@ _alive: weakref.WeakSet[Strategy] = weakref.WeakSet()
 def living() -> list[Strategy]:
     """The strategies whose executors are in use."""
     return list(_alive)
+
+
+#: Called with each strategy whose executor is shut down or dropped.
+_at_end: list[Callable[[Strategy], object]] = []
+
+
+def on_end(listener: Callable[[Strategy], object]) -> None:
+    """Has `listener` called with each strategy at its end; the same one is kept once."""
+    if listener not in _at_end:
+        _at_end.append(listener)
+
+
+def note_end(strategy: Strategy) -> None:
+    """The executor of this strategy was shut down or dropped."""
+    if _interpreter_ends.is_set():
+        return
+    for listener in _at_end:
+        listener(strategy)
 
 
 #: Set when the interpreter's exit has begun: no pool takes calls any more.

@@ -21,6 +21,7 @@ from typing import Any
 
 from treadle import _core, errors
 from treadle._payload import name_of
+from treadle._usage import usage
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats, refusal
@@ -95,6 +96,8 @@ class Coroutines(Strategy):
         loop = self._loop
         state = "absent" if loop.thread is None else "busy" if loop.running else "idle"
         ident = (loop.thread.ident or 0) if loop.thread is not None else 0
+        used = usage(f"/proc/self/task/{loop.thread.native_id}/stat") if loop.thread else None
+        cpu_s = None if used is None else used.cpu_s
         return Stats(
             self.plan,
             "event loop",
@@ -105,7 +108,8 @@ class Coroutines(Strategy):
             timed_out=loop.timed_out,
             running=len(loop.running),
             queued=len(loop.waiting),
-            workers=(WorkerStats(0, ident, state, loop.completed),),
+            workers=(WorkerStats(0, ident, state, loop.completed, cpu_s=cpu_s),),
+            limit=self.settings.max_pending,
         )
 
     def dump(self) -> str:

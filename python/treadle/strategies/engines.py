@@ -388,7 +388,13 @@ class Engine(Strategy):
     def stats(self) -> Stats:
         with self._lock:
             running = sum(call.future.running() for call in self._calls.values())
-            now = Stats(self.plan, self.engine, running=running, queued=len(self._calls) - running)
+            now = Stats(
+                self.plan,
+                self.engine,
+                running=running,
+                queued=len(self._calls) - running,
+                limit=self.settings.max_pending,
+            )
             counts: dict[str, Any] = dict(self._counts)
             return now._replace(**counts)
 

@@ -23,10 +23,11 @@ from collections.abc import Callable
 from typing import Any
 
 from treadle import _core, _payload, _worker, errors
+from treadle._usage import usage
 from treadle._worker import inheritance
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats
+from treadle.strategies import Histogram, Settings, Stats, Strategy, TaskOptions, WorkerStats
 
 #: Variables that native libraries read when they are loaded, to size their own pools of threads.
 _NATIVE_THREADS = (
@@ -165,17 +166,10 @@ class Processes(Strategy):
             queued=now["queued"],
             worker_deaths=now["worker_deaths"],
             payload_bytes=now["payload_bytes"],
-            workers=tuple(
-                WorkerStats(
-                    one["worker"],
-                    one["pid"],
-                    one["state"],
-                    one["tasks"],
-                    one["restarts"],
-                    one["running_s"],
-                )
-                for one in now["workers"]
-            ),
+            workers=tuple(_worker_stats(one) for one in now["workers"]),
+            oldest_s=now["oldest_s"],
+            limit=self.settings.max_pending,
+            turnaround=Histogram.of(now["turnaround"]),
         )
 
     def dump(self) -> str:
@@ -342,3 +336,17 @@ def _preparation(spawn: bool) -> list[bytes]:
 
 
 assert signal.SIGRTMIN + 5 == _worker.DUMP_SIGNAL
+
+
+def _worker_stats(one: dict[str, Any]) -> WorkerStats:
+    used = usage(f"/proc/{one['pid']}/stat") if one["pid"] else None
+    return WorkerStats(
+        one["worker"],
+        one["pid"],
+        one["state"],
+        one["tasks"],
+        one["restarts"],
+        one["running_s"],
+        None if used is None else used.cpu_s,
+        None if used is None else used.memory_bytes,
+    )

@@ -16,9 +16,18 @@ from collections.abc import Callable
 from typing import Any
 
 from treadle import _core, _payload, errors
+from treadle._usage import usage
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats, refusal
+from treadle.strategies import (
+    Histogram,
+    Settings,
+    Stats,
+    Strategy,
+    TaskOptions,
+    WorkerStats,
+    refusal,
+)
 
 
 class Threads(Strategy):
@@ -111,13 +120,21 @@ class Threads(Strategy):
 
     def stats(self) -> Stats:
         submitted, done, retried, timed_out, waiting = self._pool.counts()
+        oldest_s, wait, duration = self._pool.meters()
         running = dict(self._pool.running())
         workers = []
         for number, thread in enumerate(self._crew.members()):
             seconds = running.get(thread.ident or 0)
             state = "idle" if seconds is None else "busy" if seconds >= 0 else "overdue"
+            used = usage(f"/proc/self/task/{thread.native_id}/stat")
             workers.append(
-                WorkerStats(number, thread.ident or 0, state, running_s=abs(seconds or 0.0))
+                WorkerStats(
+                    number,
+                    thread.ident or 0,
+                    state,
+                    running_s=abs(seconds or 0.0),
+                    cpu_s=None if used is None else used.cpu_s,
+                )
             )
         return Stats(
             self.plan,
@@ -130,6 +147,10 @@ class Threads(Strategy):
             queued=waiting,
             cancelled=max(0, submitted - done - waiting - len(running)),
             workers=tuple(workers),
+            oldest_s=oldest_s,
+            limit=self.settings.max_pending,
+            wait=Histogram.of(wait),
+            duration=Histogram.of(duration),
         )
 
     def dump(self) -> str:

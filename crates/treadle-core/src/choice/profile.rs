@@ -242,15 +242,18 @@ pub struct Profile {
     pub wall_p99_s: f64,
     /// The slowest task of the sample.
     pub wall_max_s: f64,
-    /// From call to return of each task of the sample, in the order of the inputs.
+    /// From call to return of each task of the sample, in the order of the inputs; empty in records that do not have it.
+    #[serde(default)]
     pub walls: Vec<f64>,
     /// CPU seconds of the calling thread for each of them, in the same order; empty where not measured.
+    #[serde(default)]
     pub cpus: Vec<f64>,
     /// Where the time goes by the interpreter lock, with intervals.
     pub split: Option<Split>,
     /// Why there is no split.
     pub split_absent: Option<String>,
-    /// How the durations are spread.
+    /// How the durations are spread; empty in records that do not have it.
+    #[serde(default)]
     pub histogram: Histogram,
     /// CPU time with the interpreter lock.
     pub gil_cpu_s: Option<f64>,
@@ -300,7 +303,8 @@ pub struct Profile {
     pub worker_start_s: WorkerStart,
     /// Two threads against one; only where there is no split.
     pub pilot: Option<Pilot>,
-    /// The inputs that the sample ran.
+    /// The inputs that the sample ran; empty in records that do not have it.
+    #[serde(default)]
     pub used: Vec<u64>,
     /// The class of the work.
     pub class: Class,

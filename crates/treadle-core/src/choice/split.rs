@@ -97,6 +97,7 @@ pub struct Split {
     /// Instants that it rests on.
     pub samples: u64,
     /// Further instants that came too late to be used, because the machine was busy.
+    #[serde(default)]
     pub late: u64,
     /// Sampling rate in instants a second.
     pub rate_hz: f64,

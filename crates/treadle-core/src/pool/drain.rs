@@ -23,6 +23,8 @@ enum Record {
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     pub(super) count: usize,
+    /// When the replies were drained, in nanoseconds of the monotonic clock.
+    pub(super) now_ns: u64,
     pub(super) waited: bool,
     pub(super) ready: bool,
     pub(super) notes: bool,
@@ -92,7 +94,10 @@ impl ProcessPool {
         if records.is_empty() {
             return 0;
         }
-        let mut ended = Ended::default();
+        let mut ended = Ended {
+            now_ns: treadle_shm::monotonic_nanoseconds(),
+            ..Ended::default()
+        };
         let mut settled = 0;
         {
             let mut guard = lock(&self.state);
@@ -171,6 +176,9 @@ impl ProcessPool {
             }));
         }
         state.counts.answered += 1;
+        state
+            .turnaround
+            .add(ended.now_ns.saturating_sub(task.submitted_ns));
         if task.options.retries > 0 {
             // The worker copied what it needed: blocks of a task that may run again are never released by a worker.
             self.give_back(&task.blocks);

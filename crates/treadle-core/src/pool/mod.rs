@@ -23,6 +23,7 @@ mod drain;
 mod ending;
 mod heap;
 mod labels;
+pub mod meter;
 pub mod outcome;
 pub mod processes;
 pub mod snapshot;

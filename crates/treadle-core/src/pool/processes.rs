@@ -20,6 +20,7 @@ use treadle_shm::{Arena, BlockRef, Board, PeerArena, Publisher, RingReader, Shap
 use super::deaths::Kill;
 use super::labels::Labels;
 use super::lock;
+use super::meter::Histogram;
 use super::outcome::Bytes;
 use super::snapshot::Counts;
 use super::supervisor::{Order, Supervisor};
@@ -164,6 +165,8 @@ pub(super) struct State {
     pub(super) deaths_in_a_row: u32,
     pub(super) initializer: Option<BlockRef>,
     pub(super) counts: Counts,
+    /// From submission until the reply was drained.
+    pub(super) turnaround: Histogram,
     pub(super) collector_running: bool,
     pub(super) labels: Labels,
 }
@@ -264,6 +267,7 @@ impl ProcessPool {
             deaths_in_a_row: 0,
             initializer,
             counts: Counts::default(),
+            turnaround: Histogram::default(),
             collector_running: false,
             labels: Labels::default(),
         };

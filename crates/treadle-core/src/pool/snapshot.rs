@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::lock;
+use super::meter::Histogram;
 use super::processes::{Note, ProcessPool};
 
 /// What has happened in a pool since its start.
@@ -55,6 +56,10 @@ pub struct Snapshot {
     pub workers: Vec<WorkerSnapshot>,
     /// Bytes of payloads in the parent's arena.
     pub payload_bytes: u64,
+    /// Nanoseconds since the oldest task that no worker has was submitted; `None` when there is none.
+    pub oldest_ns: Option<u64>,
+    /// From submission until the reply was here, of answered tasks.
+    pub turnaround: Histogram,
 }
 
 impl ProcessPool {
@@ -89,6 +94,20 @@ impl ProcessPool {
                 }
             })
             .collect();
+        let held: Vec<u64> = (0u32..)
+            .zip(&state.seats)
+            .map(|(worker, _)| self.board.current_task(worker))
+            .collect();
+        // Only a task older than the oldest so far is looked for among the workers' own: this holds the lock of the pool.
+        let mut earliest_ns: Option<u64> = None;
+        for (id, task) in state.tasks.iter() {
+            if earliest_ns.is_none_or(|earliest| task.submitted_ns < earliest)
+                && !held.contains(&id)
+            {
+                earliest_ns = Some(task.submitted_ns);
+            }
+        }
+        let oldest_ns = earliest_ns.map(|earliest| now.saturating_sub(earliest));
         Snapshot {
             unfinished: state.tasks.len(),
             running: workers
@@ -98,6 +117,8 @@ impl ProcessPool {
             counts: state.counts,
             workers,
             payload_bytes,
+            oldest_ns,
+            turnaround: state.turnaround,
         }
     }
 

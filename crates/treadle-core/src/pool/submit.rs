@@ -106,6 +106,7 @@ impl ProcessPool {
         let task = Task {
             cell: cell.clone(),
             kind,
+            submitted_ns: treadle_shm::monotonic_nanoseconds(),
             payload: Bytes::default(),
             blocks,
             position: None,

@@ -39,6 +39,8 @@ pub struct Task {
     pub cell: Arc<Cell<Outcome>>,
     /// What the payload's body is.
     pub kind: u32,
+    /// When it was submitted, in nanoseconds of the monotonic clock.
+    pub submitted_ns: u64,
     /// The payload, as it stands in the slot.
     pub payload: Bytes,
     /// The arena blocks that the payload refers to and that belong to this task alone.
@@ -154,6 +156,7 @@ mod tests {
         Task {
             cell: Arc::default(),
             kind: 0,
+            submitted_ns: 0,
             payload: Bytes::copy_of(b""),
             blocks: Vec::new(),
             position: None,

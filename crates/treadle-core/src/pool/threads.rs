@@ -141,6 +141,11 @@ impl<J> Queue<J> {
         inside.jobs.remove(place)
     }
 
+    /// Looks at the job that has waited longest.
+    pub fn with_first<R>(&self, look: impl FnOnce(&J) -> R) -> Option<R> {
+        lock(&self.inside).jobs.front().map(look)
+    }
+
     /// How many jobs wait.
     pub fn len(&self) -> usize {
         lock(&self.inside).jobs.len()

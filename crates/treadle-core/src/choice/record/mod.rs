@@ -284,11 +284,23 @@ pub fn load_decision(directory: &Path, name: &str) -> Result<Plan, ChoiceError> 
     Ok(Settings::find(directory, name)?.decision(name)?.plan)
 }
 
-/// Writes a file by way of a temporary one beside it, so that readers see the old or the new text.
-pub fn write_whole(path: &Path, text: &str) -> Result<(), ChoiceError> {
+/// The file beside `path` that [`write_whole`] writes first.
+fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.new", std::process::id()));
-    let temporary = path.with_file_name(name);
+    path.with_file_name(name)
+}
+
+/// Whether [`write_whole`] could make its file beside `path` now.
+pub fn check_whole(path: &Path) -> std::io::Result<()> {
+    let temporary = temporary(path);
+    fs::File::create(&temporary)?;
+    fs::remove_file(&temporary)
+}
+
+/// Writes a file by way of a temporary one beside it, so that readers see the old or the new text.
+pub fn write_whole(path: &Path, text: &str) -> Result<(), ChoiceError> {
+    let temporary = temporary(path);
     let written = fs::File::create(&temporary).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
