@@ -334,7 +334,9 @@ def test_the_page_and_the_evidence_hold_what_they_must(recorded: Any) -> None:
     assert evidence["margin"]["times"] > 0
     assert evidence["margin"]["measured"] is True
     facts = {one["fact"] for one in evidence["revisit"]}
-    assert {"python", "gil", "cpu_share"} <= facts
+    assert {"python", "gil"} <= facts
+    # Which measured fact turns the choice first depends on how the measurement went.
+    assert facts & {"cpu_share", "task_s", "usable_cores", "transfer_bytes"}
     machine = evidence["comparison"]["machine"]
     for key in ("usable_cores", "cpu", "kernel", "readings", "noise"):
         assert key in machine, key
