@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy
@@ -15,6 +15,17 @@ MEMCPY = "memcpy"
 WARM_UP = 3  # calls: the arenas of shared memory have then been touched
 
 
+def _warm(call: Callable[[], object]) -> Sample:
+    """A sample of `call` right after another one: the contenders in between have emptied the caches, for a plain copy as for
+    every pool."""
+
+    def sample() -> float:
+        call()
+        return timed(call)
+
+    return sample
+
+
 def workload(megabytes: int, direction: str) -> Workload:
     """One array of `megabytes` (10**6 bytes), going to a worker or coming from it."""
     count = megabytes * 125_000  # float64
@@ -25,7 +36,7 @@ def workload(megabytes: int, direction: str) -> Workload:
         if name == MEMCPY:
             target = numpy.empty_like(array)
             numpy.copyto(target, array)
-            yield lambda: timed(lambda: numpy.copyto(target, array))
+            yield _warm(lambda: numpy.copyto(target, array))
             return
         with opened(PROCESSES, name, workers) as pool:
 
@@ -37,7 +48,7 @@ def workload(megabytes: int, direction: str) -> Workload:
 
             for _call in range(WARM_UP * workers):
                 call()
-            yield lambda: timed(call)
+            yield _warm(call)
 
     return Workload(
         group="arrays",
