@@ -2,7 +2,7 @@
 //!
 //! Sans-IO: `next` says what to do, `observe` takes what happened, time is passed in. Blocks of all candidates are
 //! interleaved in random order, so that what the machine does hits all alike, and compared round by round (paired).
-//! The first round warms up and is not counted. Blocks double when four rounds did not suffice, and once more.
+//! The first round warms up and is not counted; it and the first counted one go by promise. Blocks double when four rounds did not suffice, and once more.
 //!
 //! *Rule*. After some rounds (`sequential`) the race looks. A candidate leaves when it certainly misses a target, when it is simpler than
 //! the leader and certainly more than five percent slower, or when it is not simpler and certainly not more than five percent
@@ -441,7 +441,14 @@ impl Race {
         self.begun = true;
         if self.finish.is_none() {
             self.order = self.active();
-            self.random.shuffle(&mut self.order);
+            if self.runners.iter().any(|runner| !runner.rounds.is_empty()) {
+                self.random.shuffle(&mut self.order);
+            } else {
+                // Until something is counted, the most promising first, then the control: a budget that ends here must not end
+                // with neither of them measured. The order is a stack.
+                self.order
+                    .sort_by_key(|index| std::cmp::Reverse((*index > 1, *index == 0, *index)));
+            }
             if self.order.is_empty() {
                 self.finish = Some(Finish::NobodyLeft);
             }
