@@ -115,7 +115,6 @@ def test_the_page_fits_everywhere(made: dict[str, Any], tmp_path: Path) -> None:
         wrong: dict[str, Any] = {}
         for name, page in pages.items():
             for width, dark in (
-                (320, False),
                 (360, False),
                 (360, True),
                 (620, False),
