@@ -15,7 +15,6 @@
 //! *Guarantees*: when this process ends for any reason the zygote sees it, leaves, and the kernel kills every worker with it
 //! (`PR_SET_PDEATHSIG`, which is tied to the zygote's only thread).
 
-use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -66,7 +65,6 @@ pub(super) struct Zygote {
     pub(super) launch: Launch,
     socket: OwnedFd,
     process: Child,
-    unread: VecDeque<Message>,
     message: Vec<u8>,
 }
 
@@ -104,7 +102,6 @@ impl Zygote {
             launch: launch.clone(),
             socket: ours,
             process,
-            unread: VecDeque::new(),
             message: vec![0; LARGEST_MESSAGE],
         };
         let mut fields: Vec<&[u8]> = vec![b"prepare"];
@@ -167,9 +164,6 @@ impl Zygote {
 
     /// The next message, or `None` when none has come yet.
     pub(super) fn receive(&mut self) -> Option<Message> {
-        if let Some(message) = self.unread.pop_front() {
-            return Some(message);
-        }
         // Taken once: where memory is short, the news of a death must not need any.
         self.message.resize(LARGEST_MESSAGE, 0);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
@@ -274,7 +268,6 @@ mod tests {
             },
             socket: ours,
             process: Command::new("true").spawn().unwrap(),
-            unread: VecDeque::new(),
             message: Vec::new(),
         };
         zygote.spawn(1, &[], &[]).unwrap();
