@@ -88,6 +88,21 @@ pub(crate) fn command(py: Python<'_>, words: Vec<String>) -> PyResult<i32> {
     }))
 }
 
+/// Runs the choice without the interpreter's lock, with the monotonic clock, until it ends or a signal came.
+fn detached<T: Send>(
+    py: Python<'_>,
+    signals: &Signals,
+    choose: impl FnOnce(Surroundings<'_>) -> T + Send,
+) -> T {
+    py.detach(|| {
+        let interrupted = || signals.interrupted();
+        choose(Surroundings {
+            clock: &treadle_probe::clock::monotonic,
+            interrupted: &interrupted,
+        })
+    })
+}
+
 /// Compares the plans for a function over its inputs: a request as JSON in, the comparison as JSON out.
 #[pyfunction]
 pub(crate) fn compare(py: Python<'_>, request: &str) -> PyResult<String> {
@@ -97,12 +112,7 @@ pub(crate) fn compare(py: Python<'_>, request: &str) -> PyResult<String> {
         request.python = Some(python(py)?);
     }
     let signals = Signals::default();
-    let outcome = py.detach(|| {
-        let interrupted = || signals.interrupted();
-        let surroundings = Surroundings {
-            clock: &treadle_probe::clock::monotonic,
-            interrupted: &interrupted,
-        };
+    let outcome = detached(py, &signals, |surroundings| {
         choice::compare(&request, &mut Silent, surroundings)
     });
     let comparison = outcome.map_err(|error| error_of(py, &error, signals))?;
@@ -118,12 +128,7 @@ pub(crate) fn check(py: Python<'_>, request: &str) -> PyResult<String> {
         asking.python = Some(python(py)?);
     }
     let signals = Signals::default();
-    let outcome = py.detach(|| {
-        let interrupted = || signals.interrupted();
-        let surroundings = Surroundings {
-            clock: &treadle_probe::clock::monotonic,
-            interrupted: &interrupted,
-        };
+    let outcome = detached(py, &signals, |surroundings| {
         choice::check::check(&asking, &mut Silent, surroundings)
     });
     let report = outcome.map_err(|error| match error {
