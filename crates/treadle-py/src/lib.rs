@@ -8,12 +8,14 @@ mod codec;
 mod completion;
 mod future;
 mod lease;
+mod lock_watch;
 mod meter;
 mod outcome;
 mod pickling;
 mod process;
 mod processes;
 mod submitter;
+mod task_meters;
 mod threads;
 mod waiting;
 mod worker;
@@ -32,6 +34,8 @@ mod _core {
     #[pymodule_export]
     use crate::lease::Lease;
     #[pymodule_export]
+    use crate::lock_watch::{LockWatch, thread_state};
+    #[pymodule_export]
     use crate::meter::Meter;
     #[pymodule_export]
     use crate::pickling::send_main_by_value;
@@ -41,6 +45,8 @@ mod _core {
     use crate::processes::ProcessPool;
     #[pymodule_export]
     use crate::submitter::Submitter;
+    #[pymodule_export]
+    use crate::task_meters::{TaskMeters, meter_cost};
     #[pymodule_export]
     use crate::threads::{ThreadPool, run_if_waiting};
     #[pymodule_export]

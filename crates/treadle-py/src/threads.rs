@@ -12,12 +12,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
 use treadle_core::pool::cell::Phase;
 use treadle_core::pool::forks;
-use treadle_core::pool::meter::Histogram;
 use treadle_core::pool::threads::{Found, Queue};
 
 use crate::future::{FutureBase, Local, Source, lock, new_future};
 use crate::pickling;
-use crate::processes::histogram;
+use crate::task_meters::{self, TimesByFunction, TimesTold};
 
 /// What a forked child is told that uses its parent's pool.
 const FORKED: &str = "this executor was made before this process was forked, and its threads are not in this process\n\n\
@@ -49,13 +48,8 @@ struct Counts {
     done: u64,
     retried: u64,
     timed_out: u64,
-    /// From submission to start, and from there to the end.
-    wait: Histogram,
-    duration: Histogram,
+    times: TimesByFunction,
 }
-
-/// Bounds, counts and sum.
-type Meter = (Vec<f64>, Vec<u64>, f64);
 
 /// The queue and the meters of a pool of threads.
 #[pyclass(frozen, module = "treadle._core")]
@@ -65,6 +59,9 @@ pub(crate) struct ThreadPool {
     counts: Mutex<Counts>,
     /// How many forks lay before the process that made it: a forked child has the queue and none of the threads.
     forks: u32,
+    /// Whether times are counted; off only to measure what that costs.
+    metered: bool,
+    made: Instant,
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -85,7 +82,11 @@ impl ThreadPool {
         if !local.cell.start() {
             return Ok(false);
         }
-        let began = Instant::now();
+        let began = if job.timeout.is_some() {
+            Instant::now()
+        } else {
+            self.now()
+        };
         lock(&self.running).push(Running {
             thread,
             since: began,
@@ -117,14 +118,41 @@ impl ThreadPool {
             let place = running.iter().rposition(|running| running.thread == thread);
             place.map(|place| running.remove(place))
         };
+        self.count(py, &job, began);
+        FutureBase::finish_local(future, outcome)?;
+        Ok(mine.is_some_and(|mine| mine.overdue))
+    }
+
+    /// The time, for the meters; some time where there are none.
+    fn now(&self) -> Instant {
+        if self.metered {
+            Instant::now()
+        } else {
+            self.made
+        }
+    }
+
+    /// Counts an ended job and its times.
+    fn count(&self, py: Python<'_>, job: &Job, began: Instant) {
+        if !self.metered {
+            lock(&self.counts).done += 1;
+            return;
+        }
+        let function = job.function.bind(py);
+        let key = task_meters::key(function);
+        let wait = nanoseconds(began - job.submitted);
+        let duration = nanoseconds(began.elapsed());
         {
             let mut counts = lock(&self.counts);
             counts.done += 1;
-            counts.wait.add(nanoseconds(began - job.submitted));
-            counts.duration.add(nanoseconds(began.elapsed()));
+            if counts.times.note(key, wait, duration) {
+                return;
+            }
         }
-        FutureBase::finish_local(future, outcome)?;
-        Ok(mine.is_some_and(|mine| mine.overdue))
+        let named = task_meters::named(function);
+        let mut counts = lock(&self.counts);
+        counts.times.enter(named);
+        counts.times.note(key, wait, duration);
     }
 }
 
@@ -264,12 +292,15 @@ pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
 #[pymethods]
 impl ThreadPool {
     #[new]
-    fn new() -> ThreadPool {
+    #[pyo3(signature = (metered=true))]
+    fn new(metered: bool) -> ThreadPool {
         ThreadPool {
             queue: Queue::default(),
             running: Mutex::default(),
             counts: Mutex::default(),
             forks: forks(),
+            metered,
+            made: Instant::now(),
         }
     }
 
@@ -296,7 +327,7 @@ impl ThreadPool {
             future: future.clone().unbind(),
             retries,
             timeout,
-            submitted: Instant::now(),
+            submitted: self.now(),
         };
         match self.queue.put(job) {
             Ok(idle) => {
@@ -417,13 +448,13 @@ impl ThreadPool {
             .map(|running| running.thread)
     }
 
-    /// `(age of the oldest waiting job in seconds, histogram from submission to start, histogram from start to end)`.
-    fn meters(&self) -> (Option<f64>, Meter, Meter) {
+    /// The age of the oldest waiting job in seconds, and of every function that has ended jobs `(name, histogram from submission to start,
+    /// histogram from start to end)`.
+    fn meters(&self) -> (Option<f64>, Vec<TimesTold>) {
         let oldest = self
             .queue
             .with_first(|job| job.submitted.elapsed().as_secs_f64());
-        let counts = lock(&self.counts);
-        (oldest, histogram(&counts.wait), histogram(&counts.duration))
+        (oldest, lock(&self.counts).times.told())
     }
 
     /// `(submitted, done, retried, timed out, waiting)`.
