@@ -25,6 +25,7 @@ import treadle
 from treadle import strategies
 
 from benches.flatness import counters
+from benches.meters.tasks import atask, task
 from benches.whole.machine import processor, usable_cores
 
 #: Tasks in a block: some 30 ms.
@@ -33,19 +34,6 @@ PAIRS, QUICK_PAIRS = 300, 30
 RESAMPLES = 2000
 #: What a task does, in seconds, and how many rounds of its loop that takes here.
 TASK_S = 10e-6
-
-
-def task(rounds: int) -> int:
-    """Pure Python of a fixed length."""
-    total = 0
-    for number in range(rounds):
-        total += number
-    return total
-
-
-async def atask(rounds: int) -> int:
-    """The same as a coroutine."""
-    return task(rounds)
 
 
 def calibrate() -> int:

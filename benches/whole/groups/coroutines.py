@@ -6,19 +6,16 @@ By hand means what a careful programmer writes: one task for each input, a semap
 from __future__ import annotations
 
 import asyncio
-import gc
-import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import treadle
 
+from benches.whole.fresh import sampled
+from benches.whole.waiting_calls import BEGUN, BY_HAND, WAITING
 from benches.whole.workload import TREADLE, Requirement, Sample, Workload, timed
 
-BY_HAND = "asyncio, semaphore"
 CONTENDERS = (TREADLE, BY_HAND)
 
 Call = Callable[[Any], Coroutine[Any, Any, Any]]
@@ -81,71 +78,10 @@ def workload(name: str, title: str, call: Call, count: int, limit: int) -> Workl
     )
 
 
-def private_bytes() -> int:
-    """This process's own memory."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
-
-
-async def parked(event: asyncio.Event) -> None:
-    """Waits until it is let go."""
-    await event.wait()
-
-
-WAITING, BEGUN = 10_000, 1000
-
-
 @contextmanager
-def open_memory(contender: str, _workers: int) -> Iterator[Sample]:
-    """Samples the bytes for each of 10,000 calls that wait, 1,000 of them begun."""
-
-    def sample_by_hand() -> float:
-        async def main() -> float:
-            gc.collect()
-            semaphore, event = asyncio.Semaphore(BEGUN), asyncio.Event()
-
-            async def bounded() -> None:
-                async with semaphore:
-                    await parked(event)
-
-            before = private_bytes()
-            tasks = [asyncio.ensure_future(bounded()) for _ in range(WAITING)]
-            await asyncio.sleep(0.05)
-            took = private_bytes() - before
-            event.set()
-            await asyncio.gather(*tasks)
-            return took / WAITING
-
-        return asyncio.run(main())
-
-    def sample_treadle() -> float:
-        go = threading.Event()
-
-        async def make() -> asyncio.Event:
-            return asyncio.Event()
-
-        async def let_go(event: asyncio.Event) -> None:
-            await asyncio.to_thread(go.wait)
-            event.set()
-
-        # One place more, for the call that lets the others go.
-        with treadle.Executor(coroutines=BEGUN + 1) as executor:
-            event = executor.submit(make).result()
-            letting_go = executor.submit(let_go, event)
-            gc.collect()
-            before = private_bytes()
-            futures = [executor.submit(parked, event) for _ in range(WAITING)]
-            while executor.stats().running <= BEGUN:
-                time.sleep(0.001)
-            took = private_bytes() - before
-            go.set()
-            for future in [letting_go, *futures]:
-                future.result()
-            return took / WAITING
-
-    sample = sample_by_hand if contender == BY_HAND else sample_treadle
-    sample()
-    yield sample
+def open_memory(contender: str, workers: int) -> Iterator[Sample]:
+    """Samples the bytes for each call that waits, in a fresh interpreter."""
+    yield lambda: sampled("waiting", contender, workers)
 
 
 WORKLOADS = (
@@ -165,7 +101,7 @@ WORKLOADS = (
     Workload(
         group="coroutines",
         name="coroutines-memory",
-        title="memory for each of 10,000 calls that wait, 1,000 of them begun",
+        title=f"memory for each of {WAITING:,} calls that wait, {BEGUN:,} of them begun",
         contenders=CONTENDERS,
         open=open_memory,
         requirements=(Requirement(1.0, 2.0, against=BY_HAND),),
