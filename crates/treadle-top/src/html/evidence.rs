@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use treadle_core::choice::comparison::{Candidate, Comparison, Confidence, RaceAccount};
-use treadle_core::choice::decide::{self, Evidence};
+use treadle_core::choice::confidence::{self, Evidence};
 use treadle_core::choice::noise::Level;
 use treadle_core::choice::wording::{bytes, count, number, percent, seconds};
 
@@ -13,7 +13,7 @@ fn doubts(comparison: &Comparison) -> Vec<(String, String)> {
     let machine = &comparison.machine;
     let raced = comparison.race.as_ref();
     if let Some((race, chosen)) = raced.and_then(|race| Some((race, chosen(comparison)?))) {
-        return decide::doubts(&evidence(comparison, race, chosen))
+        return confidence::doubts(&evidence(comparison, race, chosen))
             .into_iter()
             .map(|(condition, doubt)| (doubt, condition.advice.to_owned()))
             .collect();
