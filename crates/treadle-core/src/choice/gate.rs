@@ -10,6 +10,9 @@ use super::request::Request;
 
 /// The spin probe: several scheduler slices (3 to 10 ms), not noticed by a person.
 const SPIN_S: f64 = 0.03;
+/// How long the processors are watched after pressure: 30 ticks of the kernel's accounting each, so that the limit of 5 % is more than one
+/// tick, and not noticed by a person.
+const WATCH_S: f64 = 0.3;
 /// Most threads of the spin probe; beyond, starting them takes longer than the probe.
 const SPIN_MOST_THREADS: usize = 64;
 
@@ -38,11 +41,20 @@ impl Pressing {
     }
 }
 
+/// Share of the processors' time that others use while this process sleeps.
+fn watched() -> Option<f64> {
+    use treadle_probe::pressure::{busy_share, processor_times};
+    let before = processor_times()?;
+    std::thread::sleep(std::time::Duration::from_secs_f64(WATCH_S));
+    busy_share(before, processor_times()?)
+}
+
 /// Readings from before anything was started.
 pub(super) struct Before {
     pub(super) cores: treadle_probe::UsableCores,
     pub(super) memory: treadle_probe::memory::Memory,
     pressure: Option<f64>,
+    busy: Option<f64>,
     spin: f64,
     times: Option<treadle_probe::pressure::ProcessorTimes>,
 }
@@ -57,10 +69,14 @@ impl Before {
             .flatten()
             .map(|one| one.average_10 / 100.0)
             .reduce(f64::max);
+        let busy = pressure
+            .filter(|pressure| noise::calls_for_a_watch(*pressure))
+            .and_then(|_| watched());
         let mut before = Self {
             cores,
             memory: treadle_probe::memory::memory(),
             pressure,
+            busy,
             times: pressure::processor_times(),
             spin: 0.0,
         };
@@ -86,6 +102,7 @@ impl Before {
         // A delay around tasks of a few microseconds falls into the reading of the clocks.
         Readings {
             pressure_before: self.pressure,
+            busy_before: self.busy,
             cores_share: Some(self.share(self.spin)),
             run_queue_share: profile
                 .run_queue_s

@@ -149,6 +149,9 @@ pub(super) fn machine(comparison: &Comparison) -> Markup {
                     strong { (machine.noise) }
                     @if machine.noise_ignored { ", the gate overridden by TREADLE_NOISE=ignore" }
                 } }
+                @if let Some(busy) = readings.busy_before {
+                    div { dt { "the processors were used when watched after pressure" } dd { (percent(busy)) } }
+                }
                 @for (name, value) in [
                     ("a processor was short before the start", readings.pressure_before),
                     ("of the usable cores a spin probe got", readings.cores_share),
