@@ -13,6 +13,7 @@ mod outcome;
 mod pickling;
 mod process;
 mod processes;
+mod station;
 mod submitter;
 mod threads;
 mod waiting;
