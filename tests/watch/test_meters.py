@@ -332,7 +332,8 @@ pool = treadle.Executor(threads=1)
 pool.submit(pow, 2, 3).result()
 print("treadle-holders" in names())
 pool.stats()
-print("treadle-holders" in names())
+while "treadle-holders" not in names():
+    pass  # a thread names itself when it first runs
 child = os.fork()
 if child == 0:
     from treadle import holding
@@ -348,7 +349,7 @@ def test_the_lock_is_watched_only_when_somebody_asks() -> None:
         [sys.executable, "-u", "-W", "ignore", "-c", PROGRAM],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert done.stdout.split() == ["False", "True", "False", "None"], done
+    assert done.stdout.split() == ["False", "False", "None"], done
     assert done.stderr == ""
 
 

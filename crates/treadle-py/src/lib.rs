@@ -14,6 +14,7 @@ mod outcome;
 mod pickling;
 mod process;
 mod processes;
+mod station;
 mod submitter;
 mod task_meters;
 mod threads;
@@ -40,13 +41,13 @@ mod _core {
     #[pymodule_export]
     use crate::pickling::send_main_by_value;
     #[pymodule_export]
-    use crate::process::{die_with_parent, note_fork};
+    use crate::process::{die_with_parent, note_fork, trim_heap};
     #[pymodule_export]
     use crate::processes::ProcessPool;
     #[pymodule_export]
     use crate::submitter::Submitter;
     #[pymodule_export]
-    use crate::task_meters::{TaskMeters, meter_cost};
+    use crate::task_meters::{TaskMeters, empty_histogram, meter_cost};
     #[pymodule_export]
     use crate::threads::{ThreadPool, run_if_waiting};
     #[pymodule_export]

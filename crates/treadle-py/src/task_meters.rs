@@ -74,8 +74,9 @@ impl TimesByFunction {
 
 /// A function's key, its name, and the object whose address the key is.
 pub(crate) struct Named {
-    key: u64,
-    name: Arc<str>,
+    pub(crate) key: u64,
+    pub(crate) name: Arc<str>,
+    /// Held, so that the key stays this function's.
     keeper: Py<PyAny>,
 }
 
@@ -194,6 +195,12 @@ impl TaskMeters {
     fn read(&self) -> Vec<TimesTold> {
         lock(&self.times).told()
     }
+}
+
+/// A histogram of times in which nothing was counted.
+#[pyfunction]
+pub(crate) fn empty_histogram() -> HistogramTold {
+    histogram(&Histogram::default())
 }
 
 /// The seconds that so many looks at the clock and additions to histograms cost in this process.

@@ -179,9 +179,9 @@ def by_function(found: list[FunctionStats]) -> tuple[FunctionStats, ...]:
     return tuple(named.values())
 
 
-def added_up(functions: Iterable[FunctionStats]) -> tuple[Histogram | None, Histogram | None]:
-    """The waits and the durations of all functions together; None where there are none."""
-    wait = duration = None
+def added_up(functions: Iterable[FunctionStats]) -> tuple[Histogram, Histogram]:
+    """The waits and the durations of all functions together."""
+    wait = duration = Histogram.of(_core.empty_histogram())
     for one in functions:
         wait = one.wait.plus(wait) if one.wait is not None else wait
         duration = one.duration.plus(duration) if one.duration is not None else duration

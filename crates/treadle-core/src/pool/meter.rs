@@ -1,12 +1,15 @@
 //! The meters: how long things took and how large they were, counted in buckets of powers of four.
 //!
 //! *Guarantees*: counting costs a shift and two additions, and allocates nothing.
-//! *Assumes*: a lock that is held anyway guards each meter.
+//! *Assumes*: a lock that is held anyway guards each [`Buckets`]; each [`Tally`] has one thread that counts.
 
 use std::hint::black_box;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+/// The power of two of a time's first bound.
+const TIMES_FROM: u32 = 10;
 /// With fourteen bounds the last is 2^26 times the first: 69 seconds for times, 4 GiB for sizes.
 const BOUNDS: usize = 14;
 
@@ -19,7 +22,7 @@ pub struct Buckets<const FIRST_POWER: u32> {
 
 /// Times in nanoseconds. The first bound is 2^10, about a microsecond: no hand-over is faster. What takes longer than the last, 69 seconds,
 /// is read off the age of the oldest task.
-pub type Histogram = Buckets<10>;
+pub type Histogram = Buckets<TIMES_FROM>;
 
 /// Sizes in bytes, from 64 bytes (a few numbers) to 4 GiB.
 pub type Sizes = Buckets<6>;
@@ -27,14 +30,12 @@ pub type Sizes = Buckets<6>;
 impl<const FIRST_POWER: u32> Buckets<FIRST_POWER> {
     /// Counts one number.
     pub fn add(&mut self, number: u64) {
-        let digits = u64::BITS - number.saturating_sub(1).leading_zeros();
-        let bucket = (digits.saturating_sub(FIRST_POWER).div_ceil(2) as usize).min(BOUNDS);
-        self.counts[bucket] += 1;
+        self.counts[bucket_of(number, FIRST_POWER)] += 1;
         self.sum = self.sum.saturating_add(number);
     }
 
-    /// Counts all that the other has counted.
-    pub fn merge(&mut self, other: &Self) {
+    /// Counts all that another has counted.
+    pub fn join(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
             *mine += theirs;
         }
@@ -71,6 +72,51 @@ impl Histogram {
     /// The sum of all times in seconds.
     pub fn sum_s(&self) -> f64 {
         self.sum as f64 / 1e9
+    }
+}
+
+fn bucket_of(number: u64, first_power: u32) -> usize {
+    let digits = u64::BITS - number.saturating_sub(1).leading_zeros();
+    (digits.saturating_sub(first_power).div_ceil(2) as usize).min(BOUNDS)
+}
+
+/// A number that one thread raises and any thread may read meanwhile: no lock, and no instruction that locks the memory.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Raises it; a call from a second thread at the same time may be lost.
+    pub fn add(&self, more: u64) {
+        let now = self.0.load(Ordering::Relaxed).saturating_add(more);
+        self.0.store(now, Ordering::Relaxed);
+    }
+
+    /// What it has come to.
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A [`Histogram`] in which one thread counts and which any thread may read meanwhile.
+#[derive(Debug, Default)]
+pub struct Tally {
+    counts: [Count; BOUNDS + 1],
+    sum: Count,
+}
+
+impl Tally {
+    /// Counts one time.
+    pub fn add(&self, nanoseconds: u64) {
+        self.counts[bucket_of(nanoseconds, TIMES_FROM)].add(1);
+        self.sum.add(nanoseconds);
+    }
+
+    /// What was counted up to now; a time that is being counted may be missing in the sum.
+    pub fn read(&self) -> Histogram {
+        Histogram {
+            counts: std::array::from_fn(|bucket| self.counts[bucket].read()),
+            sum: self.sum.read(),
+        }
     }
 }
 
@@ -140,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn merged_histograms_are_one_that_counted_both() {
+    fn joined_histograms_are_one_that_counted_both() {
         let (mut one, mut other, mut both) = (Sizes::default(), Sizes::default(), Sizes::default());
         for bytes in [1, 64, 65, 1 << 40] {
             one.add(bytes);
@@ -150,7 +196,7 @@ mod tests {
             other.add(bytes);
             both.add(bytes);
         }
-        one.merge(&other);
+        one.join(&other);
         assert_eq!(one, both);
     }
 
@@ -159,5 +205,38 @@ mod tests {
         let (look, addition) = costs_s();
         assert!(look > 0.0 && addition > 0.0);
         assert_eq!(costs_s(), (look, addition), "measured once");
+    }
+
+    #[test]
+    fn tallies_of_several_threads_join_into_one_histogram() {
+        let mut expected = Histogram::default();
+        let mut joined = Histogram::default();
+        for thread in 0..3 {
+            let tally = Tally::default();
+            for step in 0..40 {
+                let nanoseconds = 1 << step;
+                expected.add(nanoseconds + thread);
+                tally.add(nanoseconds + thread);
+            }
+            joined.join(&tally.read());
+        }
+        assert_eq!(joined, expected);
+        assert_eq!(joined.counts().iter().sum::<u64>(), 120);
+    }
+
+    #[test]
+    fn a_tally_is_read_while_its_thread_counts() {
+        let tally = Tally::default();
+        std::thread::scope(|scope| {
+            let counting = scope.spawn(|| (0..100_000).for_each(|_| tally.add(2_000)));
+            let mut last = 0;
+            while !counting.is_finished() {
+                let now = tally.read().counts().iter().sum::<u64>();
+                assert!(last <= now, "{last} were counted, then {now}");
+                last = now;
+            }
+        });
+        assert_eq!(tally.read().counts().iter().sum::<u64>(), 100_000);
+        assert!((tally.read().sum_s() - 0.2).abs() < 1e-9);
     }
 }

@@ -119,7 +119,7 @@ impl ProcessPool {
         let mut turnaround = Histogram::default();
         let mut functions = Vec::new();
         for (name, histogram) in state.turnaround.iter() {
-            turnaround.merge(histogram);
+            turnaround.join(histogram);
             if histogram.count() > 0 {
                 functions.push((Arc::from(name), *histogram));
             }
