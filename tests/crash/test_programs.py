@@ -110,10 +110,12 @@ def test_nothing_outlives_a_parent_killed_with_stopped_workers(
         tmp_path,
         program_of("""
 pool = treadle.Executor(processes=2)
-futures = [pool.submit(calls.hang, ready) for _ in range(2)]
-import time
-while pool.stats().running < 2:
-    time.sleep(0.01)
+began = ready + ".began"
+os.mkfifo(began)
+calls_that_began = os.open(began, os.O_RDWR)
+futures = [pool.submit(calls.hang, began) for _ in range(2)]
+for _ in futures:
+    os.read(calls_that_began, 1)
 for worker in pool.stats().workers:
     os.kill(worker.ident, signal.SIGSTOP)
 calls.tell(ready)
@@ -122,7 +124,7 @@ futures[0].result()
         arrivals.path,
         marker=marker,
     )
-    arrivals.expect(3)
+    arrivals.expect()
     program.kill()
     program.wait()
     wait_until_gone(marker, GONE_S)
