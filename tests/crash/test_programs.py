@@ -562,11 +562,12 @@ def test_too_little_address_space_is_an_error_that_says_so(tmp_path: Path, marke
         tmp_path,
         program_of("""
 import resource
+make = treadle.Executor
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * os.sysconf("SC_PAGE_SIZE") + (3 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
-    treadle.Executor(processes=2)
+    make(processes=2)
 except treadle.PayloadMemoryError as error:
     print(error)
 """),
