@@ -6,12 +6,13 @@
 
 The loop is woken only by a call that it could start at once, and once for a burst of them; in a full plan the task that ends starts the next one.
 
-*Guarantees*: each call runs in an ``asyncio.Task`` and a context of its own; a call over its time is cancelled and its end awaited.
+*Guarantees*: each call runs in an ``asyncio.Task`` and a context of its own, which begins as the initializer left it; a call over its time is cancelled and its end awaited.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import io
@@ -219,6 +220,8 @@ class _Loop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._up = threading.Event()
         self._over: asyncio.Event | None = None
+        #: Each call runs in a copy of it: what the initializer has left.
+        self._context = contextvars.Context()
         self._woken = False
         self._closed = False
         self._broken: BaseException | None = None
@@ -279,6 +282,7 @@ class _Loop:
                 self._settings.initializer(*self._settings.initargs)
             except BaseException as error:
                 self._broken = error
+        self._context = contextvars.copy_context()
         self._up.set()
         if self._broken is None:
             await self._over.wait()
@@ -310,7 +314,8 @@ class _Loop:
                 continue
             job.since = time.monotonic()
             running[job.future] = job
-            job.task = loop.create_task(self._carry_out(job))
+            # Not in the context of whoever woke the loop, or of the task that has just ended here.
+            job.task = self._context.run(loop.create_task, self._carry_out(job))
         if self._closed and not waiting and not running and self._over is not None:
             self._over.set()
 
