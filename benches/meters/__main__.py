@@ -32,6 +32,9 @@ from benches.whole.machine import processor, usable_cores
 TASKS = 2000
 PAIRS, QUICK_PAIRS = 300, 30
 RESAMPLES = 2000
+#: Pools of each kind, made one after the other in random order: one pool may be luckier with its processors than another for all its life.
+POOLS = 15
+PLANS = {"threads": 2, "processes": 2, "coroutines": 100}
 #: What a task does, in seconds, and how many rounds of its loop that takes here.
 TASK_S = 10e-6
 
@@ -85,24 +88,26 @@ def interval(ratios: list[float], source: random.Random) -> tuple[float, float, 
 
 def compared(plan: dict[str, int], pairs: int, rounds: int, source: random.Random) -> list[str]:
     """The lines of one plan."""
-    pools = {metered: pool_of(plan, metered) for metered in (True, False)}
     cpu: list[float] = []
     wall: list[float] = []
     costs: dict[bool, list[float]] = {True: [], False: []}
-    try:
-        for _ in range(pairs):
-            taken = {}
-            kinds = [True, False]
-            source.shuffle(kinds)
-            for metered in kinds:
-                taken[metered] = block(pools[metered], plan, rounds)
-                costs[metered].append(taken[metered][0])
-            cpu.append(taken[True][0] / taken[False][0] - 1)
-            wall.append(taken[True][1] / taken[False][1] - 1)
-        told = pools[True].stats()
-    finally:
-        for pool in pools.values():
-            pool.shutdown()
+    for _ in range(POOLS):
+        kinds = [True, False]
+        source.shuffle(kinds)
+        pools = {metered: pool_of(plan, metered) for metered in kinds}
+        try:
+            for _ in range(max(1, pairs // POOLS)):
+                taken = {}
+                source.shuffle(kinds)
+                for metered in kinds:
+                    taken[metered] = block(pools[metered], plan, rounds)
+                    costs[metered].append(taken[metered][0])
+                cpu.append(taken[True][0] / taken[False][0] - 1)
+                wall.append(taken[True][1] / taken[False][1] - 1)
+            told = pools[True].stats()
+        finally:
+            for pool in pools.values():
+                pool.shutdown()
     (name,) = plan
     lines = [
         f"{name}: {statistics.median(costs[True]) * 1e6:.2f} us of CPU for a task with meters, "
@@ -122,6 +127,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benches.meters", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_PAIRS} pairs")
     parser.add_argument("--pairs", type=int, metavar="N", help=f"default {PAIRS}")
+    parser.add_argument("--only", choices=[*PLANS], help="one plan only")
     parser.add_argument("--seed", type=int, help="of the order")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the report there too")
     asked = parser.parse_args()
@@ -136,9 +142,10 @@ def main() -> int:
         f"tasks of {TASK_S * 1e6:.0f} us ({rounds} rounds); {pairs} pairs of blocks of {TASKS} tasks; median of the pairs, 95 % interval",
         "",
     ]
-    for plan in ({"threads": 2}, {"processes": 2}, {"coroutines": 100}):
-        print(f"{plan}", file=sys.stderr, flush=True)
-        lines += compared(plan, pairs, rounds, source)
+    for name, size in PLANS.items():
+        if asked.only in (None, name):
+            print(name, file=sys.stderr, flush=True)
+            lines += compared({name: size}, pairs, rounds, source)
     text = "\n".join(lines)
     print(text)
     if asked.out:
