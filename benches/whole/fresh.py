@@ -14,7 +14,6 @@ from pathlib import Path
 
 from benches.whole.pools import PROCESSES, Pool, opened
 from benches.whole.tasks import identity, worker_pid
-from benches.whole.waiting_calls import waiting_memory
 from benches.whole.workload import timed
 
 if sys.argv[1:2] == ["memory-numpy"]:
@@ -67,11 +66,19 @@ def proportional_set_size(pid: int) -> int:
     raise ValueError(f"/proc/{pid}/smaps_rollup has no Pss line")
 
 
+def waiting_calls(name: str, workers: int) -> float:
+    """Bytes for each of many calls that wait."""
+    # Not at the top: what the main module imports is measured, and this brings asyncio.
+    from benches.whole.waiting_calls import waiting_memory
+
+    return waiting_memory(name, workers)
+
+
 MEASURES = {
     "start": second_start,
     "memory": idle_memory,
     "memory-numpy": idle_memory,
-    "waiting": waiting_memory,
+    "waiting": waiting_calls,
 }
 
 if __name__ == "__main__":
