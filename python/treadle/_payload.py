@@ -345,10 +345,20 @@ def _place(error: errors.TaskTimeout | errors.TaskInterrupted, place: Place) -> 
     return error
 
 
-def timed_out(seconds: float, place: Place) -> BaseException:
-    """A process worker was killed because its task was over its time."""
+#: What became of a call that was to stop, and is told of its worker.
+_AFTER = {
+    "stopped": "and stopped when it was asked to (in worker pid {pid})",
+    "replaced": "its worker (pid {pid}) was replaced",
+    "runs on": "it did not stop when it was asked to and runs on until the other calls of its worker (pid {pid}) have ended, which is then replaced",
+}
+
+
+def timed_out(seconds: float, place: Place, after: str) -> BaseException:
+    """A task of a process was over its time; ``after``: what became of the call, a key of ``_AFTER``."""
     _, pid, task, function = place
-    text = f"task {task} ({function}) ran longer than its timeout of {seconds:g} s; its worker (pid {pid}) was replaced"
+    what = _AFTER[after].format(pid=pid)
+    joint = " " if after == "stopped" else "; "
+    text = f"task {task} ({function}) ran longer than its timeout of {seconds:g} s{joint}{what}"
     return _place(errors.TaskTimeout(text), place)
 
 
@@ -360,10 +370,12 @@ def thread_timed_out(seconds: float, thread: int, function: Any) -> BaseExceptio
     )
 
 
-def interrupted(place: Place) -> BaseException:
-    """A process worker was killed for ``interrupt``."""
+def interrupted(place: Place, after: str) -> BaseException:
+    """A task of a process was interrupted, and the exception in its worker did not stop it; ``after`` as for :func:`timed_out`."""
     _, pid, task, function = place
-    text = f"task {task} ({function}) was interrupted; it did not stop by itself, so its worker (pid {pid}) was replaced"
+    what = _AFTER[after].format(pid=pid)
+    text = f"task {task} ({function}) was interrupted; "
+    text += what if after == "runs on" else f"it did not stop by itself, so {what}"
     return _place(errors.TaskInterrupted(text), place)
 
 
