@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 #: The ways in which processes run several tasks each; the names are those of their sizes.
 HYBRIDS = ("processes+threads", "processes+coroutines")
 

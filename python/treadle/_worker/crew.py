@@ -26,7 +26,7 @@ def run(worker: _core.Worker, count: int, name: str) -> None:
     signal.signal(signal.SIGINT, on_interrupt)
     # Before the threads: one of them sleeps with what this is said over.
     worker.ready()
-    started = []
+    started: list[threading.Thread] = []
     for index in range(count):
         thread = threading.Thread(target=_run, args=(worker, index), name=f"{name}_{index}")
         try:
