@@ -339,6 +339,8 @@ fn a_kill_at_any_point_loses_at_most_its_task() {
             "after-current",
             "after-slot-free",
             "arena-allocated",
+            "before-drafted",
+            "after-drafted",
             "before-record",
             "mid-record",
             "before-tail",
