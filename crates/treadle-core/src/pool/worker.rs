@@ -426,7 +426,7 @@ impl WorkerSession {
         let mut mine = self.holdings.arena();
         mine.collect();
         for (bytes, read_only) in buffers {
-            match mine.allocate(bytes.len()) {
+            match mine.allocate_copy(bytes) {
                 Ok(mut block) => {
                     block.write_at(0, bytes);
                     references.push(BufferRef {
