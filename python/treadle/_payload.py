@@ -348,10 +348,20 @@ def _place(error: errors.TaskTimeout | errors.TaskInterrupted, place: Place) -> 
     return error
 
 
-def timed_out(seconds: float, place: Place) -> BaseException:
-    """A process worker was killed because its task was over its time."""
+#: What became of a call that was to stop, and is told of its worker.
+_AFTER = {
+    "stopped": "and stopped when it was asked to (in worker pid {pid})",
+    "replaced": "its worker (pid {pid}) was replaced",
+    "runs on": "it did not stop when it was asked to and runs on until the other calls of its worker (pid {pid}) have ended, which is then replaced",
+}
+
+
+def timed_out(seconds: float, place: Place, after: str) -> BaseException:
+    """A task of a process was over its time; ``after``: what became of the call, a key of ``_AFTER``."""
     _, pid, task, function = place
-    text = f"task {task} ({function}) ran longer than its timeout of {seconds:g} s; its worker (pid {pid}) was replaced"
+    what = _AFTER[after].format(pid=pid)
+    joint = " " if after == "stopped" else "; "
+    text = f"task {task} ({function}) ran longer than its timeout of {seconds:g} s{joint}{what}"
     return _place(errors.TaskTimeout(text), place)
 
 
@@ -363,10 +373,12 @@ def thread_timed_out(seconds: float, thread: int, function: Any) -> BaseExceptio
     )
 
 
-def interrupted(place: Place) -> BaseException:
-    """A process worker was killed for ``interrupt``."""
+def interrupted(place: Place, after: str) -> BaseException:
+    """A task of a process was interrupted, and the exception in its worker did not stop it; ``after`` as for :func:`timed_out`."""
     _, pid, task, function = place
-    text = f"task {task} ({function}) was interrupted; it did not stop by itself, so its worker (pid {pid}) was replaced"
+    what = _AFTER[after].format(pid=pid)
+    text = f"task {task} ({function}) was interrupted; "
+    text += what if after == "runs on" else f"it did not stop by itself, so {what}"
     return _place(errors.TaskInterrupted(text), place)
 
 
@@ -452,6 +464,9 @@ def deliver_note(worker: int, task: int, pickled: bytes) -> None:
 
 _loops = threading.local()
 
+#: The loops of this process's threads, by the thread.
+_loop_of: dict[int, Any] = {}
+
 
 def run_coroutine(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:
     """Runs a coroutine to its end on this worker's own event loop."""
@@ -459,8 +474,28 @@ def run_coroutine(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:
     if loop is None:
         import asyncio
 
-        loop = _loops.loop = asyncio.new_event_loop()
-    return loop.run_until_complete(coroutine)
+        loop = _loops.loop = _loop_of[threading.get_ident()] = asyncio.new_event_loop()
+    task = loop.create_task(coroutine)
+    try:
+        return loop.run_until_complete(task)
+    except BaseException:
+        if not task.done():
+            # An interruption was raised in the loop itself: what it was for must not go on with the next call.
+            import asyncio
+
+            task.cancel()
+            loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        raise
+
+
+def wake_loops() -> None:
+    """Lets each loop turn, so that a thread which waits in one sees an exception that was raised for it."""
+    for loop in list(_loop_of.values()):
+        try:
+            loop.call_soon_threadsafe(int)
+        except RuntimeError:
+            # It has just been closed.
+            continue
 
 
 def close_loop() -> None:
@@ -469,6 +504,7 @@ def close_loop() -> None:
     if loop is None or loop.is_running():
         return
     _loops.loop = None
+    _loop_of.pop(threading.get_ident(), None)
     import asyncio
 
     try:

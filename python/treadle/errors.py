@@ -117,7 +117,8 @@ class EngineLostTask(WorkerDied):
 class TaskTimeout(TreadleError, concurrent.futures.TimeoutError, *_BUILT_IN_TIMEOUT):  # type: ignore[misc]
     """The task ran longer than its ``timeout``.
 
-    A process worker was replaced; a thread cannot be stopped and runs on. For a task of a process: ``worker``, ``pid``, ``task`` and ``function``
+    A process that runs one task at a time was replaced; one that runs several has raised an exception in the task, and is replaced if that did not
+    help, when its other tasks have ended; a thread of this process cannot be stopped and runs on. For a task of a process: ``worker``, ``pid``, ``task`` and ``function``
     as in :class:`WorkerDied`, else ``None``.
     """
 

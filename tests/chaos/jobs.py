@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -79,3 +82,27 @@ def ended(code: int) -> None:
 
 def own_pid() -> int:
     return os.getpid()
+
+
+async def slept_awaiting(number: int, seconds: float) -> int:
+    await asyncio.sleep(seconds)
+    return -number
+
+
+async def _called(name: str, *arguments: Any) -> Any:
+    await asyncio.sleep(0)
+    return globals()[name](*arguments)
+
+
+#: Each of these for a plan of coroutines, by name.
+AWAITED: dict[str, Callable[..., Any]] = {
+    **{
+        function.__name__: functools.partial(_called, function.__name__)
+        for function in (
+            *(scaled, added, turned, reversed_bytes, raised, filled),
+            *(summed, doubled, marked, late_success),
+        )
+    },
+    "slept": slept_awaiting,
+    "awaited": awaited,
+}

@@ -14,7 +14,7 @@ from typing import Any
 import jobs
 import processes
 import treadle
-from load import Load, Tally, Wrong
+from load import AwaitedLoad, Load, Tally, Wrong
 
 
 class Attacker:
@@ -116,10 +116,11 @@ def _under(
     workers: int,
     pause_s: float,
     big: bool = True,
+    load_of: type[Load] = Load,
     **options: Any,
 ) -> tuple[int, Tally]:
     with treadle.Executor(processes=workers, **options) as pool:
-        load = Load(pool, seed, folder, big=big)
+        load = load_of(pool, seed, folder, big=big)
         with Attacker(attack, count, seed + 1, pause_s, lambda: pool.stats().completed) as attacker:
             while not attacker.over:
                 load.round()
@@ -196,6 +197,31 @@ def stops(count: int, seed: int, folder: Path) -> str:
                 load.round()
         load.finish()
     return f"{attacker.made} storms, {load.tally}"
+
+
+def threaded(count: int, seed: int, folder: Path) -> str:
+    """Kills of workers that run several threads each: a kill costs up to as many calls."""
+    made, tally = _under(_kill_one, count, seed, folder, workers=3, threads=4, pause_s=0.02)
+    if tally.died > 4 * made:
+        raise Wrong(f"{made} kills cost {tally.died} calls: more than four each")
+    return f"{made} kills, {tally}"
+
+
+def looped(count: int, seed: int, folder: Path) -> str:
+    """Kills of workers that run coroutines."""
+    made, tally = _under(
+        _kill_one,
+        count,
+        seed,
+        folder,
+        workers=3,
+        coroutines=6,
+        pause_s=0.02,
+        load_of=AwaitedLoad,
+    )
+    if tally.died > 6 * made:
+        raise Wrong(f"{made} kills cost {tally.died} calls: more than six each")
+    return f"{made} kills, {tally}"
 
 
 def restart_storm(count: int, seed: int, folder: Path) -> str:

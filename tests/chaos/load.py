@@ -105,47 +105,60 @@ class Load:
 
     # ---- calls
 
+    def of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as the pool's plan takes it."""
+        return function
+
+    def _submit(self, pool: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        return pool.submit(self.of(function), *arguments)
+
     def _call(self) -> Call:
         self._number += 1
         number = self._number
         choice = self.random.random()
         pool = self.pool
         if choice < 0.30:
-            return Call(pool.submit(jobs.scaled, number), "scaled", _equal(3 * number + 1))
+            return Call(self._submit(pool, jobs.scaled, number), "scaled", _equal(3 * number + 1))
         if choice < 0.38:
             expected: Any = (number + 0.5, "cba")
-            return Call(pool.submit(jobs.added, number, 0.5, "abc"), "added", _equal(expected))
+            return Call(
+                self._submit(pool, jobs.added, number, 0.5, "abc"), "added", _equal(expected)
+            )
         if choice < 0.48:
             table = {str(key): [key, number] for key in range(self.random.randrange(20))}
             expected = {repr(value): key for key, value in table.items()}
-            return Call(pool.submit(jobs.turned, table), "turned", _equal(expected))
+            return Call(self._submit(pool, jobs.turned, table), "turned", _equal(expected))
         if choice < 0.56:
             data = self.random.randbytes(64 * 1024)
-            return Call(pool.submit(jobs.reversed_bytes, data), "bytes", _equal(data[::-1]))
+            return Call(self._submit(pool, jobs.reversed_bytes, data), "bytes", _equal(data[::-1]))
         if choice < 0.64:
             return Call(
-                pool.submit(jobs.marked, str(self.marks), number), "marked", _equal(number ^ 0x5555)
+                self._submit(pool, jobs.marked, str(self.marks), number),
+                "marked",
+                _equal(number ^ 0x5555),
             )
         if choice < 0.68:
-            return Call(pool.submit(jobs.raised, number), "raised", lambda _: False, LookupError)
+            return Call(
+                self._submit(pool, jobs.raised, number), "raised", lambda _: False, LookupError
+            )
         if choice < 0.74:
             seconds = self.random.random() * 0.01
-            return Call(pool.submit(jobs.slept, number, seconds), "slept", _equal(-number))
+            return Call(self._submit(pool, jobs.slept, number, seconds), "slept", _equal(-number))
         if choice < 0.80:
             # More tries than deaths that a task may cause: it is failed by the third death only.
             view = pool.options(retries=9)
-            future = view.submit(jobs.late_success, str(self.marks), number)
+            future = self._submit(view, jobs.late_success, str(self.marks), number)
             return Call(future, "retried", _equal(number + 7))
         if choice < 0.84:
-            return Call(pool.submit(jobs.awaited, number), "awaited", _equal(number - 5))
+            return Call(self._submit(pool, jobs.awaited, number), "awaited", _equal(number - 5))
         if choice < 0.87:
-            future = pool.options(timeout=0.03).submit(jobs.slept, number, 600.0)
+            future = self._submit(pool.options(timeout=0.03), jobs.slept, number, 600.0)
             return Call(future, "timed", lambda _: False, may_time_out=True)
         if choice < 0.89:
-            future = pool.submit(jobs.slept, number, 0.002)
+            future = self._submit(pool, jobs.slept, number, 0.002)
             return Call(future, "cancelled", _equal(-number), may_be_cancelled=True)
         if choice < 0.91:
-            future = pool.submit(jobs.slept, number, 0.05)
+            future = self._submit(pool, jobs.slept, number, 0.05)
             return Call(
                 future,
                 "interrupted",
@@ -154,17 +167,19 @@ class Load:
                 may_be_interrupted=True,
             )
         if not self.big:
-            return Call(pool.submit(jobs.scaled, number), "scaled", _equal(3 * number + 1))
+            return Call(self._submit(pool, jobs.scaled, number), "scaled", _equal(3 * number + 1))
         count = self.random.randrange(128 * 1024, 640 * 1024)  # 1 to 5 MB of float64
         if choice < 0.94:
             expected = numpy.arange(count, dtype=numpy.float64) + number
-            return Call(pool.submit(jobs.filled, number, count), "filled", _same_array(expected))
+            return Call(
+                self._submit(pool, jobs.filled, number, count), "filled", _same_array(expected)
+            )
         array = numpy.full(count, float(number))
         if choice < 0.97:
             expected = (count, float(array.sum()))
-            return Call(pool.submit(jobs.summed, array), "summed", _equal(expected))
+            return Call(self._submit(pool, jobs.summed, array), "summed", _equal(expected))
         view = pool.options(retries=3) if self.random.random() < 0.5 else pool
-        return Call(view.submit(jobs.doubled, array), "doubled", _same_array(array * 2))
+        return Call(self._submit(view, jobs.doubled, array), "doubled", _same_array(array * 2))
 
     def _calls(self) -> list[Call]:
         calls = []
@@ -276,7 +291,11 @@ class Load:
         results: list[int] = []
         try:
             for value in view.map(
-                jobs.scaled, range(count), chunksize=chunk, ordered=ordered, timeout=WATCHDOG_S
+                self.of(jobs.scaled),
+                range(count),
+                chunksize=chunk,
+                ordered=ordered,
+                timeout=WATCHDOG_S,
             ):
                 results.append(value)
         except treadle.WorkerDied:
@@ -306,7 +325,7 @@ class Load:
         numbers = range(self.random.randrange(10, 200))
 
         async def gathered() -> list[Any]:
-            calls = [self.pool.asubmit(jobs.scaled, number) for number in numbers]
+            calls = [self.pool.asubmit(self.of(jobs.scaled), number) for number in numbers]
             return await asyncio.wait_for(
                 asyncio.gather(*calls, return_exceptions=True), WATCHDOG_S
             )
@@ -328,7 +347,7 @@ class Load:
 
     def finish(self) -> None:
         """Looks whether a call ran twice, and whether the pool still serves."""
-        for number, value in enumerate(self.pool.map(jobs.scaled, range(300))):
+        for number, value in enumerate(self.pool.map(self.of(jobs.scaled), range(300))):
             if value != 3 * number + 1:
                 raise Wrong("a wrong value after the chaos")
         marks = self.marks.read_bytes()
@@ -340,3 +359,10 @@ class Load:
         stats = self.pool.stats()
         if stats.queued or stats.running:
             raise Wrong(f"calls are left in a pool that has none: {stats}")
+
+
+class AwaitedLoad(Load):
+    """The same calls for a plan of coroutines."""
+
+    def of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return jobs.AWAITED[function.__name__]

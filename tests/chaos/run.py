@@ -31,6 +31,8 @@ SCENARIOS: list[tuple[str, Callable[[int, int, Path], str], int, int]] = [
     ("single", killing.single_kills, 1500, 70),
     ("fast", killing.fast_kills, 1200, 60),
     ("turnover", killing.turnover, 300, 30),
+    ("threaded", killing.threaded, 300, 30),
+    ("looped", killing.looped, 300, 30),
     ("spawned", killing.spawned, 40, 6),
     ("all-at-once", killing.all_at_once, 450, 30),
     ("zygotes", killing.zygotes, 60, 6),

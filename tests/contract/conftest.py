@@ -12,12 +12,12 @@ import treadle
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from contract_calls import Awaited, Gate
+from contract_calls import HYBRIDS, Awaited, Gate
 
 #: A test here takes a second or two; this only turns a hang into a failure.
 WATCHDOG_S = 100
 
-WAYS = ("serial", "threads", "processes", "spawn", "coroutines")
+WAYS = ("serial", "threads", "processes", "spawn", "coroutines", *HYBRIDS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,18 +48,31 @@ class Way:
         elif self.name == "spawn":
             executor = treadle.Executor(processes=workers, mp_context="spawn", **options)
         else:
-            executor = treadle.Executor(**{self.name: workers}, **options)
+            executor = treadle.Executor(**self.sizes(workers), **options)
         # Last, when every gate is open.
         self._cleanup.insert(0, lambda: executor.shutdown(wait=True, cancel_futures=True))
         return executor
 
+    def sizes(self, workers: int) -> dict[str, int]:
+        """The plan that runs so many tasks at a time. A hybrid has one process for up to three of them, else two."""
+        processes, _, within = self.name.partition("+")
+        if not within:
+            return {self.name: workers}
+        count = 2 if workers >= 4 and workers % 2 == 0 else 1
+        return {processes: count, within: workers // count}
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs async functions on a loop, and no others."""
+        return self.name.endswith("coroutines")
+
     def of(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function as this strategy takes it."""
-        return Awaited(function) if self.name == "coroutines" else function
+        return Awaited(function) if self.is_async else function
 
     @property
     def in_processes(self) -> bool:
-        return self.name in ("processes", "spawn")
+        return self.name in ("processes", "spawn", *HYBRIDS)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+#: The ways in which processes run several tasks each; the names are those of their sizes.
+HYBRIDS = ("processes+threads", "processes+coroutines")
+
 
 class Gate:
     """Holds calls in any thread or process until it is opened, and tells who has come.

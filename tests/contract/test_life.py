@@ -16,10 +16,10 @@ from typing import Any
 import contract_calls as calls
 import pytest
 import treadle
-from contract_calls import Gate
+from contract_calls import HYBRIDS, Gate
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines")
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines")
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", *HYBRIDS)
+EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", *HYBRIDS)
 
 
 @EVERY
@@ -97,7 +97,7 @@ def test_the_initializer_runs_once_in_each_worker(
         future.result()
     for _ in range(20):
         pool.submit(way.of(calls.double), 1).result()
-    assert len(list(marks.iterdir())) == (1 if way.name == "coroutines" else 2)
+    assert len(list(marks.iterdir())) == (1 if way.name in ("coroutines", *HYBRIDS) else 2)
 
 
 @EVERY
@@ -133,7 +133,7 @@ def test_an_initializer_that_cannot_be_called_is_refused(way: Any) -> None:
 @CONCURRENT
 def test_a_dropped_executor_finishes_its_calls_and_leaves_nothing(way: Any, marks: Path) -> None:
     before = set(threading.enumerate())
-    pool = treadle.Executor(**{way.name: 2})
+    pool = treadle.Executor(**way.sizes(2))
     futures = [pool.submit(way.of(calls.leave_a_mark), marks) for _ in range(20)]
     workers = [worker.ident for worker in pool.stats().workers] if way.in_processes else []
     del pool
@@ -163,7 +163,7 @@ def await_end_of(pid: int) -> None:
 
 @CONCURRENT
 def test_a_dropped_executor_runs_calls_whose_futures_are_dropped_too(way: Any, gate: Gate) -> None:
-    pool = treadle.Executor(**{way.name: 1})
+    pool = treadle.Executor(**way.sizes(1))
     for _ in range(5):
         pool.submit(way.of(gate))
     del pool
@@ -183,8 +183,8 @@ SCRIPT = """
 import sys, treadle, contract_calls as calls, pathlib
 if __name__ == "__main__":
     way, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-    pool = treadle.Executor(**{way: 2})
-    call = calls.Awaited(calls.leave_a_mark) if way == "coroutines" else calls.leave_a_mark
+    pool = treadle.Executor(**dict.fromkeys(way.split("+"), 2))
+    call = calls.Awaited(calls.leave_a_mark) if "coroutines" in way else calls.leave_a_mark
     futures = [pool.submit(call, folder) for _ in range(50)]
     print("submitted", flush=True)
 """
@@ -228,11 +228,11 @@ def test_ending_workers_is_for_processes(way: Any) -> None:
                 end()
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.ways("processes", "spawn", *HYBRIDS)
 @pytest.mark.parametrize("how", ["terminate_workers", "kill_workers"])
 def test_workers_may_be_ended(way: Any, how: str, gate: Gate) -> None:
     pool = way.make()
-    futures = [pool.submit(gate) for _ in range(6)]
+    futures = [pool.submit(way.of(gate)) for _ in range(6)]
     gate.await_arrivals(2)
     pids = [worker.ident for worker in pool.stats().workers]
     getattr(pool, how)()
@@ -248,7 +248,7 @@ def test_workers_may_be_ended(way: Any, how: str, gate: Gate) -> None:
 def test_an_executor_shows_its_plan(way: Any) -> None:
     with way.make() as pool:
         assert isinstance(pool.plan, treadle.Plan)
-        assert pool.plan.strategy == way.name
+        assert pool.plan.strategy == ("hybrid" if way.name in HYBRIDS else way.name)
         assert str(pool.plan) in repr(pool)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import contract_calls as calls
 import pytest
 import treadle
-from contract_calls import Gate
+from contract_calls import HYBRIDS, Gate
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines")
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines")
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", *HYBRIDS)
+EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", *HYBRIDS)
 
 
 class Counted:

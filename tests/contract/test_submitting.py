@@ -12,11 +12,11 @@ from typing import Any
 import contract_calls as calls
 import pytest
 import treadle
-from contract_calls import Gate
+from contract_calls import HYBRIDS, Gate
 
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines")
+EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", *HYBRIDS)
 #: A serial plan runs each call inside ``submit``: nothing ever waits, so there is nothing to cancel, to hold or to stop.
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines")
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", *HYBRIDS)
 
 
 @EVERY
@@ -229,26 +229,27 @@ def test_a_call_whose_result_nobody_reads_runs(way: Any, marks: Path) -> None:
     assert len(list(marks.iterdir())) == 20
 
 
-@pytest.mark.ways("threads", "processes")
+@pytest.mark.ways("threads", "processes", *HYBRIDS)
 def test_calls_whose_results_nobody_reads_do_not_stand_still(
     way: Any, new_gate: Callable[[], Gate]
 ) -> None:
     """More bytes of results than a result ring takes: somebody has to empty it although nobody waits."""
     last = new_gate()
     pool = way.make(workers=1)
-    futures = [pool.submit(calls.give, b"x" * 900) for _ in range(1500)]
-    futures.append(pool.submit(last))
+    futures = [pool.submit(way.of(calls.give), b"x" * 900) for _ in range(1500)]
+    futures.append(pool.submit(way.of(last)))
     last.await_arrivals()
     last.open()
     assert futures[-1].result() is None
 
 
-@pytest.mark.ways("processes")
+@pytest.mark.ways("processes", *HYBRIDS)
 def test_a_hundred_thousand_calls_may_wait(way: Any, gate: Gate) -> None:
     with way.make(workers=2) as pool:
-        held = [pool.submit(gate), pool.submit(gate)]
+        held = [pool.submit(way.of(gate)), pool.submit(way.of(gate))]
         gate.await_arrivals(2)
-        futures = [pool.submit(calls.double, number) for number in range(100_000)]
+        double = way.of(calls.double)
+        futures = [pool.submit(double, number) for number in range(100_000)]
         stats = pool.stats()
         assert stats.queued == 100_000
         assert stats.running == 2

@@ -10,15 +10,15 @@ from typing import Any
 import contract_calls as calls
 import pytest
 import treadle
-from contract_calls import Gate
+from contract_calls import HYBRIDS, Gate
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines")
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines")
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", *HYBRIDS)
+EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", *HYBRIDS)
 
 
 def run_on_of(way: Any) -> Callable[..., Any]:
     """A call that arrives at its gate and then never ends by itself."""
-    return calls.wait_for_ever if way.name == "coroutines" else calls.run_on
+    return calls.wait_for_ever if way.is_async else calls.run_on
 
 
 @EVERY
@@ -104,10 +104,10 @@ def test_the_time_begins_with_the_task(way: Any, gate: Gate) -> None:
     assert later.result() == 8
 
 
-@pytest.mark.ways("processes", "coroutines")
+@pytest.mark.ways("processes", "coroutines", *HYBRIDS)
 def test_a_task_over_its_time_is_retried(way: Any, gate: Gate, marks: Path) -> None:
     with way.make(workers=1) as pool:
-        call = calls.wait_for_ever_and_count if way.name == "coroutines" else calls.run_on_and_count
+        call = calls.wait_for_ever_and_count if way.is_async else calls.run_on_and_count
         # Long enough that a busy machine lets each run leave its mark.
         future = pool.options(timeout=1.5, retries=1).submit(call, gate, marks)
         with pytest.raises(treadle.TaskTimeout):
@@ -146,7 +146,7 @@ def test_a_waiting_call_is_interrupted_by_cancelling(way: Any, gate: Gate) -> No
 @pytest.mark.parametrize("retries", [0, 3])
 def test_a_running_call_is_interrupted(way: Any, gate: Gate, marks: Path, retries: int) -> None:
     with way.make(workers=1) as pool:
-        call = calls.wait_for_ever_and_count if way.name == "coroutines" else calls.run_on_and_count
+        call = calls.wait_for_ever_and_count if way.is_async else calls.run_on_and_count
         future = pool.options(retries=retries).submit(call, gate, marks)
         gate.await_arrivals()
         assert future.interrupt(grace=60)

@@ -14,9 +14,9 @@ from typing import Any
 import contract_calls as calls
 import pytest
 import treadle
-from contract_calls import Gate
+from contract_calls import HYBRIDS, Gate
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines")
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", *HYBRIDS)
 
 
 @CONCURRENT
@@ -180,7 +180,7 @@ def test_amap_raises_and_reads_no_more_than_it_needs(way: Any, ordered: bool) ->
 
 @CONCURRENT
 def test_cancelling_the_awaiting_task_reaches_the_worker(way: Any, gate: Gate, marks: Path) -> None:
-    run_on = calls.wait_for_ever if way.name == "coroutines" else calls.run_on
+    run_on = calls.wait_for_ever if way.is_async else calls.run_on
 
     async def main(pool: treadle.Executor) -> None:
         loop = asyncio.get_running_loop()
@@ -203,7 +203,7 @@ def test_cancelling_the_awaiting_task_reaches_the_worker(way: Any, gate: Gate, m
 
 @CONCURRENT
 def test_leaving_amap_early_stops_what_runs(way: Any, gate: Gate) -> None:
-    run_on = calls.wait_for_ever if way.name == "coroutines" else calls.run_on
+    run_on = calls.wait_for_ever if way.is_async else calls.run_on
 
     async def main(pool: treadle.Executor) -> None:
         loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 
 use pyo3::prelude::*;
 
+mod calling;
 mod choice;
 mod codec;
 mod completion;

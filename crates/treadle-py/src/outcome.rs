@@ -4,7 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use treadle_core::pool::cell::Phase;
-use treadle_core::pool::outcome::{Failure, Outcome, Reply, Stopped};
+use treadle_core::pool::outcome::{After, Failure, Outcome, Reply, Stopped};
 use treadle_core::pool::processes::SubmitError;
 use treadle_core::pool::wire;
 
@@ -17,9 +17,7 @@ impl FutureBase {
     pub(crate) fn failed(slf: &Bound<'_, Self>) -> PyResult<bool> {
         Ok(match slf.get().source() {
             Source::Process { cell, .. } => match cell.outcome() {
-                Some(Outcome::Reply(reply)) => {
-                    matches!(reply.kind, wire::RAISED | wire::RAISED_FINAL)
-                }
+                Some(Outcome::Reply(reply)) => wire::is_raised(reply.kind),
                 Some(Outcome::Failed(_)) => true,
                 // A chunk says itself where it ended.
                 Some(Outcome::Parts(..)) | None => false,
@@ -172,6 +170,15 @@ fn place(stopped: &Stopped) -> (u32, i32, u64, &str) {
     )
 }
 
+/// What became of a call that was to stop, as `_payload` takes it.
+fn word(after: After) -> &'static str {
+    match after {
+        After::Stopped => "stopped",
+        After::Replaced => "replaced",
+        After::RunsOn => "runs on",
+    }
+}
+
 /// The exception that tells a failure.
 pub(crate) fn explain(py: Python<'_>, failure: &Failure) -> PyResult<Py<PyAny>> {
     let exception = match failure {
@@ -189,15 +196,18 @@ pub(crate) fn explain(py: Python<'_>, failure: &Failure) -> PyResult<Py<PyAny>> 
             task.number,
             &*task.function,
         ))?,
-        Failure::TimedOut {
-            seconds,
-            worker,
-            pid,
-            task,
-        } => pickling::payload(py, "timed_out")?
-            .call1((*seconds, (*worker, *pid, task.number, &*task.function)))?,
-        Failure::Interrupted(stopped) => {
-            pickling::payload(py, "interrupted")?.call1((place(stopped),))?
+        Failure::TimedOut(late) => pickling::payload(py, "timed_out")?.call1((
+            late.seconds,
+            (
+                late.worker,
+                late.pid,
+                late.task.number,
+                &*late.task.function,
+            ),
+            word(late.after),
+        ))?,
+        Failure::Interrupted(stopped, after) => {
+            pickling::payload(py, "interrupted")?.call1((place(stopped), word(*after)))?
         }
         Failure::PoolBroken(reason) => pickling::payload(py, "pool_broken")?.call1((&**reason,))?,
         Failure::Unreadable(what) => pickling::payload(py, "unreadable_reply")?.call1((*what,))?,

@@ -27,6 +27,7 @@ fn main() {
         slots: 1024,
         workers: 1,
         ring_bytes: 1 << 16,
+        hands: 1,
     };
     let Ok(board) = Board::create(shape).map(Arc::new) else {
         return;

@@ -1,11 +1,15 @@
 //! The board: one shared-memory file with the task slots and a lane for every worker.
 //!
+//! A worker that has several tasks in hand at a time has as many *hands* on its lane, each with a journal of its own. Hands are numbered
+//! through: hand `h` of worker `w` is number `w * hands + h`, and that number is the owner that a taken slot names. With one hand for each
+//! worker, the usual case, the number is the worker's.
+//!
 //! *Guarantees*: every method may be called from any thread; none takes a lock that lives in shared memory.
 //! *Assumes*: the parent creates it and the workers open it; the methods below "parent side" are the parent's.
 
 use crate::clock::{cpu_mark, monotonic_nanoseconds};
 use crate::error::ShmError;
-use crate::layout::{HEADER_BYTES, Header, LAYOUT_VERSION, Lane, MAGIC, Shape};
+use crate::layout::{Hand, HandWords, HEADER_BYTES, Header, LAYOUT_VERSION, Lane, MAGIC, Shape};
 use crate::park::wake_one;
 use crate::ring::RingView;
 use crate::segment::{Mapping, check_sealed, create_file, file_bytes, grow_file};
@@ -78,6 +82,7 @@ impl Board {
         header.slots.store(shape.slots, Ordering::Relaxed);
         header.workers.store(shape.workers, Ordering::Relaxed);
         header.ring_bytes.store(shape.ring_bytes, Ordering::Relaxed);
+        header.hands.store(shape.hands, Ordering::Relaxed);
         header.spin_nanoseconds.store(0, Ordering::Relaxed);
         header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
@@ -99,7 +104,7 @@ impl Board {
         }
         let map = Mapping::new(&fd, 0, bytes, WHAT)?;
         // The shape is read once and checked; nothing is read through this provisional one but the header.
-        let board = Board::over(fd, map, Shape { slots: 0, workers: 0, ring_bytes: 0 });
+        let board = Board::over(fd, map, Shape { slots: 0, workers: 0, ring_bytes: 0, hands: 1 });
         let header = board.header();
         if header.magic.load(Ordering::Acquire) != MAGIC {
             return Err(foreign("it does not begin with our mark".to_owned()));
@@ -112,6 +117,7 @@ impl Board {
             slots: header.slots.load(Ordering::Relaxed),
             workers: header.workers.load(Ordering::Relaxed),
             ring_bytes: header.ring_bytes.load(Ordering::Relaxed),
+            hands: header.hands.load(Ordering::Relaxed),
         };
         shape.check().map_err(|error| ShmError::Corrupt(error.to_string()))?;
         if shape.bytes() > bytes {
@@ -175,6 +181,30 @@ impl Board {
         // SAFETY: as for `lane`: the ring's bytes follow the lane inside the mapping, aligned to 64.
         let words = unsafe { std::slice::from_raw_parts(start.as_ptr(), self.shape.ring_bytes as usize / 8) };
         RingView { words, tail: &lane.worker.tail, head: &lane.parent.head }
+    }
+
+    /// # Panics
+    /// When there is no such hand.
+    pub(crate) fn hand(&self, owner: u32) -> HandWords<'_> {
+        let (worker, hand) = match self.shape.hands {
+            1 => (owner, 0),
+            hands => (owner / hands, owner % hands),
+        };
+        let lane = self.lane(worker);
+        if hand == 0 {
+            let words = &lane.worker;
+            return HandWords {
+                current: &words.current,
+                started: &words.started,
+                heard: &words.heard,
+                interrupt: &lane.parent.interrupt,
+            };
+        }
+        let offset = self.shape.hands_offset(worker) as usize + (hand as usize - 1) * size_of::<Hand>();
+        // SAFETY: the hand is one of `shape.hands`, whose room beyond the first follows the draft inside the mapping, aligned to 64;
+        // `Hand` consists of atomics.
+        let words: &Hand = unsafe { self.map.at(offset).cast::<Hand>().as_ref() };
+        HandWords { current: &words.current, started: &words.started, heard: &words.heard, interrupt: &words.interrupt }
     }
 
     pub(crate) fn draft_start(&self, worker: u32) -> NonNull<u8> {
@@ -247,20 +277,20 @@ impl Board {
         self.wake_worker(worker);
     }
 
-    /// The task a worker has in hand; 0 = none.
-    pub fn current_task(&self, worker: u32) -> u64 {
+    /// The task in a hand; 0 = none. With one hand for each worker the hand's number is the worker's.
+    pub fn current_task(&self, owner: u32) -> u64 {
         // [journal] Acquire
-        self.lane(worker).worker.current.load(Ordering::Acquire)
+        self.hand(owner).current.load(Ordering::Acquire)
     }
 
-    /// When the task in hand was claimed, in nanoseconds of `CLOCK_MONOTONIC`; 0 = no task.
-    pub fn task_started_at(&self, worker: u32) -> u64 {
-        self.in_hand(worker).map_or(0, |(_, started)| started)
+    /// When the task in a hand was claimed, in nanoseconds of `CLOCK_MONOTONIC`; 0 = no task.
+    pub fn task_started_at(&self, owner: u32) -> u64 {
+        self.in_hand(owner).map_or(0, |(_, started)| started)
     }
 
-    /// The task a worker has in hand and when it was claimed (nanoseconds of `CLOCK_MONOTONIC`), read as a pair.
-    pub fn in_hand(&self, worker: u32) -> Option<(u64, u64)> {
-        let words = &self.lane(worker).worker;
+    /// The task in a hand and when it was claimed (nanoseconds of `CLOCK_MONOTONIC`), read as a pair.
+    pub fn in_hand(&self, owner: u32) -> Option<(u64, u64)> {
+        let words = self.hand(owner);
         let mut task = words.current.load(Ordering::Acquire); // [journal]
         // The worker writes 0, the time, the task: a pair read between two equal tasks is a pair. A worker that
         // claims faster than we read has no deadline to miss, so two tries do.
@@ -278,9 +308,22 @@ impl Board {
         None
     }
 
-    /// Says that a worker shall interrupt `task` (0 = none); a signal then makes it look.
-    pub fn set_interrupt(&self, worker: u32, task: u64) {
-        self.lane(worker).parent.interrupt.store(task, Ordering::SeqCst);
+    /// Says that the worker of a hand shall interrupt `task` in it (0 = none); a signal then makes it look.
+    pub fn set_interrupt(&self, owner: u32, task: u64) {
+        let words = self.hand(owner);
+        // What was heard of an earlier call for this very task says nothing about this one.
+        words.heard.store(0, Ordering::SeqCst);
+        words.interrupt.store(task, Ordering::SeqCst);
+    }
+
+    /// The task for which the worker of a hand was last called ([`Board::set_interrupt`]) and heard it; 0 = none.
+    pub fn heard(&self, owner: u32) -> u64 {
+        self.hand(owner).heard.load(Ordering::SeqCst)
+    }
+
+    /// Whether a hand is taking some task out of its slot at this instant, before its journal names it. Dear: it looks at every slot.
+    pub fn is_taking(&self, owner: u32) -> bool {
+        self.queue().is_taking(owner)
     }
 
     /// Whether a published task still waits: nobody claimed or retracted it.
@@ -288,9 +331,9 @@ impl Board {
         self.queue().is_ready(position, task)
     }
 
-    /// The worker that is taking this task out of its slot at this instant, before its journal names it.
+    /// The hand that is taking this task out of its slot at this instant, before its journal names it.
     pub fn taker(&self, position: u64, task: u64) -> Option<u32> {
-        self.queue().taker(position, task).filter(|worker| *worker < self.shape.workers)
+        self.queue().taker(position, task).filter(|owner| *owner < self.shape.owners())
     }
 
     /// Whether a published task is in its slot still: nobody claimed it, or its claimer has not yet taken it over into its
@@ -324,6 +367,7 @@ impl Board {
             header.slots.load(Ordering::Relaxed) != self.shape.slots,
             header.workers.load(Ordering::Relaxed) != self.shape.workers,
             header.ring_bytes.load(Ordering::Relaxed) != self.shape.ring_bytes,
+            header.hands.load(Ordering::Relaxed) != self.shape.hands,
         ];
         changed.into_iter().filter(|changed| *changed).count()
     }
@@ -386,9 +430,10 @@ impl Board {
         if header.spin_nanoseconds.load(Ordering::Relaxed) == 0 || ticket.want == 0 || self.queued() > 1 {
             return false;
         }
-        let Some(worker) = (0..self.shape.workers).find(|&worker| self.current_task(worker) == ticket.want) else {
+        let Some(owner) = (0..self.shape.owners()).find(|&owner| self.current_task(owner) == ticket.want) else {
             return false;
         };
+        let worker = owner / self.shape.hands;
         let mut budget = self.spin_budget(self.lane(worker).worker.cpu.load(Ordering::Relaxed));
         budget = timeout.map_or(budget, |time| budget.min(time));
         spin(budget, || header.parent.rung(ticket.seen))

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! 0        Header (one page)
-//! 4096     Slot × slots                       256 bytes each
-//! …        (Lane, ring words, draft) × workers 256 + ring_bytes + 15 KiB each
+//! 4096     Slot × slots                                  256 bytes each
+//! …        (Lane, ring words, draft, more hands) × workers 256 + ring_bytes + 15 KiB + 32 (hands - 1) each
 //! ```
+//!
+//! A lane's first hand stands among its words, on the cache line of its ring's tail, so that a worker of one task at a time touches
+//! no other line.
 
 use crate::error::ShmError;
 use crate::park::{Doorbell, IdleSet, ParentBell};
@@ -15,10 +18,12 @@ use std::mem::{align_of, size_of};
 
 /// The most workers one board can have.
 pub const MAX_WORKERS: u32 = 1024;
+/// The most hands of all workers of one board together: a slot's state names its owner in 13 bits.
+pub const MAX_HANDS: u32 = (1 << 13) - 1;
 /// "treadle" and a zero byte.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"treadle\0");
 /// Raised by every change of anything in this file, in `slots` or in `ring`.
-pub(crate) const LAYOUT_VERSION: u32 = 2;
+pub(crate) const LAYOUT_VERSION: u32 = 3;
 /// The header's room; a page, so that what follows is page-aligned.
 pub(crate) const HEADER_BYTES: u64 = 4096;
 /// Bytes of each lane's draft: what fits is committed as one record that stands in the ring.
@@ -36,6 +41,8 @@ pub struct Shape {
     pub workers: u32,
     /// Bytes of each result ring: a power of two, 256 to 2^30.
     pub ring_bytes: u32,
+    /// Tasks that one worker may have in hand: at least 1, and at most [`MAX_HANDS`] for all workers together.
+    pub hands: u32,
 }
 
 impl Shape {
@@ -53,7 +60,18 @@ impl Shape {
                 self.ring_bytes
             ));
         }
+        if self.hands == 0 || u64::from(self.hands) * u64::from(self.workers) > MAX_HANDS.into() {
+            return wrong(format!(
+                "hands must be at least 1 and at most {MAX_HANDS} for all workers together, not {} for each of {}",
+                self.hands, self.workers
+            ));
+        }
         Ok(())
+    }
+
+    /// How many tasks may be in hand at the same time.
+    pub fn owners(&self) -> u32 {
+        self.workers * self.hands
     }
 
     /// The file's size in bytes.
@@ -62,7 +80,8 @@ impl Shape {
     }
 
     pub(crate) fn lane_offset(&self, worker: u32) -> u64 {
-        let lane = size_of::<Lane>() as u64 + u64::from(self.ring_bytes) + DRAFT_BYTES;
+        let more = u64::from(self.hands.saturating_sub(1)) * size_of::<Hand>() as u64;
+        let lane = size_of::<Lane>() as u64 + u64::from(self.ring_bytes) + DRAFT_BYTES + more.next_multiple_of(64);
         HEADER_BYTES + u64::from(self.slots) * size_of::<Slot>() as u64 + u64::from(worker) * lane
     }
 
@@ -72,6 +91,11 @@ impl Shape {
 
     pub(crate) fn draft_offset(&self, worker: u32) -> u64 {
         self.ring_offset(worker) + u64::from(self.ring_bytes)
+    }
+
+    /// Where the hands of a worker beyond its first begin.
+    pub(crate) fn hands_offset(&self, worker: u32) -> u64 {
+        self.draft_offset(worker) + DRAFT_BYTES
     }
 }
 
@@ -84,6 +108,7 @@ pub(crate) struct Header {
     pub(crate) slots: AtomicU32,
     pub(crate) workers: AtomicU32,
     pub(crate) ring_bytes: AtomicU32,
+    pub(crate) hands: AtomicU32,
     /// How long a side may spin before it sleeps, in nanoseconds; 0 = never.
     pub(crate) spin_nanoseconds: AtomicU32,
     /// The CPU (plus 1) of the parent's thread that last waited or woke somebody.
@@ -127,6 +152,27 @@ pub(crate) struct WorkerWords {
     pub(crate) cpu: AtomicU32,
     /// Not 0 while the worker waits for room in its ring.
     pub(crate) wants_room: AtomicU32,
+    /// The task for whose interruption the worker was last called and heard it.
+    pub(crate) heard: AtomicU64,
+}
+
+/// What a worker of several tasks at a time has in one of its hands beyond the first; the words mean what those of the lane mean.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Hand {
+    pub(crate) current: AtomicU64,
+    pub(crate) started: AtomicU64,
+    pub(crate) heard: AtomicU64,
+    pub(crate) interrupt: AtomicU64,
+}
+
+/// The words of one hand, wherever they lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HandWords<'a> {
+    pub(crate) current: &'a AtomicU64,
+    pub(crate) started: &'a AtomicU64,
+    pub(crate) heard: &'a AtomicU64,
+    pub(crate) interrupt: &'a AtomicU64,
 }
 
 /// Written by the parent only.
@@ -148,4 +194,5 @@ pub(crate) struct Line<T>(pub(crate) T);
 
 const _: () = assert!(size_of::<Header>() as u64 <= HEADER_BYTES);
 const _: () = assert!(size_of::<Lane>() == 256 && align_of::<Lane>() == 64);
+const _: () = assert!(size_of::<Hand>() == 32);
 const _: () = assert!(size_of::<Slot>() == 256 && align_of::<Slot>() == 64);

@@ -43,7 +43,7 @@ pub use {
     board::{Board, Ticket, Woken},
     clock::{monotonic_nanoseconds, page_bytes},
     draft::{Draft, REFERENCE_BYTES},
-    layout::{MAX_WORKERS, Shape},
+    layout::{MAX_HANDS, MAX_WORKERS, Shape},
     peer::{Mapped, PeerArena},
     publisher::Publisher,
     reader::RingReader,
@@ -53,5 +53,5 @@ pub use {
     slots::{Claimed, SLOT_PAYLOAD},
     span::MOST_ITEMS,
     thread::{Parking, spawn_quiet},
-    worker::{Caller, Waited, WorkerEnd},
+    worker::{Caller, Place, Waited, WorkerEnd},
 };

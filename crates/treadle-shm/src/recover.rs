@@ -27,6 +27,8 @@ pub struct Recovered {
 /// What a dead worker may have left in shared memory.
 #[derive(Debug)]
 pub struct Remains<'a> {
+    /// The number of the dead worker's hand: what its slots name.
+    pub owner: u32,
     /// The dead worker's number.
     pub worker: u32,
     /// The queue, for its taken slots.
@@ -44,7 +46,7 @@ pub struct Remains<'a> {
 impl Remains<'_> {
     /// Finds the worker's tasks and clears what it armed. Ring every bell afterwards.
     pub fn clear(self, published: impl Fn() -> u64) -> Recovered {
-        let reclaimed = self.queue.reclaim(self.worker, published);
+        let reclaimed = self.queue.reclaim(self.owner, published);
         let current = match self.current.swap(0, Ordering::AcqRel) {
             0 => None,
             task => Some(task),
@@ -63,24 +65,40 @@ impl Board {
     /// Recovers the lane of a worker that died. Its ring must have been drained before.
     ///
     /// Frees its slots, clears its idle bit and journal, and rings every bell once, for it may have taken a wake-up
-    /// with it. The lane can be used again after [`Board::reset_lane`].
+    /// with it. The lane can be used again after [`Board::reset_lane`]. Of a worker with several hands it is the first hand's
+    /// task that is told; see [`Board::recover_all`].
     pub fn recover(&self, worker: u32) -> Recovered {
-        let lane = self.lane(worker);
-        let mut recovered = Remains {
-            worker,
-            queue: self.queue(),
-            idle: &self.header().idle,
-            door: &lane.door.0,
-            current: &lane.worker.current,
-            wants_room: &lane.worker.wants_room,
+        let mut all = self.recover_all([worker]);
+        all.pop().unwrap_or_default()
+    }
+
+    /// The same for all lanes of a process that died, and for each of their hands: what each hand held, lane by lane.
+    pub fn recover_all(&self, workers: impl IntoIterator<Item = u32>) -> Vec<Recovered> {
+        let mut found = Vec::new();
+        for worker in workers {
+            let lane = self.lane(worker);
+            // Backwards, so that the first hand of the last lane is the last.
+            for owner in (worker * self.shape().hands..(worker + 1) * self.shape().hands).rev() {
+                let hand = self.hand(owner);
+                let mut recovered = Remains {
+                    owner,
+                    worker,
+                    queue: self.queue(),
+                    idle: &self.header().idle,
+                    door: &lane.door.0,
+                    current: hand.current,
+                    wants_room: &lane.worker.wants_room,
+                }
+                .clear(|| self.published.load(Ordering::Acquire));
+                recovered.damaged += self.header_damage();
+                hand.started.store(0, Ordering::Relaxed);
+                found.push(recovered);
+            }
+            lane.worker.cpu.store(0, Ordering::Relaxed);
         }
-        .clear(|| self.published.load(Ordering::Acquire));
-        recovered.damaged += self.header_damage();
-        lane.worker.started.store(0, Ordering::Relaxed);
-        lane.worker.cpu.store(0, Ordering::Relaxed);
         self.ring_parent();
         self.wake_all_workers();
-        recovered
+        found
     }
 
     /// Makes the lane fresh for a replacement: the ring is empty, no stop is asked for, no task is in hand.
@@ -92,13 +110,16 @@ impl Board {
         lane.door.0.forget_sleepers();
         lane.worker.wants_room.store(0, Ordering::SeqCst);
         let head = self.read_heads[worker as usize].load(Ordering::Relaxed);
-        lane.worker.current.store(0, Ordering::Relaxed);
-        lane.worker.started.store(0, Ordering::Relaxed);
+        for owner in worker * self.shape().hands..(worker + 1) * self.shape().hands {
+            let hand = self.hand(owner);
+            for word in [hand.current, hand.started, hand.heard, hand.interrupt] {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
         lane.worker.span.clear();
         lane.worker.draft_of.store(0, Ordering::Relaxed);
         lane.worker.drafted.store(0, Ordering::Relaxed);
         lane.parent.stop.store(0, Ordering::Relaxed);
-        lane.parent.interrupt.store(0, Ordering::Relaxed);
         lane.parent.head.store(head, Ordering::Release);
         lane.worker.tail.store(head, Ordering::Release);
     }

@@ -19,8 +19,8 @@ const PAYLOAD_WORDS: usize = if cfg!(loom) { 2 } else { 26 };
 pub const SLOT_PAYLOAD: usize = PAYLOAD_WORDS * 8;
 
 const TAG_BITS: u32 = 2;
-const OWNER_BITS: u32 = 11; // MAX_WORKERS is 1024
-const POSITION_SHIFT: u32 = TAG_BITS + OWNER_BITS; // 51 bits of position: 7 years at 10 million tasks a second
+const OWNER_BITS: u32 = 13; // MAX_HANDS is 2^13 - 1
+const POSITION_SHIFT: u32 = TAG_BITS + OWNER_BITS; // 49 bits of position: 1.8 years at 10 million tasks a second
 const FREE: u64 = 0;
 const READY: u64 = 1;
 const TAKEN: u64 = 2;
@@ -190,6 +190,15 @@ impl<'a> Queue<'a> {
         let state = slot.state.load(Ordering::Acquire);
         let taken = position_of(state) == position && tag_of(state) == TAKEN;
         (taken && slot.task.load(Ordering::Relaxed) == task).then(|| owner_of(state))
+    }
+
+    /// Whether this owner is copying a task out of some slot at this instant.
+    #[cfg(not(loom))]
+    pub fn is_taking(&self, owner: u32) -> bool {
+        self.slots.iter().any(|slot| {
+            let state = slot.state.load(Ordering::Acquire);
+            tag_of(state) == TAKEN && owner_of(state) == owner
+        })
     }
 
     /// Whether a state that was loaded from slot `index` is one that the protocol can have written there. `before` is what

@@ -2,7 +2,8 @@
 //!
 //! *Guarantees*: the task in hand stands in a taken slot, in the journal, or in a committed record at any instant;
 //! a wake-up spent on this worker is passed on if it leaves.
-//! *Assumes*: one `WorkerEnd` for each lane, in the process that the parent watches for this lane.
+//! *Assumes*: one `WorkerEnd` for each lane, in the process that the parent watches for this lane. Where a worker has several hands,
+//! there may be two: one that claims and sleeps, one that commits and posts; a task goes from one to the other by a lock of that process.
 
 use crate::board::{Board, spin};
 use crate::clock::{cpu_mark, monotonic_nanoseconds};
@@ -50,6 +51,27 @@ impl Caller {
     pub fn call(&self) {
         self.called.store(1, Ordering::SeqCst);
         self.board.wake_worker(self.worker);
+    }
+}
+
+/// One hand of a worker, as any thread of its process may look at it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    board: Arc<Board>,
+    owner: u32,
+}
+
+impl Place {
+    /// The task that the parent wants interrupted, if it is in this hand still. Tells the parent that its call was heard: this process runs
+    /// its own code, and is not stuck.
+    pub fn heed(&self) -> Option<u64> {
+        let words = self.board.hand(self.owner);
+        let wanted = words.interrupt.load(Ordering::SeqCst);
+        if wanted == 0 || wanted != words.current.load(Ordering::Acquire) {
+            return None;
+        }
+        words.heard.store(wanted, Ordering::SeqCst);
+        Some(wanted)
     }
 }
 
@@ -103,6 +125,55 @@ impl WorkerEnd {
             self.board.pass_wake_on();
         }
         Some(claimed)
+    }
+
+    /// As [`WorkerEnd::claim`], for one of the worker's hands, which must be empty.
+    ///
+    /// # Panics
+    /// When there is no such hand.
+    pub fn claim_in(&mut self, hand: u32, buffer: &mut [u8; SLOT_PAYLOAD]) -> Option<Claimed> {
+        let words = self.board.hand(self.owner(hand));
+        let claimed = self.board.queue().claim(self.owner(hand), buffer, |task| {
+            // [journal] as in `claim`
+            words.started.store(monotonic_nanoseconds(), Ordering::Release);
+            words.current.store(task, Ordering::Release);
+        })?;
+        self.streak = self.streak.saturating_add(1);
+        if std::mem::take(&mut self.summoned) {
+            self.board.pass_wake_on();
+        }
+        Some(claimed)
+    }
+
+    fn owner(&self, hand: u32) -> u32 {
+        let hands = self.board.shape().hands;
+        assert!(hand < hands, "no hand {hand} of a worker with {hands}");
+        self.worker * hands + hand
+    }
+
+    /// How many hands a worker has.
+    pub fn hands(&self) -> u32 {
+        self.board.shape().hands
+    }
+
+    /// The task in one of the worker's hands, 0 = none.
+    pub fn current_in(&self, hand: u32) -> u64 {
+        self.board.hand(self.owner(hand)).current.load(Ordering::Relaxed)
+    }
+
+    /// The task that the parent wants interrupted in a hand, 0 = none.
+    pub fn interrupt_requested_in(&self, hand: u32) -> u64 {
+        self.board.hand(self.owner(hand)).interrupt.load(Ordering::SeqCst)
+    }
+
+    /// One of the worker's hands, for any thread of its process.
+    pub fn place(&self, hand: u32) -> Place {
+        Place { board: Arc::clone(&self.board), owner: self.owner(hand) }
+    }
+
+    /// Wakes another worker if a task can be claimed: this one does not come to it now.
+    pub fn pass_on(&self) {
+        self.board.pass_wake_on();
     }
 
     /// Whether the parent asks this worker to leave; if so, a wake-up spent on it goes to another.
@@ -188,6 +259,23 @@ impl WorkerEnd {
         self.writer.push(self.board.ring(self.worker), task, kind, parts)?;
         // The task is finished from here on. [journal]
         self.lane().worker.current.store(0, Ordering::Release);
+        point("after-current-cleared");
+        self.tell(task);
+        Ok(())
+    }
+
+    /// As [`WorkerEnd::commit`], for the task in one of the worker's hands.
+    ///
+    /// # Errors
+    /// As [`WorkerEnd::commit`].
+    ///
+    /// # Panics
+    /// When there is no such hand.
+    pub fn commit_from(&mut self, hand: u32, task: u64, kind: u32, parts: &[&[u8]]) -> Result<(), RingFull> {
+        let owner = self.owner(hand);
+        self.writer.push(self.board.ring(self.worker), task, kind, parts)?;
+        // [journal] as in `commit`
+        self.board.hand(owner).current.store(0, Ordering::Release);
         point("after-current-cleared");
         self.tell(task);
         Ok(())

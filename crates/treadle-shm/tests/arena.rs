@@ -362,6 +362,7 @@ fn limited_address_space() {
         slots: 2,
         workers: 1,
         ring_bytes: 1 << 30,
+        hands: 1,
     };
     assert!(matches!(Board::create(huge), Err(ShmError::Map { .. })));
     check_address_space(1 << 20).unwrap();

@@ -12,6 +12,7 @@ const SHAPE: Shape = Shape {
     slots: 8,
     workers: 2,
     ring_bytes: 4096,
+    hands: 1,
 };
 
 fn board(shape: Shape) -> Arc<Board> {
@@ -131,6 +132,7 @@ fn every_task_is_done_once_by_threads_that_sleep_and_wake() {
         slots: 64,
         workers: 3,
         ring_bytes: 1024,
+        hands: 1,
     };
     let board = board(shape);
     let done = AtomicU64::new(0);

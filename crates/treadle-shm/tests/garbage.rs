@@ -12,6 +12,7 @@ const SHAPE: Shape = Shape {
     slots: 8,
     workers: 2,
     ring_bytes: 1024,
+    hands: 1,
 };
 const HEADER: u64 = 4096;
 const LANE_0: u64 = HEADER + 8 * 256;
@@ -175,7 +176,7 @@ fn a_foreign_or_damaged_file_is_not_opened() {
     let (board, file) = board();
     let open = || Board::open(board.fd().try_clone_to_owned().unwrap());
     assert_eq!(open().unwrap().shape(), SHAPE);
-    let mut start = [0; 24];
+    let mut start = [0; 28];
     file.read_exact_at(&mut start, 0).unwrap();
     let refuses = |at: u64, value: u32, layout: bool| {
         file.write_all_at(&value.to_ne_bytes(), at).unwrap();
@@ -190,6 +191,7 @@ fn a_foreign_or_damaged_file_is_not_opened() {
         (12, [0, 3, 1 << 20]),
         (16, [0, 1024, u32::MAX]),
         (20, [0, 1000, 1 << 30]),
+        (24, [0, 1 << 14, u32::MAX]),
     ] {
         values
             .into_iter()
@@ -213,6 +215,15 @@ fn a_foreign_or_damaged_file_is_not_opened() {
         },
         Shape {
             ring_bytes: 5000,
+            ..SHAPE
+        },
+        Shape { hands: 0, ..SHAPE },
+        Shape {
+            hands: MAX_HANDS / SHAPE.workers + 1,
+            ..SHAPE
+        },
+        Shape {
+            hands: u32::MAX,
             ..SHAPE
         },
     ] {

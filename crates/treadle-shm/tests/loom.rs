@@ -142,6 +142,7 @@ impl Small {
 
     fn recover(&self, worker: u32) -> Vec<u64> {
         let recovered = Remains {
+            owner: worker,
             worker,
             queue: self.queue(),
             idle: &self.idle,

@@ -105,8 +105,14 @@ def arrive(function: Any, folder: str, expected: int, patience_s: float) -> int:
     return os.getpid()
 
 
-async def arrive_on_loop() -> int:
-    """Runs on a worker's loop: shows that the loop turns."""
+async def arrive_on_loop(function: Any, folder: str, expected: int, patience_s: float) -> int:
+    """As `arrive`, on a worker's loop: holds the call until the loops of all processes turn."""
+    if isinstance(function, str):
+        importlib.import_module(function)
+    open(os.path.join(folder, str(os.getpid())), "wb").close()
+    until = time.monotonic() + patience_s
+    while len(os.listdir(folder)) < expected and time.monotonic() < until:
+        await asyncio.sleep(0.002)
     return os.getpid()
 
 
@@ -139,9 +145,15 @@ def warm(pool: Executor, function: Any, plan: dict[str, int], workers: int) -> N
     """Every worker has started and imported `function` (a function, or the name of its module)."""
     if plan.get("coroutines"):
         loops = plan.get("processes", 1)
-        awaited: Callable[[], Any] = arrive_on_loop
-        for turning in [pool.submit(awaited) for _ in range(loops)]:
-            turning.result(WARM_UP_S)
+        # So many that the last process gets one when all the others are full.
+        calls = (loops - 1) * plan["coroutines"] + 1
+        awaited: Callable[..., Any] = arrive_on_loop
+        with meeting_place() as folder:
+            turning = [
+                pool.submit(awaited, function, folder, loops, WARM_UP_S) for _ in range(calls)
+            ]
+            for turned in turning:
+                turned.result(2 * WARM_UP_S)
         return
     if not (plan.get("processes") or plan.get("interpreters")):
         barrier = threading.Barrier(workers)

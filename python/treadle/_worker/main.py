@@ -26,35 +26,60 @@ def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
     Args:
         zygote: the process that must still be the parent.
         fields: number, block of the initializer (hexadecimal or empty), payload limit, most tasks, most growth in bytes, name, level of the
-            parent's root logger, the worker's share of the cores, most threads of a native library (0: what the environment says).
+            parent's root logger, the worker's share of the cores, most threads of a native library (0: what the environment says), how many
+            workers the pool has, threads that run tasks in each (0: the main thread, one task at a time), coroutines at a time in each (0:
+            no loop).
         descriptors: board, the parent's arena, this worker's arena, file for stacks, what the initializer takes along.
     """
     if not _core.die_with_parent(zygote):
         return 0
-    number, initializer, limit, most_tasks, most_growth, name, level, cores, threads = (
-        field.decode() for field in fields
-    )
+    (
+        number,
+        initializer,
+        limit,
+        most_tasks,
+        most_growth,
+        name,
+        level,
+        cores,
+        native_threads,
+        *shape,
+    ) = (field.decode() for field in fields)
+    workers, threads, coroutines = (int(size) for size in shape)
     board, parent_arena, arena, dump, *inheritance.arrived[:] = descriptors
     worker = _core.Worker(
         board=board,
         parent_arena=parent_arena,
         arena=arena,
         worker=int(number),
+        workers=workers,
+        threads=threads,
+        coroutines=coroutines,
         payload_limit=int(limit),
         most_tasks=int(most_tasks) or None,
         most_growth=int(most_growth) or None,
     )
     _worker.current = worker
     _core.limit_cores(float(cores))
-    _worker.native_threads = int(threads)
+    _worker.native_threads = int(native_threads)
     if _worker.native_threads:
         native.limit(_worker.native_threads)
     _settle_in(f"{name}-{number}", dump, int(level))
     try:
         if initializer and not _initialize(worker, initializer):
             return 0
-        worker.ready()
-        worker.run_tasks()
+        if coroutines:
+            from treadle._worker import turning
+
+            turning.run(worker, dump)
+        elif threads:
+            from treadle._worker import crew
+
+            crew.run(worker, threads, name)
+        else:
+            worker.ready()
+            worker.run_tasks()
+        worker.retire()
     finally:
         _leave()
     return 0
@@ -150,7 +175,7 @@ def _forward_logs(logging: Any) -> None:
                     )
                 told["exc_info"] = None
                 told["processName"] = _name
-                _worker.current.note(pickle.dumps(told, 5))
+                _worker.current.note(pickle.dumps(told, 5), _worker.task_here())
             except errors.TaskInterrupted:
                 # It came while the task was logging, and is the task's.
                 raise
@@ -187,7 +212,7 @@ def _forward_warnings() -> None:
             told = pickle.dumps(
                 {"treadle_warning": (str(message), UserWarning, filename, lineno, line)}, 5
             )
-        _worker.current.note(told)
+        _worker.current.note(told, _worker.task_here())
 
     warnings.showwarning = showwarning
 

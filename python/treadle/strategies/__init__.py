@@ -60,8 +60,9 @@ class Settings(NamedTuple):
 
 class WorkerStats(NamedTuple):
     """One worker: its number, process or thread id, state (starting, idle, busy, absent, overdue), finished tasks, restarts of its place, the
-    seconds for which its task has run, its CPU seconds, the resident bytes of its process (None for a thread, or where the system does not tell),
-    and the share of the last seconds for which it held the interpreter lock (0 to 1; None where that is not known, see :mod:`treadle.holding`)."""
+    seconds for which its task has run (of several, the oldest), its CPU seconds, the resident bytes of its process (None for a thread, or where
+    the system does not tell), the share of the last seconds for which it held the interpreter lock (0 to 1; None where that is not known, see
+    :mod:`treadle.holding`), and how many tasks it runs (None where the strategy does not say)."""
 
     worker: int
     ident: int
@@ -72,6 +73,7 @@ class WorkerStats(NamedTuple):
     cpu_s: float | None = None
     memory_bytes: int | None = None
     lock_share: float | None = None
+    running: int | None = None
 
 
 class Histogram(NamedTuple):
@@ -475,6 +477,10 @@ def make(plan: Plan, settings: Settings, options: TaskOptions) -> Strategy:
         from treadle.strategies.processes import Processes
 
         return Processes(plan, settings)
+    if strategy == "hybrid":
+        from treadle.strategies.hybrid import Hybrid
+
+        return Hybrid(plan, settings)
     if strategy == "coroutines":
         from treadle.strategies.coroutines import Coroutines
 
@@ -492,5 +498,5 @@ def make(plan: Plan, settings: Settings, options: TaskOptions) -> Strategy:
 
         return Ray(plan, settings, options)
     raise NotImplementedError(
-        f"the plan {plan} cannot be run yet: this version has serial, threads, processes, coroutines, dask and ray"
+        f"the plan {plan} cannot be run yet: this version has serial, threads, processes, coroutines, their hybrids, dask and ray"
     )

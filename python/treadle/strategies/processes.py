@@ -66,6 +66,12 @@ class Processes(Strategy):
 
     has_chunks = True
 
+    #: What the numbers of the pool call it.
+    engine = "processes over shared memory"
+
+    #: Raises for a function that the plan cannot run.
+    _admit: Callable[[Any], object] | None = None
+
     def __init__(self, plan: Plan, settings: Settings) -> None:
         _refuse_while_main_is_imported()
         # Workers know the main module by this name, and so do the classes in their results.
@@ -83,6 +89,9 @@ class Processes(Strategy):
         environment, native_threads = _native_environment(workers, settings.native_threads)
         self._pool = _core.ProcessPool(
             workers=workers,
+            threads=plan.threads or 0,
+            coroutines=plan.coroutines or 0,
+            admit=self._admit,
             program=sys.executable,
             arguments=[*_interpreter_flags(), "-c", _BOOT, *sys.path],
             environment=environment,
@@ -95,6 +104,9 @@ class Processes(Strategy):
                 str(_root_level()).encode(),
                 str(max(1.0, _core.usable_cores() / workers)).encode(),
                 str(native_threads).encode(),
+                str(workers).encode(),
+                str(plan.threads or 0).encode(),
+                str(plan.coroutines or 0).encode(),
             ],
             initializer=initializer,
             # The objects that own these may be gone when a worker is replaced.
@@ -167,7 +179,7 @@ class Processes(Strategy):
         arguments, results = Transfer.of(now["arguments"]), Transfer.of(now["results"])
         return Stats(
             self.plan,
-            "processes over shared memory",
+            self.engine,
             submitted=now["submitted"],
             completed=now["answered"],
             cancelled=now["cancelled"],
@@ -195,23 +207,31 @@ class Processes(Strategy):
 
     def dump(self) -> str:
         now = self._pool.snapshot()
-        lines = [
-            f"processes: {now['running']} of {self.plan.processes} busy, {now['queued']} calls waiting\n"
-        ]
+        lines = [self._headline(now)]
         files = {worker: (pid, descriptor) for worker, pid, descriptor in self._pool.dump_files()}
         try:
             stacks = {
-                worker: _stack_of(pid, descriptor) for worker, (pid, descriptor) in files.items()
+                worker: self._stacks_of(pid, descriptor)
+                for worker, (pid, descriptor) in files.items()
             }
         finally:
             for _, descriptor in files.values():
                 os.close(descriptor)
         for one in now["workers"]:
-            state = f"busy for {one['running_s']:.3f} s" if one["state"] == "busy" else one["state"]
-            lines.append(f"\nworker {one['worker']} (pid {one['pid']}): {state}\n")
-            if one["state"] == "busy":
+            lines.append(f"\nworker {one['worker']} (pid {one['pid']}): {self._state(one)}\n")
+            if one["running"]:
                 lines.append(stacks.get(one["worker"], ""))
         return "".join(lines)
+
+    def _headline(self, now: dict[str, Any]) -> str:
+        return f"processes: {now['running']} of {self.plan.processes} busy, {now['queued']} calls waiting\n"
+
+    def _state(self, worker: dict[str, Any]) -> str:
+        state: str = worker["state"]
+        return f"busy for {worker['running_s']:.3f} s" if state == "busy" else state
+
+    def _stacks_of(self, pid: int, descriptor: int) -> str:
+        return answer_to(_worker.DUMP_SIGNAL, pid, descriptor)
 
 
 def _overhead_s(
@@ -228,11 +248,11 @@ def _overhead_s(
     )
 
 
-def _stack_of(pid: int, descriptor: int) -> str:
-    """The stacks that a worker writes when it gets the dump signal; it does so even while C code holds the interpreter's lock."""
+def answer_to(signum: int, pid: int, descriptor: int) -> str:
+    """The stacks that a worker writes when it gets this signal. To the dump signal it does so even while C code holds the interpreter's lock."""
     before = os.fstat(descriptor).st_size
     try:
-        os.kill(pid, _worker.DUMP_SIGNAL)
+        os.kill(pid, signum)
     except ProcessLookupError:
         return "(it has just ended)\n"
     size, still_since = before, time.monotonic()
@@ -384,4 +404,5 @@ def _worker_stats(one: dict[str, Any]) -> WorkerStats:
         one["running_s"],
         None if used is None else used.cpu_s,
         None if used is None else used.memory_bytes,
+        running=one["running"],
     )

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use treadle_core::pool::worker::WorkerSession;
+use treadle_core::pool::worker::{Holdings, WorkerSession};
 use treadle_shm::{Arena, Board, Publisher, SLOT_PAYLOAD, Shape};
 
 /// The most tasks of one input.
@@ -14,6 +14,7 @@ pub(crate) fn run(mut bytes: &[u8]) {
         slots: 8,
         workers: 1,
         ring_bytes: 4096,
+        hands: 1,
     };
     let board = Arc::new(Board::create(shape).expect("a small board"));
     let copy = |descriptor: std::os::fd::BorrowedFd<'_>| {
@@ -33,8 +34,9 @@ pub(crate) fn run(mut bytes: &[u8]) {
         block.reference()
     });
     let mine = Arena::empty_file().expect("an empty file");
-    let mut session = WorkerSession::open(copy(board.fd()), copy(parent.fd()), mine, 0, 1 << 20)
-        .expect("sound files");
+    let holdings =
+        Holdings::open(copy(board.fd()), copy(parent.fd()), mine, 1 << 20).expect("sound files");
+    let mut session = WorkerSession::new(holdings, 0);
     let mut publisher = Publisher::new(Arc::clone(&board));
     for id in 1..=TASKS as u64 {
         let Some(([low, high, length], rest)) = bytes.split_first_chunk::<3>() else {
@@ -56,12 +58,13 @@ pub(crate) fn run(mut bytes: &[u8]) {
         payload.truncate(SLOT_PAYLOAD);
         let kind = u32::from(u16::from_le_bytes([*low, *high]));
         publisher.publish(id, kind, &payload).expect("a free slot");
-        match session.take().expect("a task") {
+        let mut payload = Vec::new();
+        match session.take(&mut payload).expect("a task") {
             Ok(taken) => {
                 assert_eq!(taken.task, id);
-                session.body(&taken);
+                taken.body_of(&payload);
                 if let Some((_, block)) = taken.function {
-                    let _ = session.read_block(block);
+                    let _ = session.holdings().read_block(block);
                 }
                 for (mapped, _) in &taken.buffers {
                     mapped.copy_to_vec().expect("memory for a copy");

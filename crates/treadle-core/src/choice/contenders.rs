@@ -1,7 +1,8 @@
 //! The contenders: which of the many predicted plans are worth a place in the race.
 
 use super::model::{Curve, Form, KNEE_SHARE, Model, Prediction};
-use super::plan::Plan;
+use super::plan::{Plan, Strategy};
+use super::race::EQUIVALENT;
 
 /// Most candidates that race at a time, serial among them: each more takes its share of the budget (diagnosis notes 3.4).
 pub(super) const MOST_CANDIDATES: usize = 5;
@@ -47,6 +48,15 @@ pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Contender> {
         .filter(|curve| curve.form.runs())
         .filter_map(|curve| Some((curve.knee()?, curve)))
         .collect();
+    // A plan that mixes two wins only if it is faster than every simpler one by what counts as a difference.
+    let simple = knees
+        .iter()
+        .filter(|(knee, _)| knee.plan.strategy() != Strategy::Hybrid)
+        .map(|(knee, _)| knee.batch_per_s)
+        .fold(serial.batch_per_s, f64::max);
+    knees.retain(|(knee, _)| {
+        knee.plan.strategy() != Strategy::Hybrid || knee.batch_per_s > simple * (1.0 + EQUIVALENT)
+    });
     knees.sort_by(|one, other| other.0.batch_per_s.total_cmp(&one.0.batch_per_s));
     let certain = knees
         .iter()
@@ -54,8 +64,11 @@ pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Contender> {
         .fold(serial.batch_low_per_s(), f64::max);
     let mut chosen: Vec<Prediction> = Vec::new();
     for (place, (knee, _)) in knees.iter().enumerate() {
-        // The best one is raced even when serial looks better: a prediction is not a proof.
-        if place == 0 || knee.batch_high_per_s() >= HOPE_SHARE * certain {
+        // The best one is raced even when serial looks better: a prediction is not a proof. So is the best simple one beside a mix.
+        let control = knees[..place]
+            .iter()
+            .all(|(other, _)| other.plan.strategy() == Strategy::Hybrid);
+        if control || knee.batch_high_per_s() >= HOPE_SHARE * certain {
             chosen.push((*knee).clone());
         }
     }
@@ -135,19 +148,40 @@ mod tests {
     }
 
     #[test]
-    fn async_functions_run_as_coroutines_and_not_yet_on_many_loops() {
-        let profile = Profile::from_sample(&sample(0.1, 0.0002));
+    fn async_functions_run_as_coroutines_and_on_many_loops_where_one_is_busy() {
         let mut setting = setting(2.0);
         setting.asynchronous = true;
         setting.shared_loop = Some(LoopCost {
             concurrency: 32,
-            cpu_s: 0.0002,
+            cpu_s: 0.000_01,
             count: 100,
         });
-        let labels = labels(&profile, &setting);
-        assert_eq!(labels[0], "serial");
-        assert!(labels[1].starts_with("coroutines="), "{labels:?}");
-        assert!(labels.iter().all(|one| !one.contains('+')), "{labels:?}");
+        let waiting = labels(&Profile::from_sample(&sample(0.1, 0.000_01)), &setting);
+        assert_eq!(waiting[0], "serial");
+        assert!(waiting[1].starts_with("coroutines="), "{waiting:?}");
+        assert!(waiting.iter().all(|one| !one.contains('+')), "{waiting:?}");
+        // With much computing one loop is full with 50 tasks, and its core is not the only one.
+        setting.shared_loop = None;
+        let busy = labels(&Profile::from_sample(&sample(0.1, 0.002)), &setting);
+        let holds = |start: &str| busy.iter().any(|one| one.starts_with(start));
+        assert!(holds("processes=2+coroutines="), "{busy:?}");
+        assert!(
+            holds("coroutines="),
+            "the simple plan is its control: {busy:?}"
+        );
+    }
+
+    #[test]
+    fn a_mix_is_raced_only_where_it_promises_more_than_the_simple_plans() {
+        // Half of it waits, half holds the lock: threads overlap the first half, processes the second, a mix both.
+        let profile = piloted(0.02, 0.01, 0.95, 1.02);
+        let labels = labels(&profile, &setting(2.0));
+        assert!(
+            labels
+                .iter()
+                .any(|one| one.starts_with("processes=2+threads=")),
+            "{labels:?}"
+        );
     }
 
     #[test]
@@ -160,10 +194,11 @@ mod tests {
             let model = Model::new(&profile, setting);
             let chosen = contenders(&model.curves(), &model);
             let racing = chosen.iter().filter(|one| one.reserve.is_none());
-            let plans: Vec<Plan> = racing.map(|one| one.prediction.plan).collect();
-            let knee = plans[1].coroutines.unwrap();
-            let loops = plans.iter().filter_map(|plan| plan.coroutines);
-            (knee, loops.max().unwrap())
+            let single = racing
+                .map(|one| one.prediction.plan)
+                .filter(|plan| plan.processes.is_none());
+            let loops: Vec<u32> = single.filter_map(|plan| plan.coroutines).collect();
+            (loops[0], *loops.iter().max().unwrap())
         };
         let (knee, largest) = most(&setting);
         assert!(largest >= 2 * knee, "{largest} and {knee}");

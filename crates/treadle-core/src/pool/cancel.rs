@@ -64,7 +64,8 @@ impl ProcessPool {
                 .seats
                 .iter()
                 .filter(|seat| seat.tag != 0 && !seat.ready && !seat.retired)
-                .count();
+                .count()
+                * self.places.each() as usize;
             let waits = |(id, task): &(TaskId, &Task)| {
                 task.position
                     .is_none_or(|position| self.board.is_waiting(position, *id))
@@ -98,9 +99,10 @@ impl ProcessPool {
         if !self.is_mine() || self.board.idle_workers() == 0 || self.board.queued() > 0 {
             return None;
         }
-        let worker = (0..self.settings.workers)
-            .find(|worker| self.board.current_task(*worker) == id)
-            .filter(|_| lock(&self.state).tasks.get(id).is_some())?;
-        self.board.split(worker, id)
+        // Only a lane of one hand runs chunks.
+        let place = (self.places.all())
+            .find(|place| self.board.current_task(*place) == id)
+            .filter(|_| self.places.hands() == 1 && lock(&self.state).tasks.get(id).is_some())?;
+        self.board.split(self.places.lane_of(place), id)
     }
 }

@@ -4,6 +4,8 @@
 //! with the reason. A sound task is never taken for a lost one.
 //! *Assumes*: `readers` is held from the search to the verdict, so that nobody else takes records out meanwhile.
 
+use std::collections::HashSet;
+
 use treadle_shm::RingReader;
 
 use super::drain::Ended;
@@ -35,8 +37,10 @@ impl ProcessPool {
         if strays.is_empty() {
             return strays;
         }
-        let in_hand: Vec<TaskId> = (0..self.settings.workers)
-            .map(|worker| self.board.current_task(worker))
+        let in_hand: HashSet<TaskId> = self
+            .places
+            .all()
+            .map(|place| self.board.current_task(place))
             .collect();
         strays.retain(|stray| !in_hand.contains(&stray.id));
         if !strays.is_empty() {

@@ -1,25 +1,24 @@
-//! What a process pool does when workers end: by plan, by accident, by a deadline, or all at once.
+//! What a process pool does when workers end: by plan, by accident, for a task's sake, or all at once.
 //!
 //! *Guarantees*
-//! - A worker's death costs the call that it was running and no other (what a chunk had brought before is kept); a worker that is killed for its task's time-out or for `interrupt`
-//!   is stopped first, and killed only if it still runs that very task.
+//! - A worker's death costs the calls that it was running and no other (what a chunk had brought before is kept).
 //! - A task that has killed [`MOST_DEATHS`] workers is failed, however many retries it has.
 //! - Deaths without one finished task between them are bounded: then the pool is broken, and every task ends with the reason.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use treadle_shm::RingReader;
 
 use super::damage::damage_reason;
+use super::deadlines::{Kill, Why};
 use super::drain::Ended;
-use super::outcome::{Ending, Failure, Named, Outcome, Reply, Stopped};
+use super::lock;
+use super::outcome::{After, Ending, Failure, Named, Outcome, Reply, Stopped, TimedOut};
 use super::processes::{Life, ProcessPool, State};
 use super::submit::refill;
-use super::supervisor::{KILL, Order, pid_of};
+use super::supervisor::{KILL, Order};
 use super::tasks::{Held, Task, TaskId};
-use super::{lock, nanoseconds};
 
 /// A task that has killed this many workers is failed.
 const MOST_DEATHS: u32 = 3;
@@ -29,13 +28,6 @@ const MOST_DEATHS: u32 = 3;
 fn most_deaths_in_a_row(workers: u32) -> u32 {
     workers.saturating_mul(MOST_DEATHS).saturating_add(8)
 }
-
-/// How soon, at first, a worker is sent the signal for `interrupt` again, then twice as late each time. A signal that comes in the instant
-/// before a system call is seen by the interpreter only when that call returns, if ever; a person notices no hundredth of a second.
-const FIRST_REPEAT: Duration = Duration::from_millis(10);
-
-/// How long a process may take to obey SIGSTOP before the deadline is looked at again.
-const STOP_PATIENCE: Duration = Duration::from_millis(50);
 
 impl ProcessPool {
     /// A worker's process exists.
@@ -64,7 +56,8 @@ impl ProcessPool {
     pub(super) fn worker_gone(&self, worker: u32, tag: u64, pid: i32, ending: Ending) {
         let mut readers = lock(&self.readers);
         self.drain_with(&mut readers);
-        let recovered = self.board.recover(worker);
+        let recovered = self.board.recover_all(self.places.lanes_of(worker));
+        let damaged = recovered.iter().map(|hand| hand.damaged).max().unwrap_or(0);
         // Not by what the journal says: a record for that task may have been read, and the task may be queued again already.
         let strays = self.find_strays(&mut readers);
         let mut ended = Ended::default();
@@ -79,14 +72,17 @@ impl ProcessPool {
             blocks.append(&mut state.seats[worker as usize].lent);
             let expected =
                 state.seats[worker as usize].retired || state.seats[worker as usize].asked_to_stop;
-            let condemned = state.kills.iter().find(|kill| kill.tag == tag).copied();
+            let condemned: Vec<Kill> = (state.kills.iter())
+                .filter(|kill| kill.tag == tag)
+                .cloned()
+                .collect();
             state.kills.retain(|kill| kill.tag != tag);
-            if !expected && condemned.is_none() {
+            if !expected && condemned.is_empty() {
                 state.counts.deaths += 1;
                 state.deaths_in_a_row += 1;
             }
-            if recovered.damaged > 0 {
-                self.break_down_with(state, &damage_reason(recovered.damaged), &mut ended);
+            if damaged > 0 {
+                self.break_down_with(state, &damage_reason(damaged), &mut ended);
             }
             for stray in strays {
                 self.bereave(
@@ -95,12 +91,12 @@ impl ProcessPool {
                     worker,
                     pid,
                     &ending,
-                    condemned,
+                    &condemned,
                     &mut ended,
                     &mut blocks,
                 );
             }
-            if state.deaths_in_a_row > most_deaths_in_a_row(self.settings.workers) {
+            if state.deaths_in_a_row > most_deaths_in_a_row(self.places.workers()) {
                 let reason = format!(
                     "{} workers died one after another without finishing a task; the last one (pid {pid}) {ending}\n\nhint: run the function \
                      once in this process to see what ends it, and look at the kernel's log for the out-of-memory killer",
@@ -115,6 +111,7 @@ impl ProcessPool {
             seat.tag = 0;
             seat.pid = 0;
             seat.ready = false;
+            seat.overdue.clear();
             if !replace
                 && state.life == Life::ShuttingDown
                 && state.seats.iter().all(|seat| seat.tag == 0)
@@ -122,8 +119,10 @@ impl ProcessPool {
                 state.life = Life::Ended;
             }
         }
-        self.board.reset_lane(worker);
-        readers[worker as usize] = RingReader::new(self.board.clone(), worker);
+        for lane in self.places.lanes_of(worker) {
+            self.board.reset_lane(lane);
+            readers[lane as usize] = RingReader::new(self.board.clone(), lane);
+        }
         drop(readers);
         ended.wake_waiters();
         self.after_settling(ended, &blocks);
@@ -143,24 +142,30 @@ impl ProcessPool {
         worker: u32,
         pid: i32,
         ending: &Ending,
-        condemned: Option<Kill>,
+        condemned: &[Kill],
         ended: &mut Ended,
         blocks: &mut Vec<Held>,
     ) {
-        let why = condemned
-            .filter(|kill| kill.task == id)
-            .map(|kill| kill.why);
+        let mine = |kill: &&Kill| kill.task == id;
+        let why = condemned.iter().find(mine).map(|kill| kill.why);
+        // The pool ended the worker for another task's sake.
+        let other = match why {
+            None => condemned.iter().find(|kill| kill.carried_out),
+            Some(_) => None,
+        };
+        let culprit = other.map(|kill| kill.named.clone());
         let Some(task) = state.tasks.get(id) else {
             return;
         };
-        // A worker that was killed for the task's time-out did not die of the task.
-        task.deaths += u32::from(why.is_none());
-        let again = task.retries_left > 0
-            && task.deaths < MOST_DEATHS
-            && why != Some(Why::Interrupted)
-            && state.broken.is_none();
+        // A worker that was killed for the task's time-out, or for another's, did not die of the task.
+        task.deaths += u32::from(why.is_none() && other.is_none());
+        let may_run_again = match other {
+            Some(_) => task.options.retries > 0,
+            None => task.retries_left > 0 && task.deaths < MOST_DEATHS,
+        };
+        let again = may_run_again && why != Some(Why::Interrupted) && state.broken.is_none();
         if again {
-            task.retries_left -= 1;
+            task.retries_left -= u32::from(other.is_none());
             task.position = None;
             task.parts.clear();
             state.counts.retried += 1;
@@ -168,9 +173,8 @@ impl ProcessPool {
             return;
         }
         // A part that was committed before the death was read: its draft says the same again.
-        let drafted = self
-            .board
-            .drafted(worker, id)
+        let drafted = (self.places.lanes_of(worker))
+            .find_map(|lane| self.board.drafted(lane, id))
             .filter(|draft| draft.part as usize == task.parts.len() && !draft.body.is_empty())
             .and_then(|draft| {
                 Reply::of_draft(&draft, state.seats[worker as usize].arena.as_deref()).ok()
@@ -180,21 +184,25 @@ impl ProcessPool {
         };
         let named = state.name(&task);
         let failure = match why {
-            Some(Why::TimedOut) => Failure::TimedOut {
-                seconds: seconds_of(&task),
+            Some(Why::TimedOut) => Failure::TimedOut(TimedOut {
+                seconds: task.seconds(),
                 worker,
                 pid,
                 task: named,
-            },
-            Some(Why::Interrupted) => Failure::Interrupted(Stopped {
-                worker,
-                pid,
-                task: named,
+                after: After::Replaced,
             }),
+            Some(Why::Interrupted) => Failure::Interrupted(
+                Stopped {
+                    worker,
+                    pid,
+                    task: named,
+                },
+                After::Replaced,
+            ),
             None => Failure::WorkerDied {
                 worker,
                 pid,
-                ending: ending.clone(),
+                ending: culprit.map_or_else(|| ending.clone(), Ending::KilledFor),
                 deaths: task.deaths,
                 task: named,
             },
@@ -271,138 +279,6 @@ impl ProcessPool {
         let tag = lock(&self.state).seats[worker as usize].tag;
         self.supervisor.order(Order::Signal { tag, signal: KILL });
     }
-
-    /// Stops a running task: an exception is raised in its worker now, and after `grace` its worker is killed if it still runs it.
-    /// False when no worker runs it: then it waits, has ended, or is about to be run again or to end because its worker died.
-    pub fn interrupt(&self, id: TaskId, grace: Duration) -> bool {
-        if !self.is_mine() {
-            return false;
-        }
-        let mut state = lock(&self.state);
-        let Some(position) = state.tasks.get(id).map(|task| task.position) else {
-            return false;
-        };
-        // In this order: a worker's journal names the task before the slot is free. A worker that has not come as far looks
-        // whether it is to interrupt the task before it begins it.
-        let taking = position.and_then(|position| self.board.taker(position, id));
-        let running = taking.or_else(|| {
-            (0..self.settings.workers).find(|worker| self.board.current_task(*worker) == id)
-        });
-        let Some(worker) = running else {
-            return false;
-        };
-        let tag = state.seats[worker as usize].tag;
-        self.board.set_interrupt(worker, id);
-        let at = Instant::now() + grace;
-        state.kills.push(Kill {
-            at,
-            tag,
-            task: id,
-            worker,
-            why: Why::Interrupted,
-            again: Some((Instant::now() + FIRST_REPEAT, FIRST_REPEAT)),
-        });
-        drop(state);
-        self.supervisor.order(Order::Signal {
-            tag,
-            signal: Signal::INT,
-        });
-        self.supervisor.order(Order::Look);
-        true
-    }
-
-    /// Kills the workers whose tasks are over their time. Called by the supervisor.
-    pub(super) fn expire(&self, now: Instant) {
-        let mut due: Vec<Kill> = Vec::new();
-        {
-            let mut guard = lock(&self.state);
-            let state = &mut *guard;
-            if state.timed > 0 {
-                let now_ns = treadle_shm::monotonic_nanoseconds();
-                for worker in 0..self.settings.workers {
-                    let id = self.board.current_task(worker);
-                    let ran = now_ns.saturating_sub(self.board.task_started_at(worker));
-                    let Some(timeout) = state.tasks.get(id).and_then(|task| task.options.timeout)
-                    else {
-                        continue;
-                    };
-                    if ran >= nanoseconds(timeout)
-                        && !state
-                            .kills
-                            .iter()
-                            .any(|kill| kill.task == id && kill.why == Why::TimedOut)
-                    {
-                        let tag = state.seats[worker as usize].tag;
-                        state.kills.push(Kill {
-                            at: now,
-                            tag,
-                            task: id,
-                            worker,
-                            why: Why::TimedOut,
-                            again: None,
-                        });
-                    }
-                }
-            }
-            for kill in &mut state.kills {
-                if kill.at <= now {
-                    due.push(*kill);
-                } else if let Some((at, pause)) = kill.again
-                    && at <= now
-                {
-                    // Not while its worker has not come to it, nor when it is through with it.
-                    if self.board.current_task(kill.worker) == kill.task {
-                        self.supervisor.order(Order::Signal {
-                            tag: kill.tag,
-                            signal: Signal::INT,
-                        });
-                    }
-                    kill.again = Some((now + pause * 2, pause * 2));
-                }
-            }
-            let tasks = &mut state.tasks;
-            state.kills.retain(|kill| {
-                kill.why == Why::TimedOut || kill.at <= now || tasks.get(kill.task).is_some()
-            });
-            // What is not killed now is looked at again when its task still runs.
-            state.kills.retain(|kill| kill.at > now);
-        }
-        for kill in due {
-            self.carry_out(kill);
-        }
-    }
-
-    fn carry_out(&self, kill: Kill) {
-        let pid = {
-            let state = lock(&self.state);
-            let seat = &state.seats[kill.worker as usize];
-            if seat.tag != kill.tag {
-                return;
-            }
-            seat.pid
-        };
-        let Some(process) = pid_of(pid) else { return };
-        // Not reaped before this thread reads the zygote's message, but the pid is the zygote's to reap: stop it through the kernel's
-        // own check that it still is our child's child, and look at its state before anything is decided.
-        if rustix::process::kill_process(process, Signal::STOP).is_err() {
-            return;
-        }
-        let patience = Instant::now() + STOP_PATIENCE;
-        while !is_stopped(pid) && Instant::now() < patience {
-            std::thread::yield_now();
-        }
-        let still = self.board.current_task(kill.worker) == kill.task;
-        if still {
-            lock(&self.state).kills.push(Kill {
-                at: Instant::now() + Duration::from_secs(3600),
-                again: None,
-                ..kill
-            });
-            let _ = rustix::process::kill_process(process, KILL);
-        } else {
-            let _ = rustix::process::kill_process(process, Signal::CONT);
-        }
-    }
 }
 
 impl State {
@@ -413,41 +289,4 @@ impl State {
             function: self.labels.name(task.label),
         }
     }
-}
-
-/// Whether the kernel says that a process is stopped, or gone.
-fn is_stopped(pid: i32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return true;
-    };
-    // The state follows the name, which stands in parentheses and may hold anything.
-    matches!(
-        stat.rsplit(')')
-            .next()
-            .and_then(|rest| rest.trim_start().chars().next()),
-        Some('T' | 't' | 'Z' | 'X')
-    )
-}
-
-fn seconds_of(task: &Task) -> f64 {
-    task.options.timeout.unwrap_or_default().as_secs_f64()
-}
-
-/// Why a worker is to be killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
-    TimedOut,
-    Interrupted,
-}
-
-/// An order to kill a worker for its task's sake.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Kill {
-    pub(super) at: Instant,
-    pub(super) tag: u64,
-    pub(super) task: TaskId,
-    pub(super) worker: u32,
-    pub(super) why: Why,
-    /// When the worker is to be sent the signal again, and how long after the last time that is.
-    pub(super) again: Option<(Instant, Duration)>,
 }

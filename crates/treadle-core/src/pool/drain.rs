@@ -6,9 +6,9 @@ use std::time::Duration;
 use treadle_shm::RingReader;
 
 use super::cell::Marks;
-use super::deaths::Why;
+use super::deadlines::Why;
 use super::lock;
-use super::outcome::{Bytes, Failure, Outcome, Reply, Stopped};
+use super::outcome::{After, Bytes, Failure, Outcome, Reply, Stopped, TimedOut};
 use super::processes::{Note, ProcessPool, State};
 use super::submit::refill;
 use super::tasks::{Held, Task, TaskId};
@@ -61,10 +61,11 @@ impl ProcessPool {
     pub(super) fn drain_with(&self, readers: &mut [RingReader]) -> usize {
         let mut records: Vec<(u32, TaskId, Record)> = Vec::new();
         let mut corrupt = Vec::new();
-        for (worker, reader) in (0u32..).zip(readers.iter_mut()) {
+        for (lane, reader) in (0u32..).zip(readers.iter_mut()) {
             if reader.is_empty() {
                 continue;
             }
+            let worker = self.places.worker_of_lane(lane);
             let mut arena = None;
             let read = reader.read(&mut |record| {
                 let kind = record.kind & wire::BODY;
@@ -110,8 +111,11 @@ impl ProcessPool {
                     Record::Outcome(_)
                         if state.broken.is_none() && state.tasks.get(task).is_none() =>
                     {
-                        // No task of ours: this worker's memory, or its slot, was overwritten. Its death shows what is missing.
-                        liars.push(worker);
+                        // Nobody waits for it any more, or it is no task of ours: then this worker's memory, or its slot, was
+                        // overwritten, and its death shows what is missing.
+                        if !state.seats[worker as usize].overdue.contains(&task) {
+                            liars.push(worker);
+                        }
                     }
                     Record::Outcome(outcome) => {
                         settled +=
@@ -156,14 +160,28 @@ impl ProcessPool {
         let seat = &mut state.seats[worker as usize];
         seat.tasks_done += 1;
         let raised = matches!(&outcome, Outcome::Reply(reply) if reply.kind == wire::RAISED);
+        let shared = self.places.are_shared();
+        let asked = |why: Why| {
+            let mut kills = state.kills.iter();
+            kills.any(|kill| kill.task == id && kill.why == why)
+        };
+        let interrupted = asked(Why::Interrupted);
+        // In a worker of one task the kill is what ends it, and a record that came before counts.
+        let stopped_in_time = shared
+            && !interrupted
+            && matches!(&outcome, Outcome::Reply(reply) if wire::is_raised(reply.kind))
+            && asked(Why::TimedOut);
+        if shared {
+            self.forget_requests(state, id);
+        }
         let Some(task) = state.tasks.get(id) else {
             return false;
         };
-        let interrupted = state
-            .kills
-            .iter()
-            .any(|kill| kill.task == id && kill.why == Why::Interrupted);
-        if raised && !interrupted && task.retries_left > 0 && !task.cell.settled() {
+        if (raised || stopped_in_time)
+            && !interrupted
+            && task.retries_left > 0
+            && !task.cell.settled()
+        {
             task.retries_left -= 1;
             task.position = None;
             task.parts.clear();
@@ -174,6 +192,21 @@ impl ProcessPool {
         let Some(task) = state.tasks.remove(id) else {
             return false;
         };
+        if stopped_in_time {
+            // Whatever it raised, it did so because it was told to stop.
+            let failure = Failure::TimedOut(TimedOut {
+                seconds: task.seconds(),
+                worker,
+                pid: state.seats[worker as usize].pid,
+                task: state.name(&task),
+                after: After::Stopped,
+            });
+            state.counts.lost += 1;
+            state.counts.timed_out += 1;
+            self.release_blocks(state, worker, &task);
+            self.settle(state, id, task, Outcome::Failed(failure), ended);
+            return true;
+        }
         if interrupted && let Outcome::Reply(reply) = &mut outcome {
             reply.stopped = Some(Box::new(Stopped {
                 worker,
@@ -195,14 +228,19 @@ impl ProcessPool {
                 }
             }
         }
+        self.release_blocks(state, worker, &task);
+        self.settle(state, id, task, outcome, ended);
+        true
+    }
+
+    /// What becomes of the blocks of a task that a worker is through with.
+    fn release_blocks(&self, state: &mut State, worker: u32, task: &Task) {
         if task.options.retries > 0 {
             // The worker copied what it needed: blocks of a task that may run again are never released by a worker.
             self.give_back(&task.blocks);
         } else if !task.blocks.is_empty() {
             self.lend(&mut state.seats[worker as usize].lent, &task.blocks);
         }
-        self.settle(state, id, task, outcome, ended);
-        true
     }
 
     /// Remembers blocks that a worker releases itself when the last view of them is gone, in case it dies before.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::deaths::{Kill, Why};
+use super::deadlines::{DRAIN_LOOK, Kill, Why};
 use super::processes::{Life, ProcessPool, Waited};
 use super::{lock, nanoseconds};
 
@@ -41,13 +41,20 @@ impl ProcessPool {
             if seat.tag != 0 {
                 present = true;
                 seat.asked_to_stop = true;
-                self.board.request_stop(worker);
+                self.request_stop(worker);
             }
         }
         if !present {
             state.life = Life::Ended;
             drop(state);
             self.board.ring_parent();
+        }
+    }
+
+    /// Asks a worker to leave after what it has in hand.
+    pub(super) fn request_stop(&self, worker: u32) {
+        for lane in self.places.lanes_of(worker) {
+            self.board.request_stop(lane);
         }
     }
 
@@ -86,8 +93,8 @@ impl ProcessPool {
             let now_ns = treadle_shm::monotonic_nanoseconds();
             // A timed task that begins later than now ends later than this.
             let mut soonest = now.checked_add(state.shortest_timeout.max(FINEST_LOOK));
-            for worker in 0..self.settings.workers {
-                let id = self.board.current_task(worker);
+            for place in self.places.all() {
+                let id = self.board.current_task(place);
                 let Some(timeout) = state.tasks.get(id).and_then(|task| task.options.timeout)
                 else {
                     continue;
@@ -100,7 +107,7 @@ impl ProcessPool {
                     // Its worker is being killed: its end is what comes next.
                     continue;
                 }
-                let ran = now_ns.saturating_sub(self.board.task_started_at(worker));
+                let ran = now_ns.saturating_sub(self.board.task_started_at(place));
                 let left = Duration::from_nanos(nanoseconds(timeout).saturating_sub(ran));
                 soonest = soonest.min(now.checked_add(left)).or(soonest);
             }
@@ -108,6 +115,10 @@ impl ProcessPool {
                 (Some(first), Some(second)) => Some(first.min(second)),
                 (first, second) => first.or(second),
             };
+        }
+        if state.seats.iter().any(|seat| !seat.overdue.is_empty()) {
+            let look = Instant::now() + DRAIN_LOOK;
+            next = Some(next.map_or(look, |next| next.min(look)));
         }
         next
     }

@@ -148,6 +148,8 @@ pub enum Ending {
     Exited(i32),
     /// By this signal.
     Signalled(i32),
+    /// By the pool, because this task of it would not stop and let nothing else run there.
+    KilledFor(Named),
     /// Nobody could say.
     Unknown,
 }
@@ -160,6 +162,11 @@ impl fmt::Display for Ending {
                 Some(name) => write!(formatter, "was killed by signal {signal} ({name})"),
                 None => write!(formatter, "was killed by signal {signal}"),
             },
+            Ending::KilledFor(task) => write!(
+                formatter,
+                "was killed by the pool, because task {} ({}) in it would not stop and held the interpreter's lock,",
+                task.number, task.function
+            ),
             Ending::Unknown => write!(formatter, "ended for a reason that is not known"),
         }
     }
@@ -210,6 +217,32 @@ pub struct Stopped {
     pub task: Named,
 }
 
+/// What became of a call that was to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It stopped by itself.
+    Stopped,
+    /// Its worker was killed and replaced.
+    Replaced,
+    /// It runs on; its worker takes no other task and is replaced when the others that it runs have ended.
+    RunsOn,
+}
+
+/// A task that was over its time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TimedOut {
+    /// The time-out in seconds.
+    pub seconds: f64,
+    /// The worker's number in its pool.
+    pub worker: u32,
+    /// The worker's process.
+    pub pid: i32,
+    /// The task.
+    pub task: Named,
+    /// What became of the call.
+    pub after: After,
+}
+
 /// Why a task has no reply.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Failure {
@@ -227,18 +260,9 @@ pub enum Failure {
         task: Named,
     },
     /// It ran longer than its time-out.
-    TimedOut {
-        /// The time-out in seconds.
-        seconds: f64,
-        /// The worker's number in its pool.
-        worker: u32,
-        /// The worker's process, which was killed for it.
-        pid: i32,
-        /// The task.
-        task: Named,
-    },
-    /// `interrupt` stopped it, and its worker had to be killed for it.
-    Interrupted(Stopped),
+    TimedOut(TimedOut),
+    /// `interrupt` was called for it, and the exception in its worker did not stop it.
+    Interrupted(Stopped, After),
     /// The pool can run nothing any more.
     PoolBroken(Arc<str>),
     /// The worker's reply could not be read.

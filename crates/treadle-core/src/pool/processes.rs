@@ -3,7 +3,7 @@
 //! *Guarantees*
 //! - Every submitted task's cell is settled exactly once: by its worker's record, by a cancel that took it back before any worker had it, or
 //!   with the reason why there is no reply.
-//! - One worker's death costs the task that it was running; the task is run again if it may be.
+//! - One worker's death costs what it was running: one task, or one for each of its threads or coroutines; each is run again if it may be.
 //! - No lock is held while a thread sleeps or while the interpreter's lock is taken.
 //!
 //! *Locks*, always taken in this order: `readers` (draining the rings) → `state` → `arena`.
@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use treadle_shm::{Arena, BlockRef, Board, PeerArena, Publisher, RingReader, Shape, ShmError};
 
-use super::deaths::Kill;
+use super::deadlines::Kill;
 use super::functions::Functions;
 use super::labels::Labels;
 use super::lock;
 use super::meter::Histogram;
 use super::outcome::Bytes;
+use super::places::Places;
 use super::snapshot::Counts;
 use super::supervisor::{Order, Supervisor};
 use super::tasks::{Held, TaskId, TaskOptions, Tasks};
@@ -31,8 +32,6 @@ use super::zygote::Launch;
 
 /// Task slots of a board: enough that two workers on tasks of a microsecond do not run dry while the collector sleeps a millisecond.
 const SLOTS: u32 = 2048;
-/// Bytes of a worker's result ring.
-const RING_BYTES: u32 = 128 * 1024;
 
 /// Address space that a pool must find for its threads, its board and its first payloads: with half of it a thread's start or a small
 /// allocation, which cannot be refused politely, ended the program (measured with `ulimit -v`).
@@ -41,8 +40,8 @@ const OWN_MEMORY: usize = 8 << 20;
 /// How a pool is built.
 #[derive(Debug)]
 pub struct Settings {
-    /// How many workers.
-    pub workers: u32,
+    /// How many workers, and how many tasks each of them runs at a time.
+    pub places: Places,
     /// How workers are started.
     pub launch: Launch,
     /// What every worker is told at its start, beside its number.
@@ -150,6 +149,8 @@ pub(super) struct Seat {
     pub(super) arena: Option<Arc<PeerArena>>,
     /// Blocks of the parent's arena that a finished task of this worker still holds.
     pub(super) lent: Vec<Held>,
+    /// Tasks that did not stop when they were asked to. The process takes no other any more, and is replaced when it runs nothing else.
+    pub(super) overdue: Vec<TaskId>,
     pub(super) tasks_done: u64,
     /// How many workers have been started for this place.
     pub(super) starts: u64,
@@ -206,6 +207,7 @@ pub struct Note {
 /// A pool of worker processes.
 pub struct ProcessPool {
     pub(super) settings: Settings,
+    pub(super) places: Places,
     pub(super) board: Arc<Board>,
     pub(super) readers: Mutex<Vec<RingReader>>,
     pub(super) state: Mutex<State>,
@@ -248,8 +250,9 @@ impl ProcessPool {
         super::heap::keep_freed_memory();
         let board = Arc::new(Board::create(Shape {
             slots: SLOTS,
-            workers: settings.workers,
-            ring_bytes: RING_BYTES,
+            workers: settings.places.lane_count(),
+            ring_bytes: settings.places.ring_bytes(),
+            hands: settings.places.hands(),
         })?);
         let mut arena = Arena::create(settings.arena_limit)?;
         let initializer = match &settings.initializer {
@@ -261,9 +264,10 @@ impl ProcessPool {
             None => None,
         };
         let supervisor = Supervisor::of_this_process().map_err(SubmitError::Supervisor)?;
-        let seats = (0..settings.workers).map(|_| Seat::default()).collect();
-        let readers = (0..settings.workers)
-            .map(|worker| RingReader::new(board.clone(), worker))
+        let places = settings.places;
+        let seats = (0..places.workers()).map(|_| Seat::default()).collect();
+        let readers = (0..places.lane_count())
+            .map(|lane| RingReader::new(board.clone(), lane))
             .collect();
         let state = State {
             publisher: Publisher::new(board.clone()),
@@ -286,6 +290,7 @@ impl ProcessPool {
             labels: Labels::default(),
         };
         let pool = Arc::new_cyclic(|this| ProcessPool {
+            places,
             launch: Arc::new(settings.launch.clone()),
             settings,
             board,

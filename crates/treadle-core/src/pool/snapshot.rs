@@ -1,5 +1,6 @@
 //! What a pool looks like at an instant.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -35,13 +36,15 @@ pub struct WorkerSnapshot {
     pub worker: u32,
     /// Its process; 0 while it is being started.
     pub pid: i32,
-    /// starting, idle, busy or absent.
+    /// starting, idle, busy, overdue (it has a task that did not stop when it was asked to) or absent.
     pub state: &'static str,
     /// Tasks that it has finished.
     pub tasks: u64,
     /// How often its place was filled again.
     pub restarts: u64,
-    /// Nanoseconds since its task began; 0 when it has none.
+    /// Tasks that it has in hand.
+    pub running: u32,
+    /// Nanoseconds since the oldest of these began; 0 when it has none.
     pub running_ns: u64,
 }
 
@@ -77,15 +80,28 @@ impl ProcessPool {
         let payload_bytes = lock(&self.arena).outstanding_bytes();
         let state = lock(&self.state);
         let now = treadle_shm::monotonic_nanoseconds();
+        let mut held: HashSet<u64> = HashSet::new();
+        let mut abandoned = 0;
         let workers: Vec<WorkerSnapshot> = (0u32..)
             .zip(&state.seats)
             .map(|(worker, seat)| {
-                let task = self.board.current_task(worker);
-                let started = self.board.task_started_at(worker);
-                let what = match (seat.tag, seat.ready, task) {
+                let mut running = 0;
+                let mut running_ns = 0;
+                for place in self.places.of(worker) {
+                    let Some((task, started)) = self.board.in_hand(place) else {
+                        continue;
+                    };
+                    held.insert(task);
+                    running += 1;
+                    running_ns = running_ns.max(now.saturating_sub(started));
+                    // Nobody waits for it: it is no task of the pool's any more.
+                    abandoned += usize::from(!state.tasks.contains(task));
+                }
+                let what = match (seat.tag, seat.ready, running) {
                     (0, _, _) => "absent",
                     (_, false, _) => "starting",
                     (_, true, 0) => "idle",
+                    _ if !seat.overdue.is_empty() => "overdue",
                     _ => "busy",
                 };
                 WorkerSnapshot {
@@ -94,17 +110,10 @@ impl ProcessPool {
                     state: what,
                     tasks: seat.tasks_done,
                     restarts: seat.starts.saturating_sub(1),
-                    running_ns: if task == 0 {
-                        0
-                    } else {
-                        now.saturating_sub(started)
-                    },
+                    running,
+                    running_ns,
                 }
             })
-            .collect();
-        let held: Vec<u64> = (0u32..)
-            .zip(&state.seats)
-            .map(|(worker, _)| self.board.current_task(worker))
             .collect();
         // Only a task older than the oldest so far is looked for among the workers' own: this holds the lock of the pool.
         let mut earliest_ns: Option<u64> = None;
@@ -128,10 +137,10 @@ impl ProcessPool {
         results.time = *lock(&self.rebuilding);
         Snapshot {
             unfinished: state.tasks.len(),
-            running: workers
-                .iter()
-                .filter(|worker| worker.state == "busy")
-                .count(),
+            running: (workers.iter())
+                .map(|worker| worker.running as usize)
+                .sum::<usize>()
+                .saturating_sub(abandoned),
             counts: state.counts,
             workers,
             payload_bytes,

@@ -183,7 +183,7 @@ impl ProcessPool {
         let start = !std::mem::replace(&mut state.started, true);
         drop(guard);
         if start {
-            for worker in 0..self.settings.workers {
+            for worker in 0..self.places.workers() {
                 self.start_worker(worker);
             }
         } else if published {

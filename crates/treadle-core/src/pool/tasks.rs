@@ -61,6 +61,13 @@ pub struct Task {
     pub parts: Vec<Reply>,
 }
 
+impl Task {
+    /// Its time-out in seconds; 0 without one.
+    pub fn seconds(&self) -> f64 {
+        self.options.timeout.unwrap_or_default().as_secs_f64()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Place {
     generation: u32,
@@ -111,6 +118,14 @@ impl Tasks {
         self.places
             .get_mut(index as usize)
             .filter(|place| place.generation == (id >> 32) as u32)
+    }
+
+    /// Whether this id names an unfinished task.
+    pub fn contains(&self, id: TaskId) -> bool {
+        let place = (id as u32)
+            .checked_sub(1)
+            .and_then(|index| self.places.get(index as usize));
+        place.is_some_and(|place| place.generation == (id >> 32) as u32 && place.task.is_some())
     }
 
     /// The task of this id.
@@ -178,6 +193,7 @@ mod tests {
         let second = tasks.insert(task());
         assert_ne!(first, second);
         assert!(tasks.get(first).is_none());
+        assert!(tasks.contains(second) && !tasks.contains(first) && !tasks.contains(0));
         assert!(tasks.remove(first).is_none());
         assert_eq!(tasks.len(), 1);
         assert!(tasks.get(0).is_none());

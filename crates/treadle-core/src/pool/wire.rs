@@ -58,6 +58,11 @@ pub const INITIALIZER_FAILED: u32 = 18;
 /// Record body: something a worker printed, warned or logged, pickled.
 pub const NOTE: u32 = 19;
 
+/// Whether a record's body is an exception.
+pub fn is_raised(kind: u32) -> bool {
+    matches!(kind, RAISED | RAISED_FINAL)
+}
+
 const BLOCK: usize = 32;
 
 /// What is wrong with bytes that the other side wrote.

@@ -1,17 +1,21 @@
 //! A worker's side of a process pool: takes tasks from the board, writes records into its ring.
 //!
+//! A process has one [`Holdings`]: the board and both arenas. Each of its threads that runs tasks has a [`WorkerSession`] over a lane of its
+//! own. Where a loop runs the tasks, one lane has many hands, and two sessions: one takes (and sleeps), one answers.
+//!
 //! *Guarantees*: a record is written whole or not at all; what a chunk has brought is kept from item to item; what does not fit the ring goes through this worker's own arena, and what does not fit
 //! that is an error that the caller turns into the task's exception.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use treadle_shm::{
-    Arena, BlockRef, Board, Caller, MOST_ITEMS, Mapped, PeerArena, REFERENCE_BYTES, SLOT_PAYLOAD,
-    ShmError, Waited, WorkerEnd,
+    Arena, BlockRef, Board, Caller, Claimed, MOST_ITEMS, Mapped, PeerArena, Place, REFERENCE_BYTES,
+    SLOT_PAYLOAD, ShmError, Waited, WorkerEnd,
 };
 
+use super::lock;
 use super::wire::{self, BufferRef, Packet, WireError};
 
 /// Records up to this many bytes stand in the ring; a larger one is copied into the arena, whose blocks a page fault does not hit twice.
@@ -36,6 +40,13 @@ pub struct Taken {
     /// Whether the items of a chunk are one argument each.
     pub single_argument: bool,
     body_at: usize,
+}
+
+impl Taken {
+    /// The body of this task in its payload.
+    pub fn body_of<'a>(&self, payload: &'a [u8]) -> &'a [u8] {
+        payload.get(self.body_at..).unwrap_or_default()
+    }
 }
 
 /// What went wrong on the worker's side.
@@ -64,18 +75,15 @@ impl WorkerError {
     }
 }
 
-/// A worker's side of the pool.
-pub struct WorkerSession {
-    end: WorkerEnd,
+/// What the process of a worker holds of its pool, for all its threads.
+#[derive(Debug)]
+pub struct Holdings {
+    board: Arc<Board>,
     parent: PeerArena,
-    mine: Arena,
-    slot: [u8; SLOT_PAYLOAD],
-    payload: Vec<u8>,
-    head: Vec<u8>,
-    value: Vec<u8>,
+    mine: Mutex<Arena>,
 }
 
-impl WorkerSession {
+impl Holdings {
     /// Opens the board and both arenas.
     ///
     /// # Errors
@@ -84,87 +92,13 @@ impl WorkerSession {
         board: OwnedFd,
         parent: OwnedFd,
         mine: OwnedFd,
-        worker: u32,
         arena_limit: u64,
-    ) -> Result<WorkerSession, WorkerError> {
-        let board = Arc::new(Board::open(board)?);
-        Ok(WorkerSession {
-            end: WorkerEnd::new(board, worker),
+    ) -> Result<Arc<Holdings>, WorkerError> {
+        Ok(Arc::new(Holdings {
+            board: Arc::new(Board::open(board)?),
             parent: PeerArena::open(parent)?,
-            mine: Arena::adopt(mine, arena_limit)?,
-            slot: [0; SLOT_PAYLOAD],
-            payload: Vec::new(),
-            head: Vec::new(),
-            value: Vec::new(),
-        })
-    }
-
-    /// Takes a task if one is waiting.
-    ///
-    /// # Errors
-    /// The task's id and what is wrong with its bytes.
-    pub fn take(&mut self) -> Option<Result<Taken, (u64, WorkerError)>> {
-        let claimed = self.end.claim(&mut self.slot)?;
-        Some(
-            self.unpack(claimed.task, claimed.kind, claimed.len)
-                .map_err(|error| (claimed.task, error)),
-        )
-    }
-
-    fn unpack(&mut self, task: u64, kind: u32, len: usize) -> Result<Taken, WorkerError> {
-        let inline = self
-            .slot
-            .get(..len)
-            .ok_or(WireError("a payload longer than its slot"))?;
-        let copy_buffers = kind & wire::COPY_BUFFERS != 0;
-        // What may be needed again is looked at only: its owner takes it back itself.
-        let map = |block| {
-            if copy_buffers {
-                self.parent.view(block)
-            } else {
-                self.parent.map(block)
-            }
-        };
-        self.payload.clear();
-        if kind & wire::IN_ARENA != 0 {
-            let whole = map(wire::read_reference(inline)?)?;
-            if self.payload.capacity() < whole.len() {
-                self.payload = whole.copy_to_vec()?;
-            } else {
-                self.payload.resize(whole.len(), 0);
-                whole.read_at(0, &mut self.payload);
-            }
-        } else {
-            self.payload.extend_from_slice(inline);
-        }
-        let mut rest: &[u8] = &self.payload;
-        let mut function = None;
-        if kind & wire::HAS_FUNCTION != 0 {
-            let (id, block, after) = wire::read_function(rest)?;
-            function = Some((id, block));
-            rest = after;
-        }
-        let packet = Packet::read(rest)?;
-        let mut buffers = Vec::with_capacity(packet.buffers().len());
-        for buffer in packet.buffers() {
-            buffers.push((map(buffer.block)?, buffer.read_only));
-        }
-        let body_at = self.payload.len() - packet.body.len();
-        Ok(Taken {
-            task,
-            interrupted: self.end.interrupt_requested() == task,
-            kind: kind & wire::BODY,
-            function,
-            buffers,
-            copy_buffers,
-            single_argument: kind & wire::SINGLE_ARGUMENT != 0,
-            body_at,
-        })
-    }
-
-    /// The body of the task taken last.
-    pub fn body(&self, taken: &Taken) -> &[u8] {
-        self.payload.get(taken.body_at..).unwrap_or_default()
+            mine: Mutex::new(Arena::adopt(mine, arena_limit)?),
+        }))
     }
 
     /// The bytes of a block of the parent: a function's pickle, the initializer.
@@ -181,6 +115,128 @@ impl WorkerSession {
     /// When the block is outside the parent's arena.
     pub fn view_block(&self, block: BlockRef) -> Result<Mapped, WorkerError> {
         Ok(self.parent.view(block)?)
+    }
+
+    fn arena(&self) -> MutexGuard<'_, Arena> {
+        lock(&self.mine)
+    }
+}
+
+/// One lane of the pool, as its worker uses it.
+pub struct WorkerSession {
+    end: WorkerEnd,
+    holdings: Arc<Holdings>,
+    slot: [u8; SLOT_PAYLOAD],
+    head: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl WorkerSession {
+    /// Takes up a lane.
+    ///
+    /// # Panics
+    /// When the board has no such lane.
+    pub fn new(holdings: Arc<Holdings>, lane: u32) -> WorkerSession {
+        WorkerSession {
+            end: WorkerEnd::new(holdings.board.clone(), lane),
+            holdings,
+            slot: [0; SLOT_PAYLOAD],
+            head: Vec::new(),
+            value: Vec::new(),
+        }
+    }
+
+    /// What the process holds of its pool.
+    pub fn holdings(&self) -> &Arc<Holdings> {
+        &self.holdings
+    }
+
+    /// Takes a task if one is waiting; `payload` then holds its payload.
+    ///
+    /// # Errors
+    /// The task's id and what is wrong with its bytes.
+    pub fn take(&mut self, payload: &mut Vec<u8>) -> Option<Result<Taken, (u64, WorkerError)>> {
+        let claimed = self.end.claim(&mut self.slot)?;
+        let called_for = self.end.interrupt_requested();
+        Some(
+            self.unpack(&claimed, called_for, payload)
+                .map_err(|error| (claimed.task, error)),
+        )
+    }
+
+    /// The same into one of several hands, which must be empty.
+    ///
+    /// # Errors
+    /// As [`WorkerSession::take`].
+    pub fn take_in(
+        &mut self,
+        hand: u32,
+        payload: &mut Vec<u8>,
+    ) -> Option<Result<Taken, (u64, WorkerError)>> {
+        let claimed = self.end.claim_in(hand, &mut self.slot)?;
+        let called_for = self.end.interrupt_requested_in(hand);
+        Some(
+            self.unpack(&claimed, called_for, payload)
+                .map_err(|error| (claimed.task, error)),
+        )
+    }
+
+    fn unpack(
+        &self,
+        claimed: &Claimed,
+        called_for: u64,
+        payload: &mut Vec<u8>,
+    ) -> Result<Taken, WorkerError> {
+        let Claimed { task, kind, len } = *claimed;
+        let inline = self
+            .slot
+            .get(..len)
+            .ok_or(WireError("a payload longer than its slot"))?;
+        let copy_buffers = kind & wire::COPY_BUFFERS != 0;
+        // What may be needed again is looked at only: its owner takes it back itself.
+        let parent = &self.holdings.parent;
+        let map = |block| {
+            if copy_buffers {
+                parent.view(block)
+            } else {
+                parent.map(block)
+            }
+        };
+        payload.clear();
+        if kind & wire::IN_ARENA != 0 {
+            let whole = map(wire::read_reference(inline)?)?;
+            if payload.capacity() < whole.len() {
+                *payload = whole.copy_to_vec()?;
+            } else {
+                payload.resize(whole.len(), 0);
+                whole.read_at(0, payload);
+            }
+        } else {
+            payload.extend_from_slice(inline);
+        }
+        let mut rest: &[u8] = payload;
+        let mut function = None;
+        if kind & wire::HAS_FUNCTION != 0 {
+            let (id, block, after) = wire::read_function(rest)?;
+            function = Some((id, block));
+            rest = after;
+        }
+        let packet = Packet::read(rest)?;
+        let mut buffers = Vec::with_capacity(packet.buffers().len());
+        for buffer in packet.buffers() {
+            buffers.push((map(buffer.block)?, buffer.read_only));
+        }
+        let body_at = payload.len() - packet.body.len();
+        Ok(Taken {
+            task,
+            interrupted: called_for == task,
+            kind: kind & wire::BODY,
+            function,
+            buffers,
+            copy_buffers,
+            single_argument: kind & wire::SINGLE_ARGUMENT != 0,
+            body_at,
+        })
     }
 
     /// Sleeps until there may be a task.
@@ -208,6 +264,21 @@ impl WorkerSession {
         self.end.current()
     }
 
+    /// How many tasks this lane's worker may have in hand.
+    pub fn hands(&self) -> u32 {
+        self.end.hands()
+    }
+
+    /// One of this lane's hands, for threads that do not have this session.
+    pub fn place(&self, hand: u32) -> Place {
+        self.end.place(hand)
+    }
+
+    /// Has another worker woken if tasks are waiting: this one does not come to them.
+    pub fn pass_on(&self) {
+        self.end.pass_on();
+    }
+
     /// Ends a task with a record.
     ///
     /// # Errors
@@ -219,8 +290,23 @@ impl WorkerSession {
         body: &[u8],
         buffers: &[(&[u8], bool)],
     ) -> Result<(), WorkerError> {
+        self.reply_from(0, task, kind, body, buffers)
+    }
+
+    /// The same for the task in one of several hands.
+    ///
+    /// # Errors
+    /// As [`WorkerSession::reply`].
+    pub fn reply_from(
+        &mut self,
+        hand: u32,
+        task: u64,
+        kind: u32,
+        body: &[u8],
+        buffers: &[(&[u8], bool)],
+    ) -> Result<(), WorkerError> {
         let references = self.lay_out(buffers)?;
-        self.write(task, kind, [body, b""], &references, true)
+        self.write(task, kind, [body, b""], &references, Some(hand))
     }
 
     /// Tells the parent of an event, which ends no task; it names the one in hand, if there is one. What is longer than a ring bears is cut.
@@ -228,8 +314,16 @@ impl WorkerSession {
     /// # Errors
     /// As [`WorkerSession::reply`].
     pub fn post(&mut self, kind: u32, body: &[u8]) -> Result<(), WorkerError> {
+        self.post_for(self.end.current(), kind, body)
+    }
+
+    /// The same of an event that belongs to this task, or to none (0).
+    ///
+    /// # Errors
+    /// As [`WorkerSession::reply`].
+    pub fn post_for(&mut self, task: u64, kind: u32, body: &[u8]) -> Result<(), WorkerError> {
         let body = &body[..body.len().min(LARGEST_IN_RING.min(self.end.max_record()))];
-        self.write(self.end.current(), kind, [body, b""], &[], false)
+        self.write(task, kind, [body, b""], &[], None)
     }
 
     /// Starts a chunk of so many items. A chunk has [`MOST_ITEMS`] at most, which the parent sees to.
@@ -270,7 +364,7 @@ impl WorkerSession {
             Ok(())
         } else {
             // Larger than any draft: a part of its own.
-            let written = self.write(task, wire::VALUES_PART, [&value, b""], &references, false);
+            let written = self.write(task, wire::VALUES_PART, [&value, b""], &references, None);
             self.end.next_part();
             written
         };
@@ -289,7 +383,7 @@ impl WorkerSession {
             wire::VALUES_PART,
             [&draft.body, b""],
             &draft.references,
-            false,
+            None,
         )?;
         self.end.next_part();
         Ok(())
@@ -307,7 +401,7 @@ impl WorkerSession {
             wire::VALUES,
             [head, &draft.body],
             &draft.references,
-            true,
+            Some(0),
         )
     }
 
@@ -325,12 +419,14 @@ impl WorkerSession {
         &mut self,
         buffers: &[(&[u8], bool)],
     ) -> Result<Vec<[u8; REFERENCE_BYTES]>, WorkerError> {
-        let mut references: Vec<BufferRef> = Vec::with_capacity(buffers.len());
-        if !buffers.is_empty() {
-            self.mine.collect();
+        if buffers.is_empty() {
+            return Ok(Vec::new());
         }
+        let mut references: Vec<BufferRef> = Vec::with_capacity(buffers.len());
+        let mut mine = self.holdings.arena();
+        mine.collect();
         for (bytes, read_only) in buffers {
-            match self.mine.allocate_copy(bytes) {
+            match mine.allocate_copy(bytes) {
                 Ok(mut block) => {
                     block.write_at(0, bytes);
                     references.push(BufferRef {
@@ -340,7 +436,7 @@ impl WorkerSession {
                 }
                 Err(error) => {
                     for reference in references {
-                        self.mine.free(reference.block);
+                        mine.free(reference.block);
                     }
                     return Err(error.into());
                 }
@@ -355,7 +451,7 @@ impl WorkerSession {
         mut kind: u32,
         body: [&[u8]; 2],
         references: &[[u8; REFERENCE_BYTES]],
-        ends: bool,
+        ends: Option<u32>,
     ) -> Result<(), WorkerError> {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
@@ -369,8 +465,9 @@ impl WorkerSession {
         let whole;
         let reference;
         if length > LARGEST_IN_RING.min(self.end.max_record()) {
-            self.mine.collect();
-            match self.mine.allocate(length) {
+            let mut mine = self.holdings.arena();
+            mine.collect();
+            match mine.allocate(length) {
                 Ok(mut block) => {
                     let mut offset = 0;
                     for part in all {
@@ -382,7 +479,7 @@ impl WorkerSession {
                 }
                 Err(error) => {
                     for reference in references {
-                        self.mine.free(wire::block_of(reference));
+                        mine.free(wire::block_of(reference));
                     }
                     self.head = head;
                     return Err(error.into());
@@ -392,10 +489,10 @@ impl WorkerSession {
             parts = &reference;
         }
         loop {
-            let written = if ends {
-                self.end.commit(task, kind, parts)
-            } else {
-                self.end.post(task, kind, parts)
+            let written = match ends {
+                Some(0) => self.end.commit(task, kind, parts),
+                Some(hand) => self.end.commit_from(hand, task, kind, parts),
+                None => self.end.post(task, kind, parts),
             };
             if written.is_ok() {
                 break;

@@ -15,6 +15,7 @@ const SHAPE: Shape = Shape {
     slots: 4,
     workers: 2,
     ring_bytes: 256,
+    hands: 1,
 };
 /// Behind the header's sizes, which nobody reads after the opening: the head, the bell, the idle bits; then the slots.
 const DAMAGED_FROM: u64 = 64;

@@ -10,6 +10,7 @@ const SHAPE: Shape = Shape {
     slots: 2,
     workers: 1,
     ring_bytes: 256,
+    hands: 1,
 };
 /// Where the lane begins, and its words before the ring.
 const LANE: u64 = 4096 + 2 * 256;

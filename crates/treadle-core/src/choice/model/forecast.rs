@@ -264,11 +264,14 @@ impl<'a> Model<'a> {
                 // The fewest processes whose locks together serve as much as the cores (diagnosis notes 3.2).
                 let locks = cores * (mean.held + mean.blocked) / cpu;
                 let processes = (locks.ceil() as u32).clamp(2, whole.max(2));
-                (processes, (wanted.div_ceil(processes)).min(MOST_THREADS))
+                // Not more tasks at once than threads alone may have: that would be no merit of the processes.
+                let most = MOST_THREADS / processes;
+                (processes, wanted.div_ceil(processes).min(most.max(1)))
             }
             Form::ProcessesCoroutines => {
                 let processes = whole.max(2);
-                (processes, wanted.div_ceil(processes).min(MOST_COROUTINES))
+                let most = MOST_COROUTINES / processes;
+                (processes, wanted.div_ceil(processes).min(most.max(1)))
             }
         };
         let fewest = if form.strategy() == Strategy::Hybrid {

@@ -128,11 +128,7 @@ pub enum Form {
 }
 
 /// Predicted, and not raced: the executor of this version does not run them. A form that it learns to run leaves this list.
-const NOT_RUN_YET: [Form; 3] = [
-    Form::Interpreters,
-    Form::ProcessesThreads,
-    Form::ProcessesCoroutines,
-];
+const NOT_RUN_YET: [Form; 1] = [Form::Interpreters];
 
 impl Form {
     /// The forms that make sense for a function.

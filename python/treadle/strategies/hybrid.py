@@ -1,0 +1,75 @@
+"""Worker processes that run several tasks each: threads, or coroutines on one event loop.
+
+::
+
+    submit ─► queue in shared memory ─► any process with a free place ─► one of its threads: call ─► record
+                                                                     └─► its loop: asyncio.Task ──► record
+
+It is the engine of :mod:`treadle.strategies.processes`; only the workers differ, and what one that ends costs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle import _core, _worker, errors
+from treadle.plan import Plan
+from treadle.strategies import Settings
+from treadle.strategies.coroutines import is_async
+from treadle.strategies.processes import Processes, answer_to
+
+
+class Hybrid(Processes):
+    """A pool of processes with threads, or with an event loop, in each."""
+
+    def __init__(self, plan: Plan, settings: Settings) -> None:
+        self.has_chunks = plan.coroutines is None
+        within = "an event loop" if plan.coroutines else "threads"
+        self.engine = f"processes with {within} each, over shared memory"
+        self._admit = _refuse_plain if plan.coroutines else None
+        _check_sizes(plan)
+        super().__init__(plan, settings)
+
+    def _headline(self, now: dict[str, Any]) -> str:
+        kind = "coroutines" if self.plan.coroutines else "threads"
+        each = self.plan.threads or self.plan.coroutines
+        return (
+            f"{kind} in processes: {now['running']} of {self.plan.concurrency} busy ({self.plan.processes} processes, {each} in each), "
+            f"{now['queued']} calls waiting\n"
+        )
+
+    def _state(self, worker: dict[str, Any]) -> str:
+        if not worker["running"]:
+            return str(worker["state"])
+        state = f"{worker['running']} running, the oldest for {worker['running_s']:.3f} s"
+        if worker["state"] == "overdue":
+            state += "; one did not stop when it was asked to, and the worker is replaced when the others have ended"
+        return state
+
+    def _stacks_of(self, pid: int, descriptor: int) -> str:
+        stacks = super()._stacks_of(pid, descriptor)
+        if self.plan.coroutines:
+            # What waits on the loop is on no thread's stack.
+            stacks += answer_to(_worker.TASKS_SIGNAL, pid, descriptor)
+        return stacks
+
+
+def _check_sizes(plan: Plan) -> None:
+    threads, coroutines = _core.ProcessPool.most_in_each(plan.processes or 1)
+    for name, asked, most in (
+        ("threads", plan.threads, threads),
+        ("coroutines", plan.coroutines, coroutines),
+    ):
+        if asked is not None and asked > most:
+            raise errors.PlanError(
+                f"{plan.processes} processes may have at most {most} {name} each, not {asked}\n\n"
+                f"hint: the queue in shared memory names each place of a task; fewer processes may have more {name} each"
+            )
+
+
+def _refuse_plain(function: Any) -> None:
+    if not is_async(function):
+        raise errors.PlanError(
+            f"{getattr(function, '__qualname__', function)!s} is not an async function, and a plan of coroutines runs only those\n\n"
+            "hint: use processes=…, threads=… for a function that blocks, or processes=… for one that computes"
+        )
