@@ -90,7 +90,7 @@ def test_a_call_over_its_time_is_stopped_and_its_neighbours_are_not(
     neighbours = [pool.submit(way.of(other), number) for number in range(2)]
     other.await_arrivals(2)
     run_on = calls.wait_for_ever if way.is_async else calls.run_on
-    late = pool.options(timeout=0.5).submit(run_on, gate)
+    late = pool.options(timeout=1.5).submit(run_on, gate)
     gate.await_arrivals()
     with pytest.raises(treadle.TaskTimeout, match="stopped when it was asked to") as told:
         late.result()
@@ -120,12 +120,12 @@ def test_a_call_that_does_not_stop_costs_no_neighbour(
 ) -> None:
     """The process takes no more calls, ends the others, and is replaced."""
     gate, other = new_gate(), new_gate()
-    pool = way.make(workers=2)
+    ignore = ignore_cancelling if way.is_async else calls.ignore_interrupts
+    pool = way.make(workers=2, initializer=calls.give, initargs=(ignore,))  # which imports it
     before = pool.submit(way.of(calls.process_id)).result()
     neighbour = pool.submit(way.of(other), "kept")
     other.await_arrivals()
-    ignore = ignore_cancelling if way.is_async else calls.ignore_interrupts
-    options = {"timeout": 0.5} if how == "timeout" else {}
+    options = {"timeout": 1.5} if how == "timeout" else {}
     stubborn = pool.options(**options).submit(ignore, gate)
     gate.await_arrivals()
     if how == "interrupt":
@@ -150,10 +150,12 @@ def test_a_call_that_does_not_stop_costs_no_neighbour(
 def test_a_call_that_does_not_stop_is_run_again_when_its_process_is_gone(
     way: Any, gate: Gate, marks: Path
 ) -> None:
-    pool = way.make(workers=2)
     call = ignore_once_async if way.is_async else ignore_once
-    # It is over its time a second time where the machine takes so long to start a process.
-    future = pool.options(timeout=0.5, retries=5).submit(call, gate, marks)
+    pool = way.make(
+        workers=2, initializer=calls.give, initargs=(call,)
+    )  # which imports this module
+    # Long enough that a busy machine lets a run come to its mark.
+    future = pool.options(timeout=1.5, retries=5).submit(call, gate, marks)
     assert future.result() >= 2
     stats = pool.stats()
     assert stats.retried >= 1
