@@ -103,6 +103,7 @@ def crawl(options: argparse.Namespace) -> None:
         tally = Crawl(store, executor, allowed, settings, Progress().show).run()
         counts = store.counts()
         failures = store.failures()
+        memory = memory_of(executor)
     if options.json:
         result = {
             "plan": str(executor.plan),
@@ -115,7 +116,7 @@ def crawl(options: argparse.Namespace) -> None:
             "outcomes": dict(tally.outcomes),
             "repeats": tally.repeats,
             "store": counts,
-            "peak_rss_bytes": peak_memory(executor.plan),
+            "peak_rss_bytes": memory,
         }
         print(json.dumps(result))
         return
@@ -130,11 +131,12 @@ def crawl(options: argparse.Namespace) -> None:
         print(f"  given up: {address}: {reason}")
 
 
-def peak_memory(plan: treadle.Plan) -> int:
-    """The most bytes that this process had in memory, and, as often as there are workers, the largest of those."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss if plan.processes else 0
-    return (own + worker * (plan.processes or 0)) * 1024
+def memory_of(executor: treadle.Executor) -> int:
+    """The most bytes that this process had in memory, and what each worker process has now."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if executor.plan.processes is None:
+        return own
+    return own + sum(worker.memory_bytes or 0 for worker in executor.stats().workers)
 
 
 def show(counts: dict[str, int]) -> None:

@@ -202,6 +202,8 @@ class Crawl:
             self._take(Finished(waiting.address, waiting.depth, outcome, follow))
         elif isinstance(error, Unavailable):
             self._again(host, waiting, error)
+        elif isinstance(error, treadle.WorkerDied):
+            self._again(host, waiting, Unavailable(f"its worker {error.ending}"))
         else:
             # A fault of this program or of the pool: the page is kept for another run, the user hears of it.
             raise error
@@ -229,7 +231,7 @@ class Crawl:
         if error is None:
             self._store.keep_robots(host.host, call.result())
             self._admit(host, call.result())
-        elif isinstance(error, Unavailable):
+        elif isinstance(error, (Unavailable, treadle.WorkerDied)):
             self._robots_attempts[host.host] += 1
             attempts = self._robots_attempts[host.host]
             if attempts <= self._settings.retries:

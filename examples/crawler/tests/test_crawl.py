@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -127,6 +129,30 @@ def test_pages_that_never_come_are_given_up(
     assert counts["failed"] + counts.get("refused", 0) == 4
     assert tally.outcomes["again"] >= 3
     assert tally.outcomes["stored"] == 0
+
+
+def test_a_killed_worker_costs_the_visit_that_it_was_at(tmp_path: Path) -> None:
+    site = Site(hosts=2, pages=40, seed=3, endless=False)
+    options = ("--hosts", "2", "--pages", "40", "--seed", "3", "--port", "0", "--no-endless")
+    killed: list[int] = []
+
+    def kill_one(outcomes: Counter[str], seconds: float) -> None:
+        busy = [worker.ident for worker in executor.stats().workers if worker.state == "busy"]
+        if busy and not killed:
+            killed.append(busy[0])
+            os.kill(busy[0], signal.SIGKILL)
+
+    with running_site(*options) as address, closing(open_store(str(tmp_path / "x"))) as store:
+        store.add([address])
+        with treadle.Executor(processes=2) as executor:
+            crawl = Crawl(store, executor, lambda host: host.startswith("http"), QUICK, kill_one)
+            tally = crawl.run()
+            deaths = executor.stats().worker_deaths
+        stored = store.stored()
+    assert killed
+    assert deaths == 1
+    assert len(stored) == len(site.storable())
+    assert tally.repeats == 0
 
 
 def test_serial_crawls_too(tmp_path: Path, small_site: str) -> None:
