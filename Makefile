@@ -65,7 +65,7 @@ example-server: $(VENV)/.example-server ## websocket clients on a loop, reports 
 measure-examples: $(VENV)/.example-crawler $(VENV)/.example-images $(VENV)/.example-server ## their whole measurements into their READMEs (4 minutes, a quiet machine); EXAMPLES='images'
 	$(BIN)/python examples/measure.py $(EXAMPLES)
 
-test: lint test-rust test-python ## what CI runs: format, lints, Rust tests, Python tests
+test: lint test-rust test-python ## format, lints, Rust tests, Python tests: with `make examples`, what CI runs
 
 test-rust: $(INSTALLED) ## the Rust tests
 	cargo test --workspace --locked --quiet
