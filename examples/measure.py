@@ -1,6 +1,6 @@
 """Measures the three programs and writes what was found into their READMEs.
 
-    python examples/measure.py                all three: about four minutes on two cores
+    python examples/measure.py                all three: about six minutes on two cores
     python examples/measure.py images         one of them
 
 The tables are those that each program's own `measure` prints; here they are put between two marks in its README, with the

@@ -205,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=lambda options: trial.decide(options.budget))
 
     one = verbs.add_parser("measure", help="crawl the site under several plans; print the table")
-    one.add_argument("--pages", type=int, default=2400, metavar="N")
+    one.add_argument("--pages", type=int, default=2000, metavar="N")
     one.add_argument("--short", action="store_true", help="few pages, two plans")
     one.add_argument("--store", metavar="DSN", help="a PostgreSQL to measure too; it is emptied")
     one.set_defaults(run=measure.main)

@@ -112,7 +112,7 @@ def main(options: argparse.Namespace) -> int:
     # In short form nothing hangs, and no deadline is near: a slow machine makes no difference to what is found.
     site = Site(pages=160, endless=False) if options.short else Site(pages=options.pages)
     deadline = 60.0 if options.short else 3.0
-    samples = {"serial": 10} if options.short else {"serial": 60, "threads=10": 400}
+    samples = {"serial": 10} if options.short else {"serial": 120, "threads=10": 400}
     plans = ["threads=50", "coroutines=100"]
     plans += [] if options.short else ["threads=100"]
     results = []

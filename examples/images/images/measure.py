@@ -25,7 +25,7 @@ from images.errors import BatchError
 from images.memory import Watch, parse
 from images.trial import FOLDER
 
-SMALL_COUNT, LARGE_COUNT = 3000, 48
+SMALL_COUNT, LARGE_COUNT = 1500, 60
 LIMIT = "1GiB"
 APART = "apart"  # no pool at all: so many serial programs beside each other, each with its part of the files
 
