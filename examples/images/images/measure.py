@@ -25,7 +25,7 @@ from images.errors import BatchError
 from images.memory import Watch, parse
 from images.trial import FOLDER
 
-SMALL_COUNT, LARGE_COUNT = 1500, 60
+SMALL_COUNT, LARGE_COUNT = 4000, 60
 LIMIT = "1GiB"
 APART = "apart"  # no pool at all: so many serial programs beside each other, each with its part of the files
 
@@ -114,9 +114,7 @@ def main(options: argparse.Namespace) -> int:
         ways += [Way(f"threads={cores}"), Way(APART)]
     rounds = 1 if options.short else options.rounds
     sizes = [("Photographs of 12 megapixels", 4000, 3000, 8 if options.short else LARGE_COUNT)]
-    sizes.append(
-        ("Small ones of 160 x 120 pixels", 160, 120, 200 if options.short else SMALL_COUNT)
-    )
+    sizes.append(("Small ones of 64 x 48 pixels", 64, 48, 200 if options.short else SMALL_COUNT))
     over = False
     with tempfile.TemporaryDirectory(prefix="images-") as folder:
         for title, width, height, count in sizes:
