@@ -31,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo examples example-crawler example-images example-server test test-rust test-python test-integrations test-all chaos fuzz sanitize miri loom bench flatness accuracy lint format wheel audit lock clean FORCE
+.PHONY: help build demo examples example-crawler example-images example-server measure-examples test test-rust test-python test-integrations test-all chaos fuzz sanitize miri loom bench flatness accuracy lint format wheel audit lock clean FORCE
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,7 +43,8 @@ demo: $(BUILT) ## compare a thumbnail function and a fetch function: two decisio
 
 examples: example-crawler example-images example-server ## the three programs in examples/: their tests and a short measurement
 
-EXAMPLE_TYPES := --config-file ../../pyproject.toml --explicit-package-bases
+# One cache with `make lint`: the standard library's types are read once.
+EXAMPLE_TYPES := --config-file ../../pyproject.toml --cache-dir $(abspath .mypy_cache) --explicit-package-bases
 
 # What each program runs on, its types, its tests, and the table of its README in short form.
 example-crawler: $(VENV)/.example-crawler ## pages over HTTP into SQLite or PostgreSQL
@@ -61,7 +62,10 @@ example-server: $(VENV)/.example-server ## websocket clients on a loop, reports 
 	cd examples/server && $(abspath $(BIN))/python -m pytest --quiet tests
 	cd examples/server && $(abspath $(BIN))/python -m live measure --short
 
-test: lint test-rust test-python ## what CI runs: format, lints, Rust tests, Python tests
+measure-examples: $(VENV)/.example-crawler $(VENV)/.example-images $(VENV)/.example-server ## their whole measurements into their READMEs (6 minutes, a quiet machine); EXAMPLES='images'
+	$(BIN)/python examples/measure.py $(EXAMPLES)
+
+test: lint test-rust test-python ## format, lints, Rust tests, Python tests: with `make examples`, what CI runs
 
 test-rust: $(INSTALLED) ## the Rust tests
 	cargo test --workspace --locked --quiet

@@ -1,4 +1,4 @@
-"""What the tests of the HTML page share: a comparison and its page, made once, and what a browser sees of a page."""
+"""A headless Chromium for the tests of pages: how one is found and driven, and what it sees to be wrong with a page."""
 
 from __future__ import annotations
 
@@ -16,6 +16,60 @@ from typing import Any
 
 #: The names under which systems install it.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+#: What is wrong with the layout of the page as it is shown: a list of sentences.
+WRONG = """(() => {
+  const wrong = [], wide = document.documentElement;
+  if (wide.scrollWidth > innerWidth) wrong.push(`scrolls sideways: ${wide.scrollWidth} of ${innerWidth}`);
+  const shown = e => e.getClientRects().length && !e.closest('.hidden, defs, title, desc');
+  const name = e => `${e.tagName}.${e.className.baseVal ?? e.className} '${e.textContent.slice(0, 40)}'`;
+  for (const e of document.querySelectorAll('body *')) {
+    if (!shown(e)) continue;
+    const box = e.getBoundingClientRect();
+    if (box.right > innerWidth + 0.5 || box.left < -0.5) wrong.push('beyond the window: ' + name(e));
+    if (e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0 && !e.closest('svg') &&
+        !['inline', 'contents'].includes(getComputedStyle(e).display)) wrong.push('cut off: ' + name(e));
+  }
+  for (const chart of document.querySelectorAll('svg.chart')) {
+    if (!shown(chart)) continue;
+    const frame = chart.getBoundingClientRect();
+    const texts = [...chart.querySelectorAll('text')].map(e => [e, e.getBoundingClientRect()]);
+    texts.forEach(([e, box], index) => {
+      if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1)
+        wrong.push('leaves its chart: ' + name(e));
+      if (parseFloat(getComputedStyle(e).fontSize) * frame.width / chart.viewBox.baseVal.width < 9)
+        wrong.push('too small to read: ' + name(e));
+      for (const [other, place] of texts.slice(index + 1)) {
+        const width = Math.min(box.right, place.right) - Math.max(box.left, place.left);
+        const height = Math.min(box.bottom, place.bottom) - Math.max(box.top, place.top);
+        if (width > 1 && height > 3) wrong.push(`${name(e)} overlaps ${name(other)}`);
+      }
+    });
+  }
+  return wrong;
+})()"""
+
+#: Text whose contrast with its background is under 4.5 to 1 (WCAG 2.2, 1.4.3).
+FAINT = """(() => {
+  const channels = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([red, green, blue]) => [red, green, blue].map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const under = e => { for (; e; e = e.parentElement) {
+    const colour = channels(getComputedStyle(e).backgroundColor);
+    if (colour.length < 4 || colour[3] > 0) return colour;
+  } return [255, 255, 255]; };
+  const faint = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.getClientRects().length || e.closest('title, desc, style')) continue;
+    const style = getComputedStyle(e);
+    const ink = light(channels(e.closest('svg') ? style.fill : style.color)), paper = light(under(e));
+    const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+    if (ratio < 4.5) faint.push(`${ratio.toFixed(1)}: ${e.tagName}.${e.className.baseVal ?? e.className} '${e.textContent.slice(0, 30)}'`);
+  }
+  return faint;
+})()"""
 
 
 def browser() -> str | None:
@@ -44,8 +98,8 @@ class Tab:
                 return result
             self._events.append(message)
 
-    async def open(self, page: Path, *, width: int, dark: bool = False) -> None:
-        """Loads a page in a window of this width and waits until it is laid out."""
+    async def open(self, page: Path | str, *, width: int, dark: bool = False) -> None:
+        """Loads a page, a file or an address, in a window of this width and waits until it is laid out."""
         await self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -57,7 +111,7 @@ class Tab:
         await self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
         await self.call("Page.enable")
         self._events.clear()
-        await self.call("Page.navigate", url=page.as_uri())
+        await self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self._events):
             self._events.append(json.loads((await self._socket.receive()).data))
 

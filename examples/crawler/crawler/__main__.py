@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import treadle
@@ -24,17 +25,31 @@ def plan_of(text: str) -> treadle.Plan | None:
     """A plan as it is written on the command line; None for the decided one."""
     if text == "decided":
         return None
-    if text == "serial":
-        return treadle.Plan()
-    found = re.fullmatch(r"(threads|coroutines)=([0-9]+)", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not decided, serial, threads=N or coroutines=N"
-        )
     try:
-        return treadle.Plan.from_mapping({found[1]: int(found[2])})
+        sizes = [part.partition("=") for part in text.split(",") if text != "serial"]
+        return treadle.Plan.from_mapping({name.strip(): int(size) for name, _, size in sizes})
     except treadle.PlanError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not decided, serial, threads=N, coroutines=N or processes=N,coroutines=N"
+        ) from error
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """A regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no pattern: {error}") from error
+
+
+def port_of(text: str) -> int:
+    """A number of a port."""
+    number = int(text)
+    if not 0 <= number < 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is no port; there are 1 to 65535")
+    return number
 
 
 class Progress:
@@ -73,47 +88,55 @@ def crawl(options: argparse.Namespace) -> None:
         rate=options.rate,
         max_pages=options.max_pages,
     )
-    store = open_store(options.store)
-    try:
+    # The plan before the store: a wrong one leaves no file behind.
+    if options.plan is None:
+        executor = treadle.Executor.decided(trial.DECISION, options.decisions)
+    else:
+        executor = treadle.Executor(options.plan)
+    with executor, closing(open_store(options.store)) as store:
         store.add(seeds)
-        pattern = re.compile(options.hosts) if options.hosts else None
         seeded = {host_of(seed) for seed in seeds} or set(store.waiting_hosts())
 
         def allowed(host: str) -> bool:
-            return pattern.search(host) is not None if pattern else host in seeded
+            return options.hosts.search(host) is not None if options.hosts else host in seeded
 
-        if options.plan is None:
-            executor = treadle.Executor.decided(trial.DECISION, options.decisions)
-        else:
-            executor = treadle.Executor(options.plan)
-        with executor:
-            tally = Crawl(store, executor, allowed, settings, Progress().show).run()
+        tally = Crawl(store, executor, allowed, settings, Progress().show).run()
         counts = store.counts()
-        if options.json:
-            result = {
-                "plan": str(executor.plan),
-                "seconds": tally.seconds,
-                "stored_s": tally.stored_seconds,
-                "visits_per_s": tally.stored_visits / max(tally.stored_seconds, 1e-9),
-                "pages_per_s": tally.pages_per_second,
-                "outcomes": dict(tally.outcomes),
-                "repeats": tally.repeats,
-                "store": counts,
-                "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            }
-            print(json.dumps(result))
-        else:
-            if sys.stderr.isatty():
-                print(file=sys.stderr)
-            print(
-                f"{tally.outcomes['stored']} pages stored in {tally.seconds:.1f} s"
-                f" ({tally.pages_per_second:.1f} a second) under {executor.plan}"
-            )
-            show(counts)
-            for address, reason in store.failures():
-                print(f"  given up: {address}: {reason}")
-    finally:
-        store.close()
+        failures = store.failures()
+        memory = memory_of(executor)
+    if options.json:
+        result = {
+            "plan": str(executor.plan),
+            "concurrency": executor.plan.concurrency,
+            "seconds": tally.seconds,
+            "stored_s": tally.stored_seconds,
+            "visits": tally.stored_visits,
+            "visits_per_s": tally.stored_visits / max(tally.stored_seconds, 1e-9),
+            "pages_per_s": tally.pages_per_second,
+            "outcomes": dict(tally.outcomes),
+            "repeats": tally.repeats,
+            "store": counts,
+            "peak_rss_bytes": memory,
+        }
+        print(json.dumps(result))
+        return
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    print(
+        f"{tally.outcomes['stored']} pages stored in {tally.seconds:.1f} s"
+        f" ({tally.pages_per_second:.1f} a second) under {executor.plan}"
+    )
+    show(counts)
+    for address, reason in failures:
+        print(f"  given up: {address}: {reason}")
+
+
+def memory_of(executor: treadle.Executor) -> int:
+    """The most bytes that this process had in memory, and what each worker process has now."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if executor.plan.processes is None:
+        return own
+    return own + sum(worker.memory_bytes or 0 for worker in executor.stats().workers)
 
 
 def show(counts: dict[str, int]) -> None:
@@ -124,11 +147,8 @@ def show(counts: dict[str, int]) -> None:
 
 def status(options: argparse.Namespace) -> None:
     """What a store holds; works while a crawl runs."""
-    store = open_store(options.store, crawling=False)
-    try:
+    with closing(open_store(options.store, crawling=False)) as store:
         show(store.counts())
-    finally:
-        store.close()
 
 
 def positive(text: str) -> float:
@@ -148,7 +168,9 @@ def parser() -> argparse.ArgumentParser:
 
     one = verbs.add_parser("crawl", parents=[store], help="crawl, or go on with a crawl")
     one.add_argument("seeds", nargs="*", metavar="ADDRESS", help="where to begin")
-    one.add_argument("--hosts", metavar="REGEX", help="hosts to follow; those of the seeds")
+    one.add_argument(
+        "--hosts", type=pattern_of, metavar="REGEX", help="hosts to follow; those of the seeds"
+    )
     one.add_argument(
         "--plan", type=plan_of, default="decided", help="decided, serial, threads=N, …"
     )
@@ -165,11 +187,17 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=status)
 
     one = verbs.add_parser("site", help="the site that is crawled here")
-    one.add_argument("--port", type=int, default=8700, help="8700; 0 finds a free one")
+    one.add_argument("--port", type=port_of, default=8700, help="8700; 0 finds a free one")
     one.add_argument("--hosts", type=int, default=8, choices=range(1, 255), metavar="N")
     one.add_argument("--pages", type=int, default=3000, metavar="N")
     one.add_argument("--seed", type=int, default=5, metavar="N")
     one.add_argument("--patient", action="store_true", help="answers late instead of 429")
+    one.add_argument(
+        "--endless",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="pages that never end or never begin (there are some)",
+    )
     one.set_defaults(run=site.main)
 
     one = verbs.add_parser("decide", help="have treadle compare the plans, and keep the decision")
@@ -177,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=lambda options: trial.decide(options.budget))
 
     one = verbs.add_parser("measure", help="crawl the site under several plans; print the table")
-    one.add_argument("--pages", type=int, default=3000, metavar="N")
+    one.add_argument("--pages", type=int, default=2000, metavar="N")
     one.add_argument("--short", action="store_true", help="few pages, two plans")
     one.add_argument("--store", metavar="DSN", help="a PostgreSQL to measure too; it is emptied")
     one.set_defaults(run=measure.main)
@@ -191,7 +219,7 @@ def main() -> int:
         options.plan = None
     try:
         return options.run(options) or 0
-    except (CrawlError, treadle.RecordError) as error:
+    except (CrawlError, treadle.TreadleError) as error:
         print(f"error: {error}", file=sys.stderr)
         hint = getattr(error, "hint", "")
         if hint:

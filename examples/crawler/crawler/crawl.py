@@ -83,7 +83,8 @@ class Crawl:
             SimpleQueue()
         )
         self._in_flight = 0
-        self._visited = 0
+        self._visited = 0  # visits begun
+        self._answered = 0  # visits ended, whatever came of them
         self._finished: list[Finished] = []
         self._postponed: list[Postponed] = []
         self._oldest = 0.0
@@ -191,6 +192,7 @@ class Crawl:
             pass
 
     def _visited_page(self, host: HostQueue, waiting: Waiting, call: Future[Any]) -> None:
+        self._answered += 1
         error = call.exception()
         if error is None:
             outcome: Visit = call.result()
@@ -200,6 +202,8 @@ class Crawl:
             self._take(Finished(waiting.address, waiting.depth, outcome, follow))
         elif isinstance(error, Unavailable):
             self._again(host, waiting, error)
+        elif isinstance(error, treadle.WorkerDied):
+            self._again(host, waiting, Unavailable(f"its worker {error.ending}"))
         else:
             # A fault of this program or of the pool: the page is kept for another run, the user hears of it.
             raise error
@@ -227,7 +231,7 @@ class Crawl:
         if error is None:
             self._store.keep_robots(host.host, call.result())
             self._admit(host, call.result())
-        elif isinstance(error, Unavailable):
+        elif isinstance(error, (Unavailable, treadle.WorkerDied)):
             self._robots_attempts[host.host] += 1
             attempts = self._robots_attempts[host.host]
             if attempts <= self._settings.retries:
@@ -258,7 +262,7 @@ class Crawl:
         """Commits the batch, then lets the frontier see what it added."""
         self._repeats += self._store.record(self._finished, self._postponed)
         if any(finished.visit.state == "stored" for finished in self._finished):
-            self._last_stored = time.monotonic() - self._began, self._outcomes.total()
+            self._last_stored = time.monotonic() - self._began, self._answered
         for address in [
             *(one.address for one in self._finished),
             *(one.address for one in self._postponed),

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import math
+import os
 import random
 import signal
 import sys
@@ -55,6 +57,8 @@ SHARES = {
     "picture": 1.5,  # not HTML
 }
 STORABLE = frozenset(("ordinary", "slow", "flaky"))
+ENDLESS = frozenset(("hanging", "silent"))
+FREE_PORTS = 20  # that are tried until one is free on every host
 
 
 class Nature(NamedTuple):
@@ -68,12 +72,15 @@ class Nature(NamedTuple):
 
 
 class Site:
-    """All pages of all hosts, as a pure function of the sizes and the seed."""
+    """All pages of all hosts, as a pure function of the sizes and the seed. Without `endless` every page ends."""
 
-    def __init__(self, hosts: int = 8, pages: int = 3000, seed: int = 5) -> None:
+    def __init__(
+        self, hosts: int = 8, pages: int = 3000, seed: int = 5, endless: bool = True
+    ) -> None:
         self.hosts = hosts
         self.pages = pages
         self.seed = seed
+        self.endless = endless
 
     @lru_cache(maxsize=4096)  # noqa: B019 (a site lives as long as its program)
     def nature(self, host: int, page: int) -> Nature:
@@ -84,7 +91,7 @@ class Site:
         for name, share in SHARES.items():
             draw -= share
             if draw < 0 and page > 0:
-                kind = name
+                kind = name if self.endless or name not in ENDLESS else "ordinary"
                 break
         if kind == "slow":
             delay += chance.uniform(1, 2)
@@ -238,6 +245,38 @@ class Host:
         }
 
 
+async def listen(site: Site, port: int, patient: bool) -> list[asyncio.Server]:
+    """All hosts, listening on one port; 0 stands for one that is free on the first host.
+
+    Raises:
+        CrawlError: a host cannot listen; then none does.
+    """
+    loop = asyncio.get_running_loop()
+    listening: list[asyncio.Server] = []
+    try:
+        for number in range(site.hosts):
+            host = Host(site, number, port, patient)
+            server = web.Server(host.answer, access_log=None)
+            name = f"127.0.0.{number + 1}"
+            try:
+                bound = await loop.create_server(server, name, port, backlog=1024)
+            except OSError as error:
+                taken = error.errno == errno.EADDRINUSE
+                raise CrawlError(
+                    f"cannot listen on {name}:{port}: {os.strerror(error.errno or 0)}",
+                    "another program has the port; end it, or choose one with --port"
+                    if taken
+                    else "choose another port with --port",
+                ) from error
+            host.port = port = bound.sockets[0].getsockname()[1]
+            listening.append(bound)
+    except BaseException:
+        for bound in listening:
+            bound.close()
+        raise
+    return listening
+
+
 async def serve(site: Site, port: int, patient: bool = False) -> None:
     """Serves until SIGTERM or SIGINT; the first line on stdout is the address of the first page.
 
@@ -248,23 +287,15 @@ async def serve(site: Site, port: int, patient: bool = False) -> None:
     loop = asyncio.get_running_loop()
     for ending in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(ending, over.set)
-    listening = []
+    for left in reversed(range(1 if port else FREE_PORTS)):
+        try:
+            listening = await listen(site, port, patient)
+            break
+        except CrawlError:
+            if not left:
+                raise
     try:
-        for number in range(site.hosts):
-            host = Host(site, number, port, patient)
-            server = web.Server(host.answer, access_log=None)
-            name = f"127.0.0.{number + 1}"
-            try:
-                # One port for all: the first host finds a free one if none is named.
-                bound = await loop.create_server(server, name, port, backlog=1024)
-            except OSError as error:
-                raise CrawlError(
-                    f"cannot listen on {name}:{port}: {error.strerror}",
-                    "another program has the port; end it, or choose one with --port",
-                ) from error
-            host.port = port = bound.sockets[0].getsockname()[1]
-            listening.append(bound)
-        print(f"http://127.0.0.1:{port}/", flush=True)
+        print(f"http://127.0.0.1:{listening[0].sockets[0].getsockname()[1]}/", flush=True)
         await over.wait()
     finally:
         for bound in listening:
@@ -274,7 +305,7 @@ async def serve(site: Site, port: int, patient: bool = False) -> None:
 def main(options: argparse.Namespace) -> None:
     """`python -m crawler site`."""
     try:
-        site = Site(options.hosts, options.pages, options.seed)
+        site = Site(options.hosts, options.pages, options.seed, options.endless)
         asyncio.run(serve(site, options.port, options.patient))
     except KeyboardInterrupt:
         print("the site is closed", file=sys.stderr)

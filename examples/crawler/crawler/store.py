@@ -23,6 +23,9 @@ from crawler.errors import StoreError
 from crawler.visiting import Visit
 
 PATIENCE_S = 5.0  # how long another program may hold a lock that is needed
+HELD_HINT = (
+    f"another program has held it for {PATIENCE_S:g} s; close that and run this again, it goes on"
+)
 ADVISORY_LOCK = 0x7265_6164  # PostgreSQL's name for "a crawl uses this database"
 
 # Text and double precision exist in both; SQLite reads `double precision` as REAL.
@@ -296,7 +299,7 @@ class SQLiteStore(Store):
             text = str(error)
             hint = "the message is SQLite's; what was stored before stays"
             if "locked" in text:
-                hint = f"another program has held it for {PATIENCE_S:g} s; close that and run this again, it goes on"
+                hint = HELD_HINT
             elif "full" in text or "disk I/O" in text:
                 hint = "make room on the disk and run this again; it goes on where it stopped"
             elif "readonly" in text:
@@ -323,6 +326,9 @@ class PostgresStore(Store):
             self._connection = psycopg.connect(dsn, autocommit=True, connect_timeout=10)
         try:
             with self._errors():
+                # PostgreSQL itself would wait without an end.
+                patience = f"{1000 * PATIENCE_S:.0f}ms"
+                self._run("SELECT set_config('lock_timeout', ?, false)", (patience,))
                 if crawling:
                     self._claim()
                     self._connection.execute(SCHEMA)
@@ -375,6 +381,8 @@ class PostgresStore(Store):
                 )
             elif isinstance(error, self._driver.errors.UndefinedTable):
                 hint = "no crawl has written to this database yet"
+            elif isinstance(error, self._driver.errors.LockNotAvailable):
+                hint = HELD_HINT
             elif isinstance(error, self._driver.errors.DiskFull):
                 hint = (
                     "make room on the server's disk and run this again; it goes on where it stopped"

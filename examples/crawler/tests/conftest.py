@@ -31,14 +31,18 @@ class Postgres:
         self.folder = folder
         # The server refuses to run as root; Debian's package makes a user for it.
         self.user = "postgres" if os.geteuid() == 0 else None
-        if self.user is not None:
-            entry = pwd.getpwnam(self.user)
-            os.chown(folder, entry.pw_uid, entry.pw_gid)
+        self.take(folder)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self._call("initdb", "-A", "trust", "-U", "crawler", "-D", str(folder / "data"))
         self.start()
+
+    def take(self, folder: Path) -> None:
+        """Gives the folder to the user that the server runs as."""
+        if self.user is not None:
+            entry = pwd.getpwnam(self.user)
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
 
     def _call(self, name: str, *arguments: str) -> None:
         program = postgres_program(name)
@@ -119,11 +123,13 @@ def store(place: str) -> Iterator[Store]:
     opened.close()
 
 
-SMALL = Site(hosts=4, pages=120, seed=3)
+# Every page ends, so that no deadline need be near and a slow machine makes no difference.
+SMALL = Site(hosts=4, pages=120, seed=3, endless=False)
 
 
 @pytest.fixture
 def small_site() -> Iterator[str]:
     """The address of the first page of a running site of the size `SMALL`."""
-    with running_site("--hosts", "4", "--pages", "120", "--seed", "3", "--port", "0") as address:
+    options = ("--hosts", "4", "--pages", "120", "--seed", "3", "--port", "0", "--no-endless")
+    with running_site(*options) as address:
         yield address

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import pytest
 import treadle
 
 from crawler import measure
+from crawler.addresses import host_of
 from crawler.crawl import Crawl, Settings
 from crawler.errors import StoreError
 from crawler.measure import LOCAL, log_of
@@ -27,7 +31,7 @@ from crawler.visiting import Unavailable, visit, visit_robots
 from tests.conftest import SMALL
 
 PLANS = [treadle.Plan(), treadle.Plan(threads=8), treadle.Plan(coroutines=40)]
-QUICK = Settings(deadline=2.6, retries=2, backoff=0.05)
+QUICK = Settings(deadline=60, retries=6, backoff=0.05)
 
 
 def port_of(address: str) -> int:
@@ -101,6 +105,56 @@ def test_no_page_is_lost_or_stored_twice(plan: treadle.Plan, store: Store, small
         assert log["asked"]["/robots.txt"] == 1
 
 
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_pages_that_never_come_are_given_up(
+    plan: treadle.Plan, tmp_path: Path, large_site: int
+) -> None:
+    places = {kind: page_of_kind(kind) for kind in ("hanging", "silent", "cut", "missing")}
+    addresses = {
+        kind: f"http://127.0.0.{host + 1}:{large_site}/page/{page}"
+        for kind, (host, page) in places.items()
+    }
+    with closing(open_store(str(tmp_path / "crawl.sqlite"))) as store:
+        store.add(addresses.values())
+        for host in {host_of(address) for address in addresses.values()}:
+            store.keep_robots(host, "")
+        settings = Settings(deadline=0.4, retries=1, backoff=0.01)
+        with treadle.Executor(plan) as executor:
+            tally = Crawl(store, executor, lambda host: False, settings).run()
+        counts, failures = store.counts(), dict(store.failures())
+    # What never comes fails whenever the deadline falls; what is missing might come late on a busy machine.
+    for kind in ("hanging", "silent"):
+        assert failures[addresses[kind]] == "no whole answer within 0.4 s"
+    assert addresses["cut"] in failures
+    assert counts["failed"] + counts.get("refused", 0) == 4
+    assert tally.outcomes["again"] >= 3
+    assert tally.outcomes["stored"] == 0
+
+
+def test_a_killed_worker_costs_the_visit_that_it_was_at(tmp_path: Path) -> None:
+    site = Site(hosts=2, pages=40, seed=3, endless=False)
+    options = ("--hosts", "2", "--pages", "40", "--seed", "3", "--port", "0", "--no-endless")
+    killed: list[int] = []
+
+    def kill_one(outcomes: Counter[str], seconds: float) -> None:
+        busy = [worker.ident for worker in executor.stats().workers if worker.state == "busy"]
+        if busy and not killed:
+            killed.append(busy[0])
+            os.kill(busy[0], signal.SIGKILL)
+
+    with running_site(*options) as address, closing(open_store(str(tmp_path / "x"))) as store:
+        store.add([address])
+        with treadle.Executor(processes=2) as executor:
+            crawl = Crawl(store, executor, lambda host: host.startswith("http"), QUICK, kill_one)
+            tally = crawl.run()
+            deaths = executor.stats().worker_deaths
+        stored = store.stored()
+    assert killed
+    assert deaths == 1
+    assert len(stored) == len(site.storable())
+    assert tally.repeats == 0
+
+
 def test_serial_crawls_too(tmp_path: Path, small_site: str) -> None:
     store = open_store(str(tmp_path / "crawl.sqlite"))
     store.add([small_site])
@@ -136,7 +190,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-QUICK_OPTIONS = ("--deadline", "2.6", "--retries", "2", "--backoff", "0.05", "--hosts", LOCAL)
+QUICK_OPTIONS = ("--deadline", "60", "--retries", "6", "--backoff", "0.05", "--hosts", LOCAL)
 
 
 def stored(place: str) -> set[str]:
@@ -158,13 +212,13 @@ def test_kill_9_costs_no_page_and_fetches_none_again(place: str, small_site: str
     before: set[str] = set()
     for wanted in (20, 60):
         process = subprocess.Popen(command(*crawl), cwd=FOLDER, stderr=subprocess.PIPE)
-        # The crawl makes the store before it asks for the first page.
-        while len(before) < wanted:
-            assert process.poll() is None, process.stderr and process.stderr.read()
+        # The crawl makes the store before it asks for the first page. On a busy machine it may end before it is killed.
+        while len(before) < wanted and process.poll() is None:
             before = stored(place)
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        _out, said = process.communicate()
+        assert process.returncode in (-signal.SIGKILL, 0), said
         before = stored(place)
         served = {
             f"http://127.0.0.{number + 1}:{port_of(small_site)}{path}": times
@@ -175,7 +229,7 @@ def test_kill_9_costs_no_page_and_fetches_none_again(place: str, small_site: str
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["repeats"] == 0
-    assert result["outcomes"]["stored"] == len(expected(small_site)) - len(before)
+    assert result["outcomes"].get("stored", 0) == len(expected(small_site)) - len(before)
     after = {
         f"http://127.0.0.{number + 1}:{port_of(small_site)}{path}": times
         for number, log in enumerate(logs(small_site))
@@ -188,17 +242,19 @@ def test_kill_9_costs_no_page_and_fetches_none_again(place: str, small_site: str
     reader.close()
 
 
-def test_ctrl_c_stores_what_has_come(tmp_path: Path, small_site: str) -> None:
+def test_ctrl_c_stores_what_has_come(tmp_path: Path) -> None:
     place = str(tmp_path / "crawl.sqlite")
     options = ("--store", place, "--plan", "coroutines=20", *QUICK_OPTIONS)
-    process = subprocess.Popen(
-        command("crawl", small_site, *options), cwd=FOLDER, stderr=subprocess.PIPE, text=True
-    )
-    while not Path(place).exists() or sum(logs(small_site)[0]["served"].values()) < 5:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _out, said = process.communicate()
+    # A site so large that its rate keeps the crawl busy for a minute.
+    with running_site("--hosts", "2", "--pages", "3000", "--port", "0", "--no-endless") as address:
+        process = subprocess.Popen(
+            command("crawl", address, *options), cwd=FOLDER, stderr=subprocess.PIPE, text=True
+        )
+        while sum(log_of(0, port_of(address))["served"].values()) < 5:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _out, said = process.communicate()
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == "stopped; the same command goes on from here"
     reader = open_store(place, crawling=False)
@@ -223,10 +279,26 @@ def test_the_command_tells_what_is_wrong(tmp_path: Path) -> None:
     assert wrong.returncode == 1
     assert "treadle.toml" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+    assert not (tmp_path / "y.sqlite").exists()
 
-    wrong = run("crawl", "http://127.0.0.1:1/", "--plan", "processes=2")
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("crawl", "http://127.0.0.1:1/", "--plan", "many"), "is not decided, serial, threads=N"),
+        (("crawl", "http://127.0.0.1:1/", "--plan", "threads=0"), "threads must be"),
+        (("crawl", "http://127.0.0.1:1/", "--plan", "fibres=3"), "a plan has no fibres"),
+        (("crawl", "http://127.0.0.1:1/", "--hosts", "("), "'(' is no pattern"),
+        (("crawl", "http://127.0.0.1:1/", "--deadline", "0"), "0 is not above 0"),
+        (("site", "--port", "70000"), "70000 is no port"),
+    ],
+)
+def test_wrong_arguments_are_told(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    wrong = run(*arguments, *(("--store", str(tmp_path / "x")) if "crawl" in arguments else ()))
     assert wrong.returncode == 2
-    assert "is not decided, serial, threads=N or coroutines=N" in wrong.stderr
+    assert said in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_port_in_use_is_named() -> None:
@@ -235,7 +307,7 @@ def test_a_port_in_use_is_named() -> None:
         wrong = run("site", "--port", port)
     assert wrong.returncode == 1
     assert f"error: cannot listen on 127.0.0.1:{port}: " in wrong.stderr
-    assert "hint: another program has the port" in wrong.stderr
+    assert "Address already in use\nhint: another program has the port" in wrong.stderr
 
 
 def test_the_decided_plan_runs(tmp_path: Path, small_site: str) -> None:
@@ -257,23 +329,32 @@ def test_the_site_limits_who_asks_too_fast(small_site: str) -> None:
             answers.append(error.code)
             error.close()
     assert set(answers) == {404}  # what does not exist costs the site nothing
-    with treadle.Executor(coroutines=60) as executor:
-        calls = [executor.submit(visit, small_site) for _request in range(60)]
+    with treadle.Executor(coroutines=200) as executor:
+        calls = [executor.submit(visit, small_site) for _request in range(200)]
         errors = [call.exception() for call in calls]
     crowded = [error for error in errors if isinstance(error, Unavailable) and error.crowded]
     assert crowded
     assert crowded[0].wait == 1.0
 
 
-def test_the_measurement_counts_what_was_lost() -> None:
-    logs = [{"served": {"/": 1}, "crowded": 0}]
+def test_the_measurement_tells_what_was_possible_and_what_was_lost() -> None:
     crawl = {
-        "outcomes": {"stored": 2},
-        "seconds": 2.0,
-        "stored_s": 1.0,
-        "pages_per_s": 2.0,
-        "visits_per_s": 3.0,
+        "concurrency": 1,
+        "visits": 60,
+        "outcomes": {"stored": 50},
+        "stored_s": 12.0,
+        "visits_per_s": 5.0,
+        "peak_rss_bytes": 50 * 2**20,
     }
-    result = measure.Result("threads=50", "SQLite", crawl | {"peak_rss_bytes": 1}, logs, 3, 0)
-    serial = result._replace(plan="serial", crawl=result.crawl | {"pages_per_s": 0.5})
-    assert "| 4.0 | 0 MiB | 3 | 0 |" in measure.table([serial, result], Site())
+    logs = [{"served": {"/": 1}, "crowded": 2}]
+    serial = measure.Result("serial", "SQLite", crawl, logs, False, 9, 0)
+    few = serial._replace(
+        plan="threads=10", crawl=crawl | {"concurrency": 10, "visits_per_s": 49.0}
+    )
+    many = few._replace(crawl=crawl | {"concurrency": 50, "visits_per_s": 190.0})
+    told = measure.table([serial, few, many._replace(plan="threads=50", whole=True)], Site())
+    assert "so 200 in all. One visit at a time makes 5.0 a second" in told
+    assert "| serial | SQLite | 60 | 50 | 12.0 s | 5 | 1.0 | 1.0 | 50 MiB |  |  |" in told
+    assert "| 49 | 9.8 | 10.0 | 50 MiB |  |  |" in told
+    assert "| 190 | 38.0 | 40.0 | 50 MiB | 9 | 0 |" in told
+    assert "The hosts answered 6 times" in told

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from crawler import store as stores
 from crawler.errors import StoreError
 from crawler.store import Finished, Postponed, Store, open_store
+from crawler.trial import FOLDER
 from crawler.visiting import Visit
 from tests.conftest import Postgres
 
@@ -161,10 +164,50 @@ def test_a_locked_database_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
     store.close()
 
 
+def test_a_locked_table_is_an_error(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    monkeypatch.setattr(stores, "PATIENCE_S", 0.05)
+    with contextlib.closing(open_store(postgres.dsn)) as store:
+        store._run("TRUNCATE pages, links, hosts")
+        store.add([A])
+        with psycopg.connect(postgres.dsn) as other:
+            other.execute("LOCK TABLE links IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(StoreError, match="lock timeout") as caught:
+                store.record([Finished(A, 0, PAGE)])
+            other.rollback()
+        assert "another program" in caught.value.hint
+        assert store.counts() == {"waiting": 1, "links": 0}
+        assert store.record([Finished(A, 0, PAGE)]) == 0
+
+
+@pytest.mark.parametrize("rights", [0o000, 0o500])
+def test_a_folder_that_may_not_be_used_is_named(tmp_path: Path, rights: int) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    command = [sys.executable, "-m", "crawler", "crawl", "http://127.0.0.1:1/"]
+    command += ["--store", str(closed / "crawl.sqlite")]
+    if os.geteuid() == 0:
+        # Root may use every folder, unless it gives that up.
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            pytest.skip("these tests run as root, and there is no setpriv to give up its rights")
+        lost = "-dac_override,-dac_read_search"
+        command = [setpriv, f"--bounding-set={lost}", f"--inh-caps={lost}", *command]
+    closed.chmod(rights)
+    try:
+        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
+    finally:
+        closed.chmod(0o700)
+    said = f"error: cannot open {closed / 'crawl.sqlite'}: Permission denied\nhint: name a file"
+    assert done.stderr.startswith(said), done.stderr
+    assert done.returncode == 1
+    assert not list(closed.iterdir())
+
+
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[None]:
     """Mounts a tmpfs of this size on the folder; skips the test where that is not allowed."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
         capture_output=True,
@@ -202,3 +245,37 @@ def test_a_full_disk_stops_the_crawl_and_loses_nothing(tmp_path: Path) -> None:
         assert store._read("PRAGMA integrity_check") == [("ok",)]
         assert store.record([Finished(pages[written], 0, PAGE)]) == 0
         store.close()
+
+
+def test_a_server_whose_disk_is_full_stops_the_crawl_and_loses_nothing(postgres: Postgres) -> None:
+    pytest.importorskip("psycopg")
+    disk = postgres.folder / "disk"
+    with small_disk(disk, "3M"):
+        postgres.take(disk)
+        with contextlib.closing(open_store(postgres.dsn)) as store:
+            store._run("DROP TABLE pages, links, hosts")
+            store._run(f"CREATE TABLESPACE small LOCATION '{disk}'")
+        try:
+            dsn = f"{postgres.dsn}?options=-c%20default_tablespace%3Dsmall"
+            with contextlib.closing(open_store(dsn)) as store:
+                pages = [f"http://one/{number}" for number in range(200)]
+                store.add(pages)
+                written = 0  # pages, each 40 kB that cannot be compressed much
+                texts = (PAGE._replace(text=os.urandom(20_000).hex()) for _page in pages)
+                with pytest.raises(StoreError, match="No space left") as caught:  # noqa: PT012
+                    for page, visit in zip(pages, texts, strict=True):
+                        store.record([Finished(page, 0, visit)])
+                        written += 1
+                assert "make room on the server's disk" in caught.value.hint
+                assert 0 < written < 200
+            subprocess.run(["mount", "-o", "remount,size=64M", str(disk)], check=True)
+            with contextlib.closing(open_store(dsn)) as store:
+                counts = store.counts()
+                assert (counts["stored"], counts["waiting"]) == (written, 200 - written)
+                assert store.record([Finished(pages[written], 0, PAGE)]) == 0
+        finally:
+            with contextlib.closing(open_store(postgres.dsn, crawling=False)) as store:
+                store._run("DROP TABLE pages, links, hosts")
+                store._run("DROP TABLESPACE small")
+            # The tables of the other tests are where they were.
+            open_store(postgres.dsn).close()

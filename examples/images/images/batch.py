@@ -55,13 +55,18 @@ class Batch:
         self.settings = settings
 
     def prepare(self) -> list[Path]:
-        """Makes the target's folders and finds the photographs, sorted.
+        """Makes the target's folders and finds the photographs, sorted. What is in the target is none.
 
         Raises:
             BatchError: there are none, or a folder cannot be used.
         """
+        if self.target.resolve() == self.source.resolve():
+            raise BatchError(
+                f"the target is the folder {self.source} itself", "choose another with --target"
+            )
         try:
-            paths = sorted(path for path in walk(self.source) if path.suffix.lower() in SUFFIXES)
+            found = walk(self.source, self.target.resolve())
+            paths = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
         except OSError as error:
             raise BatchError(
                 f"cannot read the folder {error.filename}: {error.strerror}",
@@ -75,9 +80,6 @@ class Batch:
             for kind in ("pictures", "thumbnails"):
                 for folder in {path.parent.relative_to(self.source) for path in paths}:
                     (self.target / kind / folder).mkdir(parents=True, exist_ok=True)
-            # What a killed run was at.
-            for leftover in self.target.rglob("*.part"):
-                leftover.unlink(missing_ok=True)
         except OSError as error:
             raise BatchError(
                 f"cannot write to {self.target}: {error.strerror}", "choose another with --target"
@@ -93,15 +95,24 @@ class Batch:
         """Develops what is not developed yet. `report` hears how many files of how many are done, and how many failed.
 
         Raises:
-            BatchError: nothing more can be written, or the pool is broken; another run goes on from there.
+            BatchError: nothing more can be written, the pool is broken, or another batch is at it; another run goes on
+                from there.
         """
         began = time.monotonic()
         paths = self.prepare()
         try:
             journal = Journal(self.target / "journal.jsonl")
+        except BlockingIOError as error:
+            raise BatchError(
+                f"another batch is writing to {self.target}",
+                "let it end, or choose another folder with --target",
+            ) from error
         except OSError as error:
             raise BatchError(f"cannot write to {self.target}: {error.strerror}") from error
         try:
+            # What a killed run was at.
+            for leftover in self.target.rglob("*.part"):
+                leftover.unlink(missing_ok=True)
             tasks = [task for path in paths if (task := self.task(path, journal)) is not None]
             passing: dict[str, str] = {}  # problems that another run may not have
             done, failed = 0, 0
@@ -188,11 +199,16 @@ def problem_of(call: concurrent.futures.Future[Any]) -> str:
     raise error
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """All files below a folder. Raises OSError for a folder that cannot be read, where `Path.rglob` would be silent."""
+def walk(folder: Path, without: Path) -> Iterator[Path]:
+    """All files below a folder, `without` those of one below it.
+
+    Raises:
+        OSError: a folder cannot be read, where `Path.rglob` would be silent.
+    """
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
-            yield from walk(path)
+            if path.resolve() != without:
+                yield from walk(path, without)
         else:
             yield path
 

@@ -1,12 +1,14 @@
 """The journal: what became of each file, one line of JSON each, so that the next run does not do it again.
 
 *Guarantees*: a line is written after the file's picture is in place. A line that a kill or a full disk cut short is
-passed over, and its file is developed again, which gives the same picture.
+passed over, and its file is developed again, which gives the same picture. One journal has one writer: a second is
+refused by a lock that ends with its process.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -29,11 +31,24 @@ def fingerprint(source: Path, settings: tuple[Any, ...]) -> str:
 
 
 class Journal:
-    """The journal in a file; made if it is not there. Raises OSError."""
+    """The journal in a file; made if it is not there.
+
+    Raises:
+        BlockingIOError: another batch has it.
+        OSError: it cannot be read or written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.entries: dict[str, Entry] = {}
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._read(path)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _read(self, path: Path) -> None:
         text = path.read_bytes()
         for line in text.splitlines():
             try:

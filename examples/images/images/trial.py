@@ -1,8 +1,8 @@
 """What `treadle compare` measures for the batch: one photograph developed into a folder for trials.
 
-    python -m images decide FOLDER
+    python -m images decide
 
-has the plan decided over the photographs of a folder.
+has the plan decided over photographs of 12 megapixels that are made for it; with a folder, over those in there.
 """
 
 from __future__ import annotations
@@ -14,11 +14,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+from images import photographs
 from images.developing import Developed, develop
 
 FOLDER = Path(__file__).resolve().parents[1]
 DECISION = "develop"
 TRIALS = Path(tempfile.gettempdir()) / f"images-trial-{os.getuid()}"
+COUNT, WIDTH, HEIGHT = 60, 4000, 3000
+
+
+def camera() -> list[str]:
+    """The paths of photographs as a camera makes them, in a folder for trials; made where they are not there."""
+    return [str(path) for path in photographs.make(TRIALS / "camera", COUNT, WIDTH, HEIGHT)]
 
 
 def develop_once(source: str) -> Developed:
@@ -32,14 +39,15 @@ def develop_once(source: str) -> Developed:
     )
 
 
-def decide(folder: Path, budget: float, memory: str) -> int:
-    """Compares the plans and keeps the decision in this folder; returns the exit code of `treadle compare`."""
+def decide(folder: Path | None, budget: float, memory: str) -> int:
+    """Compares the plans and keeps the decision here; returns the exit code of `treadle compare`."""
     command = shutil.which("treadle", path=os.path.dirname(sys.executable)) or "treadle"
+    items = "images.trial:camera" if folder is None else str(folder.resolve() / "*.jpg")
     try:
         return subprocess.run(
             [
                 *(command, "compare", "images.trial:develop_once"),
-                *("--items", str(folder / "*.jpg"), "--budget", f"{budget:g}"),
+                *("--items", items, "--budget", f"{budget:g}"),
                 *("--target", f"errors=0,memory={memory}", "--save", DECISION),
             ],
             cwd=FOLDER,

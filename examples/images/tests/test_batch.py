@@ -23,7 +23,7 @@ from images.batch import Batch
 from images.developing import Settings
 from images.errors import BatchError
 from images.journal import Entry, Journal
-from images.measure import Run, Way, table
+from images.measure import APART, Run, Way, run_apart, table
 from images.memory import Watch, share
 from images.photographs import make
 from images.progress import text
@@ -101,6 +101,30 @@ def test_a_second_run_does_nothing_again(source: Path, tmp_path: Path) -> None:
         assert other.developed == 16
 
 
+def test_what_lies_in_the_target_is_no_photograph(source: Path) -> None:
+    batch = Batch(source, source / "developed", SMALL)
+    with treadle.Executor(threads=2) as executor:
+        assert batch.run(executor, 2).developed == 15
+        assert (batch.target / "contact-sheet-001.jpg").exists()
+        again = batch.run(executor, 2)
+    assert (again.developed, again.before) == (0, 18)
+
+
+def test_a_second_batch_into_the_same_folder_is_refused(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "developed"
+    (target / "pictures").mkdir(parents=True)
+    at_work = target / "pictures" / "photograph-00000.jpg.webp.1.part"
+    at_work.write_bytes(b"the other batch is at this")
+    journal = Journal(target / "journal.jsonl")
+    done = develop(source, "--target", target, "--plan", "serial")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: another batch is writing to {target}\nhint: ")
+    assert at_work.exists()
+    journal.close()
+    assert develop(source, "--target", target, "--plan", "serial").returncode == 0
+    assert not at_work.exists()
+
+
 def test_a_killed_worker_costs_the_file_that_it_was_at(source: Path, tmp_path: Path) -> None:
     batch = Batch(source, tmp_path / "developed", SMALL)
     killed = []
@@ -128,18 +152,20 @@ def develop(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_kill_9_costs_no_picture_and_develops_none_again(source: Path, tmp_path: Path) -> None:
-    make(source, 150, 160, 120)
+    make(source, 150, 640, 480)
     target = tmp_path / "developed"
     command = [sys.executable, "-m", "images", "develop", str(source), "--target", str(target)]
     process = subprocess.Popen(
         [*command, "--plan", "processes=2"], cwd=FOLDER, stderr=subprocess.DEVNULL
     )
     journal = target / "journal.jsonl"
+    # On a busy machine it may end before it is killed.
     while not journal.exists() or journal.read_text().count("\n") < 20:
-        assert process.poll() is None
+        if process.poll() is not None:
+            break
         time.sleep(0.005)
     process.kill()
-    process.wait()
+    assert process.wait() in (-signal.SIGKILL, 0)
     pictures = {
         json.loads(line)["picture"]
         for line in journal.read_text().splitlines()
@@ -160,7 +186,7 @@ def test_kill_9_costs_no_picture_and_develops_none_again(source: Path, tmp_path:
 
 
 def test_ctrl_c_ends_the_batch(source: Path, tmp_path: Path) -> None:
-    make(source, 400, 160, 120)
+    make(source, 400, 640, 480)  # much work, so that it is met at it
     target = tmp_path / "developed"
     command = [sys.executable, "-m", "images", "develop", str(source), "--target", str(target)]
     process = subprocess.Popen(
@@ -227,8 +253,16 @@ def test_wrong_folders_are_named(source: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists()
     done = develop(source, "--target", source / "notes.txt" / "out", "--plan", "serial")
     assert done.stderr.startswith("error: cannot write to")
-    done = develop(source, "--plan", "coroutines=4")
-    assert done.stderr.startswith("error: there is no plan 'coroutines=4' here\nhint: ")
+    done = develop(source, "--target", source, "--plan", "serial")
+    assert done.stderr.startswith(f"error: the target is the folder {source} itself\nhint: ")
+    for wrong_plan, said in (
+        ("many", "error: there is no plan 'many'\nhint: "),
+        ("coroutines=4", "error: coroutines=4 is a plan for functions that await"),
+        ("threads=0", "error: threads must be at least 1"),
+    ):
+        done = develop(source, "--plan", wrong_plan)
+        assert done.stderr.startswith(said)
+    assert not (source / "developed").exists()
 
 
 def test_a_folder_that_may_not_be_read_is_named(source: Path, tmp_path: Path) -> None:
@@ -332,9 +366,17 @@ def test_the_table_compares_with_serial() -> None:
     runs = {
         Way("serial"): [Run(10, 2**20), Run(12, 2**20), Run(11, 2**20)],
         Way("processes=2"): [Run(22, 5 * 2**20), Run(21, 2**20), Run(23, 2**20)],
+        Way(APART): [Run(20, 0), Run(22, 0), Run(21, 0)],
     }
-    shown = table("Photographs", runs, 60, "1 GiB")
-    assert "| processes=2 | treadle | 22.0 (21.0 to 23.0) | 2.00 | 5 MiB |" in shown
+    shown = table("Photographs", runs, 60, 2)
+    assert "| processes=2 | treadle | 22.0 (21.0 to 23.0) | 2.00 | 100% | 5 MiB |" in shown
+    assert "| 2 programs | none | 21.0 (20.0 to 22.0) | 1.91 | 95% |  |" in shown
+
+
+def test_programs_beside_each_other_develop_all(tmp_path: Path) -> None:
+    make(tmp_path / "photographs", 7, 160, 120)
+    assert run_apart(tmp_path / "photographs", 3).rate > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["photographs"]
 
 
 def test_the_decided_plan_runs(source: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 The map, in the order of a job's way::
 
     server      the loop: clients, light requests, the page
-    messages    what clients may say
     client      one client: its outbox, its pace
     schedule    jobs that come by themselves
     queue       jobs in SQLite: what survives a kill

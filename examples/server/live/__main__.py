@@ -21,6 +21,22 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
+def port_of(text: str) -> int:
+    """A number of a port."""
+    number = int(text)
+    if not 0 <= number < 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is no port; there are 1 to 65535")
+    return number
+
+
+def count_of(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """All that can be said on the command line."""
     whole = argparse.ArgumentParser(prog="python -m live", description=__doc__)
@@ -28,9 +44,9 @@ def parser() -> argparse.ArgumentParser:
 
     one = verbs.add_parser("serve", help="serve until SIGTERM or Ctrl-C")
     one.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    one.add_argument("--port", type=int, default=8765, help="8765; 0 finds a free one")
+    one.add_argument("--port", type=port_of, default=8765, help="8765; 0 finds a free one")
     one.add_argument("--queue", type=Path, default=Path("queue.sqlite"), metavar="FILE")
-    one.add_argument("--workers", type=int, metavar="N", help="instead of the decided plan")
+    one.add_argument("--workers", type=count_of, metavar="N", help="instead of the decided plan")
     one.add_argument(
         *("--schedule", "-s"),
         action="append",
@@ -47,10 +63,10 @@ def parser() -> argparse.ArgumentParser:
 
     one = verbs.add_parser("measure", help="hold clients with and without jobs; print the table")
     one.add_argument("--clients", type=int, default=2000, metavar="N")
-    one.add_argument("--seconds", type=float, default=15.0, help="of each phase (15)")
+    one.add_argument("--seconds", type=float, default=12.0, help="of each phase (12)")
     one.add_argument("--rate", type=float, default=500.0, help="light requests a second (500)")
-    one.add_argument("--workers", type=int, metavar="N", help="instead of the decided plan")
-    one.add_argument("--short", action="store_true", help="200 clients, 4 seconds")
+    one.add_argument("--workers", type=count_of, metavar="N", help="instead of the decided plan")
+    one.add_argument("--short", action="store_true", help="200 clients, 3 seconds")
     one.set_defaults(run=measure.main)
     return whole
 

@@ -58,6 +58,30 @@ class ProgressHandler(logging.Handler):
             pass  # the loop is closed: nobody listens any more
 
 
+def workers(plan: treadle.Plan | None = None, decisions: str | None = None) -> treadle.Executor:
+    """The executor that reports run in, by this plan or by the decided one.
+
+    Raises:
+        ServerError: the plan has no processes.
+        treadle.RecordError: there is no decided plan.
+    """
+    # What workers log below the level that the root logger has now stays in the workers.
+    logging.getLogger().setLevel(min(logging.INFO, logging.getLogger().level or logging.INFO))
+    options: dict[str, Any] = {"initializer": reports.make_way, "name": "report"}
+    executor = (
+        treadle.Executor(plan, **options)
+        if plan is not None
+        else treadle.Executor.decided("report", decisions, **options)
+    )
+    if executor.plan.processes is None:
+        executor.shutdown()
+        raise ServerError(
+            f"the plan {executor.plan} does not run reports in processes",
+            "a report can be stopped only in a process; run `python -m live decide`, or give --workers",
+        )
+    return executor
+
+
 class Desk:
     """Runs jobs, as many at a time as there are workers. `listen` hears each event: its job, a name, what belongs to it."""
 
@@ -66,26 +90,11 @@ class Desk:
         queue: Queue,
         sales: Sales,
         listen: Callable[[Job, str, dict[str, Any]], None],
-        plan: treadle.Plan | None = None,
-        decisions: str | None = None,
+        executor: treadle.Executor,
     ) -> None:
         self.queue = queue
         self._listen = listen
-        # What workers log below the level that the root logger has now stays in the workers.
-        logging.getLogger().setLevel(min(logging.INFO, logging.getLogger().level or logging.INFO))
-        options: dict[str, Any] = {"initializer": reports.make_way, "name": "report"}
-        self.executor = (
-            treadle.Executor(plan, **options)
-            if plan is not None
-            else treadle.Executor.decided("report", decisions, **options)
-        )
-        if self.executor.plan.processes is None:
-            found = self.executor.plan
-            self.executor.shutdown()
-            raise ServerError(
-                f"the plan {found} does not run reports in processes",
-                "a report can be stopped only in a process; run `python -m live decide`, or give --workers",
-            )
+        self.executor = executor
         self._sales = self.executor.share(sales)
         self._disk = treadle.Executor(threads=1, name="queue")
         self.running: dict[int, Running] = {}

@@ -4,7 +4,8 @@
 
 prints the table that the README shows. The clients are connections of one other process, at the machine's usual priority;
 each sends a light request now and then, at its own times. A request is timed from before it is sent until its answer is
-read, so that time in which the measuring process itself is held up counts against the server.
+read, so that time in which the measuring process itself is held up counts against the server. Then a worker is killed at
+its work, and a server, and it is counted what became of their jobs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import gc
 import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -34,6 +36,8 @@ from live.trial import FOLDER
 
 SETTLE_S = 1.0  # after the clients are there, and after the workers became busy or idle
 TURNS = 3  # of idle and of busy workers
+JOBS = 6  # in the queue when a worker, or the server, is killed
+LONG = {"report": "forecast", "parameters": {"rounds": 800}}  # a job that is met at work
 
 
 class Phase(NamedTuple):
@@ -206,6 +210,42 @@ async def measure(address: str, clients: int, seconds: float, rate: float) -> di
     }
 
 
+async def strike(address: str) -> int:
+    """Submits jobs and waits until one is at work; the process of its worker."""
+    async with talking(address, "reporter") as reporter, talking(address, "page") as page:
+        for _job in range(JOBS):
+            await reporter.ask("submit", **LONG)
+        await page.ask("watch")
+        while True:
+            look = await page.event("look")
+            for worker in look["workers"]:
+                if worker["job"] is not None:
+                    return int(worker["pid"])
+
+
+async def attempts(address: str) -> list[int]:
+    """Waits until the jobs have ended; how many attempts each took that is done."""
+    async with talking(address, "reporter") as reporter:
+        while True:
+            jobs = (await reporter.ask("jobs"))["jobs"]
+            if all(job["ended_at"] for job in jobs):
+                return [job["attempts"] for job in jobs if job["state"] == "done"]
+            await reporter.event("done", "failed", "cancelled")
+
+
+def survival(folder: Path, options: tuple[str, ...]) -> dict[str, list[int]]:
+    """The attempts that jobs took whose worker, and whose server, was killed."""
+    with running_server(folder / "worker.sqlite", *options) as (_process, address):
+        os.kill(asyncio.run(strike(address)), signal.SIGKILL)
+        worker = asyncio.run(attempts(address))
+    with running_server(folder / "server.sqlite", *options) as (process, address):
+        asyncio.run(strike(address))
+        process.kill()
+        process.wait()
+    with running_server(folder / "server.sqlite", *options) as (_process, address):
+        return {"worker": worker, "server": asyncio.run(attempts(address))}
+
+
 def table(found: dict[str, Any]) -> str:
     """What was measured, in Markdown."""
     idle, busy = found["phases"]
@@ -225,20 +265,27 @@ def table(found: dict[str, Any]) -> str:
         "",
         f"Busy against idle: p99 {busy.p99 / idle.p99:.2f} times,"
         f" {1000 * (busy.p99 - idle.p99):+.2f} ms; {found['done']} reports done meanwhile.",
+        "",
+        f"| killed with {JOBS} jobs in the queue | jobs done | at a second attempt |",
+        "|---|---|---|",
     ]
+    for what in ("worker", "server"):
+        each = found[what]
+        lines.append(f"| a {what} | {len(each)} | {sum(times > 1 for times in each)} |")
     return "\n".join(lines)
 
 
 def main(options: argparse.Namespace) -> int:
-    """`python -m live measure`: the table on stdout; exit code 1 if a client was not held or a worker not busy."""
+    """`python -m live measure`: the table on stdout; exit code 1 if a client was not held, no worker was busy, or a job was lost."""
     raise_open_files()
     clients = 200 if options.short else options.clients
-    seconds = 4.0 if options.short else options.seconds
+    seconds = 3.0 if options.short else options.seconds
     workers = ("--workers", str(options.workers)) if options.workers else ()
-    with (
-        tempfile.TemporaryDirectory(prefix="live-") as folder,
-        running_server(Path(folder) / "queue.sqlite", *workers) as (_process, address),
-    ):
-        found = asyncio.run(measure(address, clients, seconds, options.rate))
+    with tempfile.TemporaryDirectory(prefix="live-") as name:
+        folder = Path(name)
+        with running_server(folder / "queue.sqlite", *workers) as (_process, address):
+            found = asyncio.run(measure(address, clients, seconds, options.rate))
+        found |= survival(folder, workers)
     print(table(found))
-    return int(found["clients"] != clients or not found["busy"])
+    whole = all(len(found[what]) == JOBS for what in ("worker", "server"))
+    return int(found["clients"] != clients or not found["busy"] or not whole)

@@ -213,6 +213,15 @@ class Queue:
             self._jobs("WHERE client = ? AND state IN ('waiting', 'running') LIMIT 1", client)
         )
 
+    def busiest(self, limit: int) -> list[tuple[str, int, int]]:
+        """The clients with most jobs that have not ended: name, how many run, how many wait."""
+        with self._errors():
+            return self._connection.execute(
+                "SELECT client, sum(state = 'running'), sum(state = 'waiting') FROM jobs"
+                " WHERE state IN ('running', 'waiting') GROUP BY client ORDER BY count(*) DESC, client LIMIT ?",
+                (limit,),
+            ).fetchall()
+
     def counts(self) -> dict[str, int]:
         """Jobs by state."""
         with self._errors():

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import logging
+import os
 import resource
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections import deque
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +25,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from live import dataset, reports
 from live.client import Client
-from live.desk import Desk
+from live.desk import Desk, workers
 from live.errors import QueueError, Refused, ServerError
 from live.queue import Job, Queue
 from live.schedule import Entry, Schedule
@@ -32,16 +36,17 @@ LARGEST = 64 * 1024  # bytes of a client's message
 LOOK_S = 0.5  # between two looks of the page
 LAG_S = 0.05  # between two looks at how late the loop is
 OPEN_FILES = 16_384
+BACKLOG = 4096  # clients that may wait to be let in
 WIDTH = 64  # characters of a client's name
 
 
 class Server:
     """All that the loop holds. Made and used on the loop."""
 
-    def __init__(self, queue: Queue, plan: treadle.Plan | None, decisions: str | None) -> None:
+    def __init__(self, queue: Queue, executor: treadle.Executor) -> None:
         sales = dataset.make()
         self.totals = dataset.totals(sales)
-        self.desk = Desk(queue, sales, self.happened, plan, decisions)
+        self.desk = Desk(queue, sales, self.happened, executor)
         self.schedule = Schedule(self.desk, [])
         self.clients: dict[str, set[Client]] = {}
         self.count = 0
@@ -156,10 +161,10 @@ class Server:
         """All that the page shows."""
         queue, stats = self.desk.queue, self.desk.executor.stats()
         at_work = {running.worker: running for running in self.desk.running.values()}
-        workers = []
+        seen = []
         for worker in stats.workers:
             running = at_work.get(worker.worker) if worker.state == "busy" else None
-            workers.append(
+            seen.append(
                 {
                     "worker": worker.worker,
                     "pid": worker.ident,
@@ -188,7 +193,16 @@ class Server:
             "retried": self.desk.retried,
             "problem": self.desk.problem,
             "queue": await self.desk.disk(queue.counts),
-            "workers": workers,
+            "busiest": [
+                {
+                    "name": name,
+                    "running": run,
+                    "waiting": wait,
+                    "here": len(self.clients.get(name, ())),
+                }
+                for name, run, wait in await self.desk.disk(queue.busiest, 5)
+            ],
+            "workers": seen,
             "jobs": [self.shown(job) for job in await self.desk.disk(queue.latest, 8)],
             "schedule": self.schedule.coming(),
         }
@@ -252,20 +266,41 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
-    queue = Queue(path)
-    try:
-        server = Server(queue, plan, decisions)
+    # The queue last: where there is no plan or no port, no file is made.
+    with (
+        workers(plan, decisions) as executor,
+        bound(host, port) as listening,
+        closing(Queue(path)) as queue,
+    ):
+        server = Server(queue, executor)
         server.schedule = Schedule(server.desk, entries)
         try:
-            await listen(server, host, port, over)
+            await listen(server, listening, over)
         finally:
             await server.desk.close()
-    finally:
-        queue.close()
 
 
-async def listen(server: Server, host: str, port: int, over: asyncio.Event) -> None:
-    """From the open port to the last client's goodbye."""
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens at this address.
+
+    Raises:
+        ServerError: it cannot be had.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _kind, _protocol, _name, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        hint = "choose another --host or --port"
+        if error.errno == errno.EADDRINUSE:
+            hint = "another program has the port; end it, or choose one with --port"
+        known = error.errno is not None and error.errno > 0
+        reason = os.strerror(error.errno or 0) if known else error.strerror
+        raise ServerError(f"cannot listen on {host}:{port}: {reason}", hint) from error
+
+
+async def listen(server: Server, listening: socket.socket, over: asyncio.Event) -> None:
+    """From the first client to the last one's goodbye."""
     application = web.Application()
     application.router.add_get("/", server.page)
     application.router.add_get("/ws", server.socket)
@@ -274,13 +309,7 @@ async def listen(server: Server, host: str, port: int, over: asyncio.Event) -> N
     await runner.setup()
     tasks: list[asyncio.Task[None]] = []
     try:
-        try:
-            await web.TCPSite(runner, host, port, backlog=4096).start()
-        except OSError as error:
-            raise ServerError(
-                f"cannot listen on {host}:{port}: {error.strerror}",
-                "another program has the port; end it, or choose one with --port",
-            ) from error
+        await web.SockSite(runner, listening, backlog=BACKLOG).start()
         resumed = await server.desk.open()
         if resumed:
             LOG.info("%d jobs were running when the former server ended; they wait again", resumed)
@@ -289,8 +318,9 @@ async def listen(server: Server, host: str, port: int, over: asyncio.Event) -> N
         # What was made until now stays: the collector of garbage need not look at it for each client.
         gc.collect()
         gc.freeze()
-        bound = runner.addresses[0]
-        print(f"http://{bound[0]}:{bound[1]}/", flush=True)
+        host, port = listening.getsockname()[:2]
+        host = f"[{host}]" if ":" in host else host
+        print(f"http://{host}:{port}/", flush=True)
         server.desk.broken.add_done_callback(lambda _broken: over.set())
         await over.wait()
         if server.desk.broken.done():
@@ -321,10 +351,10 @@ def raise_open_files() -> None:
 
 
 def main(
-    host: str, port: int, path: Path, entries: list[Entry], workers: int | None, decisions: Path
+    host: str, port: int, path: Path, entries: list[Entry], count: int | None, decisions: Path
 ) -> None:
     """`python -m live serve`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     raise_open_files()
-    plan = treadle.Plan(processes=workers) if workers else None
+    plan = treadle.Plan(processes=count) if count else None
     asyncio.run(serve(host, port, path, entries, plan, str(decisions)))

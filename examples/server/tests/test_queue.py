@@ -111,6 +111,16 @@ def test_latest_shows_running_then_waiting_then_ended(queue: Queue) -> None:
     ]
 
 
+def test_the_busiest_clients_are_those_with_most_jobs_left(queue: Queue) -> None:
+    for client in ("ann", "bob", "bob", "cleo", "bob"):
+        queue.add(client, "overview", {})
+    queue.take()
+    queue.take()
+    queue.end(4, "cancelled")
+    assert queue.busiest(5) == [("bob", 1, 2), ("ann", 1, 0)]
+    assert queue.busiest(1) == [("bob", 1, 2)]
+
+
 def test_no_such_job(queue: Queue) -> None:
     with pytest.raises(Refused, match="there is no job 7"):
         queue.job(7)
