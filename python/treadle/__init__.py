@@ -14,6 +14,7 @@ The map of the package::
     _worker/     all that runs in a child: the zygote and the worker's main
     serving, metrics
                  the numbers of all pools, for Prometheus
+    _watching    what `treadle top` and `treadle dump` see of this program
     measuring, comparing, record, checking
                  thin faces over the choice: profile, race, decision, check
     integrations/ other programs' ways in: the pytest plug-in

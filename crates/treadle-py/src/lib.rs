@@ -8,7 +8,9 @@ mod codec;
 mod completion;
 mod future;
 mod lease;
+mod live;
 mod meter;
+mod names;
 mod outcome;
 mod pickling;
 mod process;
@@ -31,6 +33,8 @@ mod _core {
     use crate::future::{FutureBase, pending_future, register_future};
     #[pymodule_export]
     use crate::lease::Lease;
+    #[pymodule_export]
+    use crate::live::{close_desk, next_pool_number, open_desk, show};
     #[pymodule_export]
     use crate::meter::Meter;
     #[pymodule_export]

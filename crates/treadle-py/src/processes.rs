@@ -48,6 +48,11 @@ enum Callee {
 }
 
 impl ProcessPool {
+    /// The engine's pool, which a watcher looks at.
+    pub(crate) fn core(&self) -> Arc<core::ProcessPool> {
+        self.core.clone()
+    }
+
     fn options(timeout: Option<f64>, retries: u32) -> PyResult<TaskOptions> {
         let timeout = match timeout {
             Some(seconds) => Some(Duration::try_from_secs_f64(seconds).map_err(|_| {

@@ -4,18 +4,23 @@
 //! submissions and runs by itself.
 
 use std::cell::RefCell;
-use std::sync::Mutex;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
+use treadle_core::live::desk::Source as Shown;
+use treadle_core::live::picture::{self, Pool, Worker};
 use treadle_core::pool::cell::Phase;
 use treadle_core::pool::forks;
 use treadle_core::pool::meter::Histogram;
 use treadle_core::pool::threads::{Found, Queue};
 
 use crate::future::{FutureBase, Local, Source, lock, new_future};
+use crate::names::name_of;
 use crate::pickling;
 use crate::processes::histogram;
 
@@ -41,6 +46,19 @@ struct Running {
     /// The time that it may take in seconds, and the function, to name it when it takes longer.
     timeout: Option<(f64, Py<PyAny>)>,
     overdue: bool,
+    /// What is called.
+    name: &'static str,
+}
+
+/// A thread that works for the pool.
+struct Member {
+    /// Which thread of its pool, counted from 0.
+    number: u64,
+    /// As Python numbers it, and as the system does.
+    ident: u64,
+    native: u32,
+    /// Jobs that it has taken from the queue and ended.
+    done: AtomicU64,
 }
 
 #[derive(Default)]
@@ -60,11 +78,106 @@ type Meter = (Vec<f64>, Vec<u64>, f64);
 /// The queue and the meters of a pool of threads.
 #[pyclass(frozen, module = "treadle._core")]
 pub(crate) struct ThreadPool {
+    inner: Arc<Inner>,
+}
+
+/// What a pool is made of. A watcher looks at it without the interpreter's lock: no lock in here is held while that one is waited for.
+pub(crate) struct Inner {
     queue: Queue<Job>,
     running: Mutex<Vec<Running>>,
     counts: Mutex<Counts>,
+    members: Mutex<Vec<Arc<Member>>>,
+    /// How many threads have ever worked for it.
+    joined: AtomicU64,
     /// How many forks lay before the process that made it: a forked child has the queue and none of the threads.
     forks: u32,
+}
+
+impl Deref for ThreadPool {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl Shown for Inner {
+    fn look(&self, pool: &mut Pool) -> bool {
+        if self.forks != forks() {
+            return false;
+        }
+        let members = lock(&self.members).clone();
+        let closed = self.queue.is_closed();
+        if closed && members.is_empty() {
+            return false;
+        }
+        pool.queued = self.queue.len() as u64;
+        pool.oldest_s = self
+            .queue
+            .with_first(|job| job.submitted.elapsed().as_secs_f64());
+        pool.closing = closed;
+        {
+            let counts = lock(&self.counts);
+            pool.submitted = counts.submitted;
+            pool.completed = counts.done;
+            pool.retried = counts.retried;
+            pool.timed_out = counts.timed_out;
+            pool.wait = Some(picture::Histogram::from(&counts.wait));
+            pool.duration = Some(picture::Histogram::from(&counts.duration));
+        }
+        pool.workers = members.iter().map(|member| self.worker(member)).collect();
+        let busy = |worker: &&Worker| worker.state != "idle";
+        pool.running = pool.workers.iter().filter(busy).count() as u64;
+        true
+    }
+
+    fn stacks(&self) -> Option<picture::Stacks> {
+        None
+    }
+}
+
+impl Inner {
+    fn worker(&self, member: &Member) -> Worker {
+        let used = treadle_probe::process::usage_of_thread(member.native);
+        let mut worker = Worker {
+            worker: member.number,
+            ident: u64::from(member.native),
+            state: "idle".to_owned(),
+            tasks: Some(member.done.load(Ordering::Relaxed)),
+            cpu_s: used.map(|used| used.cpu_s),
+            ..Worker::default()
+        };
+        let running = lock(&self.running);
+        // The last one: it may wait for one that it runs inside.
+        if let Some(mine) = running
+            .iter()
+            .rfind(|running| running.thread == member.ident)
+        {
+            let state = if mine.overdue { "overdue" } else { "busy" };
+            worker.state = state.to_owned();
+            worker.function = Some(mine.name.to_owned());
+            worker.running_s = mine.since.elapsed().as_secs_f64();
+        }
+        worker
+    }
+
+    fn join(&self, ident: u64) -> Arc<Member> {
+        let member = Arc::new(Member {
+            number: self.joined.fetch_add(1, Ordering::Relaxed),
+            ident,
+            native: rustix::thread::gettid()
+                .as_raw_nonzero()
+                .get()
+                .unsigned_abs(),
+            done: AtomicU64::new(0),
+        });
+        lock(&self.members).push(member.clone());
+        member
+    }
+
+    fn leave(&self, member: &Arc<Member>) {
+        lock(&self.members).retain(|other| !Arc::ptr_eq(other, member));
+    }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -76,6 +189,11 @@ fn raised(py: Python<'_>, error: PyErr) -> Py<PyAny> {
 }
 
 impl ThreadPool {
+    /// What a watcher looks at.
+    pub(crate) fn inner(&self) -> Arc<Inner> {
+        self.inner.clone()
+    }
+
     /// Runs one job on this thread. True when its time-out had struck meanwhile, and another thread works in this one's place.
     fn run(&self, py: Python<'_>, thread: u64, job: Job) -> PyResult<bool> {
         let future = job.future.bind(py);
@@ -85,6 +203,7 @@ impl ThreadPool {
         if !local.cell.start() {
             return Ok(false);
         }
+        let name = name_of(job.function.bind(py));
         let began = Instant::now();
         lock(&self.running).push(Running {
             thread,
@@ -94,6 +213,7 @@ impl ThreadPool {
                 .timeout
                 .map(|seconds| (seconds, job.function.clone_ref(py))),
             overdue: false,
+            name,
         });
         let mut retries = job.retries;
         let outcome = loop {
@@ -134,17 +254,23 @@ thread_local! {
 }
 
 /// While it lives, this thread works for a pool.
-struct Working;
+struct Working {
+    pool: Arc<Inner>,
+    member: Arc<Member>,
+}
 
 impl Working {
-    fn begin(pool: Py<ThreadPool>, thread: u64) -> Working {
-        WORKING.replace(Some((pool, thread)));
-        Working
+    fn begin(pool: &Bound<'_, ThreadPool>, thread: u64) -> Working {
+        WORKING.replace(Some((pool.clone().unbind(), thread)));
+        let pool = pool.get().inner();
+        let member = pool.join(thread);
+        Working { pool, member }
     }
 }
 
 impl Drop for Working {
     fn drop(&mut self) {
+        self.pool.leave(&self.member);
         drop(WORKING.take());
     }
 }
@@ -266,10 +392,14 @@ impl ThreadPool {
     #[new]
     fn new() -> ThreadPool {
         ThreadPool {
-            queue: Queue::default(),
-            running: Mutex::default(),
-            counts: Mutex::default(),
-            forks: forks(),
+            inner: Arc::new(Inner {
+                queue: Queue::default(),
+                running: Mutex::default(),
+                counts: Mutex::default(),
+                members: Mutex::default(),
+                joined: AtomicU64::new(0),
+                forks: forks(),
+            }),
         }
     }
 
@@ -313,11 +443,13 @@ impl ThreadPool {
         let thread = PyModule::import(py, "_thread")?
             .call_method0("get_ident")?
             .extract()?;
-        let _working = Working::begin(slf.clone().unbind(), thread);
+        let working = Working::begin(slf, thread);
         loop {
             match this.queue.take_now() {
                 Found::Job(job) => {
-                    if this.run(py, thread, job)? {
+                    let replaced = this.run(py, thread, job)?;
+                    working.member.done.fetch_add(1, Ordering::Relaxed);
+                    if replaced {
                         return Ok(false);
                     }
                 }

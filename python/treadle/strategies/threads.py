@@ -118,6 +118,9 @@ class Threads(Strategy):
         """The threads that live now."""
         return self._crew.members()
 
+    def live(self) -> Any:
+        return self._pool
+
     def stats(self) -> Stats:
         submitted, done, retried, timed_out, waiting = self._pool.counts()
         oldest_s, wait, duration = self._pool.meters()

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use super::lock;
 use super::meter::Histogram;
-use super::processes::{Note, ProcessPool};
+use super::processes::{Life, Note, ProcessPool};
 
 /// What has happened in a pool since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct WorkerSnapshot {
     pub restarts: u64,
     /// Nanoseconds since its task began; 0 when it has none.
     pub running_ns: u64,
+    /// What the function of its task is called.
+    pub function: Option<Arc<str>>,
 }
 
 /// A pool at an instant.
@@ -60,6 +63,12 @@ pub struct Snapshot {
     pub oldest_ns: Option<u64>,
     /// From submission until the reply was here, of answered tasks.
     pub turnaround: Histogram,
+    /// Why it can run nothing any more.
+    pub broken: Option<Arc<str>>,
+    /// Whether it takes no more tasks.
+    pub closing: bool,
+    /// Whether every worker has left for good.
+    pub ended: bool,
 }
 
 impl ProcessPool {
@@ -67,7 +76,8 @@ impl ProcessPool {
     pub fn snapshot(&self) -> Snapshot {
         self.drain();
         let payload_bytes = lock(&self.arena).outstanding_bytes();
-        let state = lock(&self.state);
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
         let now = treadle_shm::monotonic_nanoseconds();
         let workers: Vec<WorkerSnapshot> = (0u32..)
             .zip(&state.seats)
@@ -91,6 +101,10 @@ impl ProcessPool {
                     } else {
                         now.saturating_sub(started)
                     },
+                    function: state
+                        .tasks
+                        .get(task)
+                        .map(|task| state.labels.name(task.label)),
                 }
             })
             .collect();
@@ -119,6 +133,9 @@ impl ProcessPool {
             payload_bytes,
             oldest_ns,
             turnaround: state.turnaround,
+            broken: state.broken.clone(),
+            closing: state.life != Life::Open,
+            ended: state.life == Life::Ended,
         }
     }
 

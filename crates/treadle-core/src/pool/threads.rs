@@ -146,6 +146,11 @@ impl<J> Queue<J> {
         lock(&self.inside).jobs.front().map(look)
     }
 
+    /// Whether it takes no more jobs.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.inside).closed
+    }
+
     /// How many jobs wait.
     pub fn len(&self) -> usize {
         lock(&self.inside).jobs.len()
