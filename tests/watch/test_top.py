@@ -223,7 +223,7 @@ def test_every_pool_is_told_with_its_workers_and_what_they_call(program: Program
 def test_one_picture_as_text_fits_its_width(program: Program) -> None:
     ran = treadle("top", str(program.pid), "--once")
     assert (ran.returncode, ran.stderr) == (0, "")
-    for part in ("heavy · processes=2 · watched.py", "__main__.wait_in_thread", "3 waiting"):
+    for part in ("heavy · processes=2 · watched.py", " wait_in_thread ", "3 waiting"):
         assert part in ran.stdout
     assert "\x1b" not in ran.stdout
     assert all(len(line) <= 100 for line in ran.stdout.splitlines())

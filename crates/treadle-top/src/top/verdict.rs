@@ -4,6 +4,7 @@ use treadle_core::choice::wording::{count, number, percent};
 use treadle_core::live::picture::Worker;
 
 use super::model::{DEATH_S, Facts};
+use super::view::own;
 use super::words::{age, rate, short};
 
 /// How grave it is.
@@ -160,7 +161,7 @@ fn dying(facts: &Facts<'_>) -> Option<Verdict> {
 
 fn overdue(facts: &Facts<'_>) -> Option<Verdict> {
     let what = |worker: &Worker| {
-        let function = worker.function.as_deref().unwrap_or("a task");
+        let function = worker.function.as_deref().map_or("a task", own);
         format!("{} in {function}", age(worker.running_s))
     };
     if let Some(late) = facts

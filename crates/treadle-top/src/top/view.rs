@@ -291,8 +291,8 @@ struct Widths {
 
 impl Widths {
     fn of(wide: usize) -> Widths {
-        // Marks 4, process 7, busy 7, queue 6, oldest 6, rate 8, and a space before each of the seven columns.
-        let spare = wide.saturating_sub(4 + 7 + 7 + 6 + 6 + 8 + 7);
+        // Marks 4, process 7, busy 9, queue 6, oldest 6, rate 8, and a space before each of the seven columns.
+        let spare = wide.saturating_sub(4 + 7 + 9 + 6 + 6 + 8 + 7);
         let verdict = if wide >= WIDE { 16 } else { 0 };
         let spare = spare.saturating_sub(verdict);
         let (program, pool) = (spare * 2 / 5, spare * 3 / 10);
@@ -312,7 +312,7 @@ impl Widths {
             left(program, self.program),
             left(pool, self.pool),
             left(plan, self.plan),
-            right(busy, 7),
+            right(busy, 9),
             right(queue, 6),
             right(oldest, 6),
             right(rate, 8)
@@ -695,7 +695,7 @@ pub(crate) fn lanes(
             let text = format!(
                 "  {} {}",
                 right(&narrow(task.running_s), 6),
-                cut_front(&task.function, wide.saturating_sub(9))
+                cut_front(own(&task.function), wide.saturating_sub(9))
             );
             rows.push(Line::raw(text));
         }
@@ -715,6 +715,14 @@ pub(crate) fn lanes(
         lines.extend(rows);
     }
     lines
+}
+
+/// A function's name without the module that every script is.
+pub(crate) fn own(function: &str) -> &str {
+    let script = function.strip_prefix("__main__.");
+    script
+        .or_else(|| function.strip_prefix("__mp_main__."))
+        .unwrap_or(function)
 }
 
 fn sorted<'a>(facts: &Facts<'a>, sort: Sort) -> Vec<&'a Worker> {
@@ -795,7 +803,7 @@ impl Shape {
         let load = facts
             .worker_cores(worker)
             .map_or_else(dash, |cores| format!("{:.0}%", cores * 100.0));
-        let function = worker.function.clone().unwrap_or_default();
+        let function = own(worker.function.as_deref().unwrap_or_default()).to_owned();
         let memory = worker
             .memory_bytes
             .map_or_else(dash, |size| bytes(size as f64));
