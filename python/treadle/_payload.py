@@ -11,10 +11,13 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from typing import Any
 
 from treadle import _core, errors
 from treadle._helping import help_while_waiting as help_while_waiting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # ---- functions and calls
 

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, OnceLock};
 
 use pyo3::ffi;
 use pyo3::intern;
@@ -23,28 +23,46 @@ const MOST_NAMES: usize = 4096;
 const MOST_LAYERS: usize = 8;
 /// What a function is called when there is no room for its name, or it has none.
 const NAMELESS: &str = "a function";
+/// Its number.
+const NAMELESS_NUMBER: u32 = 0;
 
 /// What a name is known by: the addresses of two objects that are kept alive.
 type Key = (usize, usize);
 
 #[derive(Default)]
 struct Names {
-    known: HashMap<Key, &'static str>,
+    known: HashMap<Key, u32>,
     /// What keeps the addresses of the keys from being used again.
     kept: Vec<Py<PyAny>>,
-    /// Names of what has no key.
-    others: HashMap<String, &'static str>,
+    /// The numbers of the texts.
+    numbers: HashMap<&'static str, u32>,
 }
 
+/// Texts in a block: few, because a program has few names, and most blocks are never made.
+const BLOCK: usize = 64;
+type Block = [OnceLock<Box<str>>; BLOCK];
+/// The texts of the numbers from 1 on.
+static BLOCKS: [OnceLock<Box<Block>>; MOST_NAMES / BLOCK + 1] =
+    [const { OnceLock::new() }; MOST_NAMES / BLOCK + 1];
+
+/// Taken by threads that hold the interpreter's lock, as who forks does, and by no other.
 static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
 
 thread_local! {
     /// The last name of this thread.
-    static LAST: Cell<(Key, &'static str)> = const { Cell::new(((0, 0), NAMELESS)) };
+    static LAST: Cell<(Key, u32)> = const { Cell::new(((0, 0), NAMELESS_NUMBER)) };
 }
 
-/// The name of a function: its module and qualified name, or those of what it calls.
-pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> &'static str {
+/// The text of a name. Takes no lock: who asks may be a thread that is not there in a forked child.
+pub(crate) fn text(number: u32) -> &'static str {
+    let number = number as usize;
+    let block = BLOCKS.get(number / BLOCK).and_then(OnceLock::get);
+    let text = block.and_then(|block| block[number % BLOCK].get());
+    text.map_or(NAMELESS, |text| text)
+}
+
+/// The number of a function's name: its module and qualified name, or those of what it calls.
+pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> u32 {
     let mut inner = function.clone();
     for _ in 0..MOST_LAYERS {
         if let Some((key, kept)) = key_of(&inner) {
@@ -52,8 +70,10 @@ pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> &'static str {
             if last == key {
                 return name;
             }
-            let name = find(&inner, key, kept);
-            LAST.set((key, name));
+            let (name, is_kept) = find(&inner, key, kept);
+            if is_kept {
+                LAST.set((key, name));
+            }
             return name;
         }
         match beneath(&inner) {
@@ -61,7 +81,7 @@ pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> &'static str {
             None => break,
         }
     }
-    asked(&inner).map_or(NAMELESS, |name| other(name))
+    asked(&inner).map_or(NAMELESS_NUMBER, |name| number_of(&name))
 }
 
 /// What a function's name is known by, and what has to be kept alive for that.
@@ -112,43 +132,42 @@ fn key_of<'py>(function: &Bound<'py, PyAny>) -> Option<(Key, [Option<Bound<'py, 
     None
 }
 
-fn find(
-    function: &Bound<'_, PyAny>,
-    key: Key,
-    kept: [Option<Bound<'_, PyAny>>; 2],
-) -> &'static str {
-    if let Some(name) = lock(&NAMES).known.get(&key) {
-        return name;
+/// The number of its name, and whether its key will not be used again for another.
+fn find(function: &Bound<'_, PyAny>, key: Key, kept: [Option<Bound<'_, PyAny>>; 2]) -> (u32, bool) {
+    if let Some(number) = lock(&NAMES).known.get(&key) {
+        return (*number, true);
     }
     // Not under the lock: this runs Python, which may hand the interpreter's lock on to one who comes here.
     let Some(name) = asked(function) else {
-        return NAMELESS;
+        return (NAMELESS_NUMBER, false);
     };
-    let name = other(name);
+    let number = number_of(&name);
     let mut names = lock(&NAMES);
     if names.known.len() >= MOST_NAMES {
-        return name;
+        return (number, false);
     }
-    if names.known.insert(key, name).is_none() {
+    if names.known.insert(key, number).is_none() {
         names
             .kept
             .extend(kept.into_iter().flatten().map(Bound::unbind));
     }
-    name
+    (number, true)
 }
 
-/// The one copy of a name, which lives as long as the program.
-fn other(name: String) -> &'static str {
+/// The number of a text, the same for the same text.
+fn number_of(name: &str) -> u32 {
     let mut names = lock(&NAMES);
-    if let Some(known) = names.others.get(&name) {
-        return known;
+    if let Some(number) = names.numbers.get(name) {
+        return *number;
     }
-    if names.others.len() >= MOST_NAMES {
-        return NAMELESS;
+    let number = names.numbers.len() + 1;
+    if number > MOST_NAMES {
+        return NAMELESS_NUMBER;
     }
-    let kept: &'static str = Box::leak(name.clone().into_boxed_str());
-    names.others.insert(name, kept);
-    kept
+    let block = BLOCKS[number / BLOCK].get_or_init(|| Box::new([const { OnceLock::new() }; BLOCK]));
+    let text: &'static str = block[number % BLOCK].get_or_init(|| name.into());
+    names.numbers.insert(text, number as u32);
+    number as u32
 }
 
 /// What a bound method or a partial object calls.

@@ -26,3 +26,14 @@ pub(crate) fn note_fork() {
         drop(unsafe { OwnedFd::from_raw_fd(socket) });
     }
 }
+
+/// Gives memory that is allocated and not in use back to the kernel, where the C library can.
+#[pyfunction]
+#[allow(unsafe_code)]
+pub(crate) fn trim_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: takes a number and touches only what the allocator holds.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

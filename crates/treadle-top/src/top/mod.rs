@@ -5,12 +5,15 @@
 //!                                    keys: where the user looks ─┘
 //! ```
 
+mod detail;
 mod dump;
 mod keys;
 mod model;
 mod once;
 mod sampling;
 mod screen;
+#[cfg(test)]
+mod screens;
 mod verdict;
 mod view;
 mod words;

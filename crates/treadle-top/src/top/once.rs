@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use treadle_core::live::asking::Found;
 use treadle_probe::clock::monotonic;
 
+use super::detail;
 use super::keys::{Face, Overlay};
 use super::model::{Facts, Model, Standing, Watched};
 use super::sampling::Sampler;
@@ -60,10 +61,10 @@ pub(crate) fn text(model: &Model, wide: usize) -> String {
             lines.push(String::new());
         }
         for facts in facts.iter().filter(|_| !watched.has_ended()) {
-            let detail = view::about(watched, facts, paint, wide);
+            let detail = detail::about(watched, facts, paint, wide);
             lines.extend(detail.iter().map(|line| view::plain(line)));
             lines.push(String::new());
-            let lanes = view::lanes(facts, &face, wide, usize::MAX);
+            let lanes = detail::lanes(facts, &face, wide, usize::MAX);
             lines.extend(lanes.iter().map(|line| view::plain(line)));
             lines.push(String::new());
         }

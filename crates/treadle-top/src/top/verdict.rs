@@ -4,8 +4,7 @@ use treadle_core::choice::wording::{count, number, percent};
 use treadle_core::live::picture::Worker;
 
 use super::model::{DEATH_S, Facts};
-use super::view::own;
-use super::words::{age, rate, short};
+use super::words::{age, own, rate, short};
 
 /// How grave it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -108,6 +108,14 @@ pub(crate) fn cut_front(text: &str, most: usize) -> String {
     if most > 0 { format!("…{kept}") } else { kept }
 }
 
+/// A function's name without the module that every script is.
+pub(crate) fn own(function: &str) -> &str {
+    let script = function.strip_prefix("__main__.");
+    script
+        .or_else(|| function.strip_prefix("__mp_main__."))
+        .unwrap_or(function)
+}
+
 /// Cut and filled to so many columns, to the left.
 pub(crate) fn left(text: &str, wide: usize) -> String {
     let text = cut(text, wide);
