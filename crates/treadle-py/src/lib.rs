@@ -9,6 +9,7 @@ mod completion;
 mod future;
 mod lease;
 mod live;
+mod lock_watch;
 mod meter;
 mod names;
 mod outcome;
@@ -17,6 +18,7 @@ mod process;
 mod processes;
 mod station;
 mod submitter;
+mod task_meters;
 mod threads;
 mod waiting;
 mod worker;
@@ -37,6 +39,8 @@ mod _core {
     #[pymodule_export]
     use crate::live::{close_desk, next_pool_number, open_desk, show};
     #[pymodule_export]
+    use crate::lock_watch::{LockWatch, thread_state};
+    #[pymodule_export]
     use crate::meter::Meter;
     #[pymodule_export]
     use crate::pickling::send_main_by_value;
@@ -46,6 +50,8 @@ mod _core {
     use crate::processes::ProcessPool;
     #[pymodule_export]
     use crate::submitter::Submitter;
+    #[pymodule_export]
+    use crate::task_meters::{TaskMeters, empty_histogram, meter_cost};
     #[pymodule_export]
     use crate::threads::{ThreadPool, run_if_waiting};
     #[pymodule_export]

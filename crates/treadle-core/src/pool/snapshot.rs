@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::lock;
 use super::meter::Histogram;
 use super::processes::{Life, Note, ProcessPool};
+use super::transfer::Transfer;
 
 /// What has happened in a pool since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,6 +70,12 @@ pub struct Snapshot {
     pub closing: bool,
     /// Whether every worker has left for good.
     pub ended: bool,
+    /// The same for each function that has answered tasks.
+    pub functions: Vec<(Arc<str>, Histogram)>,
+    /// What went to the workers.
+    pub arguments: Transfer,
+    /// What came back.
+    pub results: Transfer,
 }
 
 impl ProcessPool {
@@ -122,6 +129,16 @@ impl ProcessPool {
             }
         }
         let oldest_ns = earliest_ns.map(|earliest| now.saturating_sub(earliest));
+        let mut turnaround = Histogram::default();
+        let mut functions = Vec::new();
+        for (name, histogram) in state.turnaround.iter() {
+            turnaround.join(histogram);
+            if histogram.count() > 0 {
+                functions.push((Arc::from(name), *histogram));
+            }
+        }
+        let mut results = state.results;
+        results.time = *lock(&self.rebuilding);
         Snapshot {
             unfinished: state.tasks.len(),
             running: workers
@@ -132,10 +149,13 @@ impl ProcessPool {
             workers,
             payload_bytes,
             oldest_ns,
-            turnaround: state.turnaround,
             broken: state.broken.clone(),
             closing: state.life != Life::Open,
             ended: state.life == Life::Ended,
+            turnaround,
+            functions,
+            arguments: state.arguments,
+            results,
         }
     }
 
