@@ -574,7 +574,8 @@ def test_a_program_that_dies_is_told_and_the_others_are_shown(
     folder.mkdir()
     other = Program(folder)
     try:
-        with screen() as view:
+        # Tall enough for whatever else runs on this machine.
+        with screen(size=(90, 100)) as view:
             view.until(str(program.pid))
             view.until(str(other.pid))
             other.kill()
