@@ -15,6 +15,7 @@ The map of the package::
     _worker/     all that runs in a child: the zygote and the worker's main
     serving, metrics
                  the numbers of all pools, for Prometheus
+    _watching    what `treadle top` and `treadle dump` see of this program
     holding      which threads held the interpreter lock, while somebody asks
     measuring, comparing, record, checking
                  thin faces over the choice: profile, race, decision, check

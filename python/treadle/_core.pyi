@@ -146,6 +146,26 @@ class LockWatch:
     def cpu_seconds(self) -> float: ...
     def close(self) -> None: ...
 
+def next_pool_number() -> int:
+    """A number for a pool of this program, counted from 1."""
+
+def open_desk() -> None:
+    """Opens the desk at which this program answers who watches it, unless it is open. Raises OSError where that cannot be."""
+
+def close_desk() -> None:
+    """Closes it for good; returns when nothing asks the interpreter any more."""
+
+def show(
+    pool: ProcessPool | ThreadPool,
+    number: int,
+    name: str,
+    strategy: str,
+    plan: str,
+    concurrency: int,
+    limit: int | None,
+) -> None:
+    """Has a pool of the engine told to watchers, without the interpreter's lock, until it ends."""
+
 class Meter:
     """Measures calls of the thread that made it, and who holds the interpreter lock meanwhile.
 

@@ -19,7 +19,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from treadle import _core, _worker, strategies
+from treadle import _core, _watching, _worker, strategies
 from treadle.errors import PayloadError, PlanError
 from treadle.plan import Plan, whole_number
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions
@@ -264,6 +264,7 @@ class Executor(_Calls, concurrent.futures.Executor):
         )
         self._plan = plan
         self._use(strategies.make(plan, settings, task_options), task_options)
+        _watching.show(self._strategy)
 
     @classmethod
     def decided(

@@ -1,4 +1,5 @@
 #![forbid(unsafe_code)]
-//! Pools, meters, and the choice of a plan.
+//! Pools, meters, what they tell to watchers, and the choice of a plan.
 pub mod choice;
+pub mod live;
 pub mod pool;

@@ -76,6 +76,103 @@ pub fn parse_state(text: &str) -> Option<char> {
     after_name.split_whitespace().next()?.chars().next()
 }
 
+/// What a process or a thread has used.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usage {
+    /// CPU seconds since its start.
+    pub cpu_s: f64,
+    /// Resident bytes of its process.
+    pub memory_bytes: u64,
+}
+
+/// Parses the text of `/proc/<pid>/stat` with the kernel's ticks a second and bytes a page.
+pub fn parse_usage(text: &str, ticks: f64, page: u64) -> Option<Usage> {
+    let (_, after_name) = text.rsplit_once(')')?;
+    let words: Vec<&str> = after_name.split_whitespace().collect();
+    // Fields 14, 15 and 24 of proc(5); what follows the name begins with the third.
+    let number = |field: usize| words.get(field - 3)?.parse::<u64>().ok();
+    Some(Usage {
+        cpu_s: (number(14)? + number(15)?) as f64 / ticks,
+        memory_bytes: number(24)?.saturating_mul(page),
+    })
+}
+
+fn usage(path: &str) -> Option<Usage> {
+    let text = fs::read(path).ok()?;
+    let page = rustix::param::page_size() as u64;
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    parse_usage(&String::from_utf8_lossy(&text), ticks, page)
+}
+
+/// What a process has used, all its threads together; `None` when it is gone.
+pub fn usage_of(process: u32) -> Option<Usage> {
+    usage(&format!("/proc/{process}/stat"))
+}
+
+/// What a thread of this process has used; the memory is the process's.
+pub fn usage_of_thread(thread: u32) -> Option<Usage> {
+    usage(&format!("/proc/self/task/{thread}/stat"))
+}
+
+/// The processes above this one, its parent first.
+pub fn ancestors(process: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut at = process;
+    while let Some(parent) = fs::read_to_string(format!("/proc/{at}/stat"))
+        .ok()
+        .and_then(|text| parse_parent(&text))
+        .filter(|parent| *parent != 0 && !found.contains(parent))
+    {
+        found.push(parent);
+        at = parent;
+    }
+    found
+}
+
+/// Who is at the other end of a Unix socket, as the kernel saw it when the connection was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its process; 0 when it is in a container that cannot be seen into from here.
+    pub pid: u32,
+    /// Its effective user.
+    pub uid: u32,
+}
+
+/// Who is at the other end of a connected Unix socket; for the end that connected, who listens there.
+///
+/// Not through `rustix`, whose process id cannot be the 0 of a process that is not seen from here.
+///
+/// # Errors
+/// When it is no such socket.
+#[cfg(target_os = "linux")]
+pub fn peer(socket: std::os::fd::BorrowedFd<'_>) -> std::io::Result<Peer> {
+    use std::os::fd::AsRawFd;
+
+    let mut found = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `found` and `length` are valid for writing, and `length` says how long `found` is.
+    let refused = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut found).cast(),
+            &raw mut length,
+        )
+    } != 0;
+    if refused {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(Peer {
+        pid: u32::try_from(found.pid).unwrap_or(0),
+        uid: found.uid,
+    })
+}
+
 /// The process ids that `/proc` lists.
 fn listed() -> Vec<u32> {
     fs::read_dir("/proc").map_or_else(
@@ -163,6 +260,32 @@ mod tests {
         assert!(pauses() > before);
         let file = RunQueueFile::own().unwrap();
         assert!(file.waited_s() <= own_run_queue().unwrap().waited_s);
+    }
+
+    #[test]
+    fn the_fields_of_stat_are_counted_behind_the_name() {
+        let text = "7 (a) b) S 1 7 7 0 -1 4194560 10 0 0 0 250 50 0 0 20 0 1 0 900 1000000 3 18446744073709551615";
+        let found = parse_usage(text, 100.0, 4096).unwrap();
+        assert_eq!((found.cpu_s, found.memory_bytes), (3.0, 3 * 4096));
+        assert_eq!(parse_usage("7 (a) S 1", 100.0, 4096), None);
+        if cfg!(target_os = "linux") {
+            assert!(usage_of(std::process::id()).unwrap().memory_bytes > 0);
+            let parent = std::os::unix::process::parent_id();
+            assert_eq!(ancestors(std::process::id()).first(), Some(&parent));
+        }
+    }
+
+    #[test]
+    fn the_other_end_of_a_socket_is_known() {
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        use std::os::fd::AsFd;
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let found = peer(one.as_fd()).unwrap();
+        let user = rustix::process::geteuid().as_raw();
+        assert_eq!((found.pid, found.uid), (std::process::id(), user));
+        assert!(peer(std::fs::File::open("/dev/null").unwrap().as_fd()).is_err());
     }
 
     #[test]

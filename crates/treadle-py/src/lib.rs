@@ -9,8 +9,10 @@ mod codec;
 mod completion;
 mod future;
 mod lease;
+mod live;
 mod lock_watch;
 mod meter;
+mod names;
 mod outcome;
 mod pickling;
 mod process;
@@ -35,6 +37,8 @@ mod _core {
     use crate::future::{FutureBase, pending_future, register_future};
     #[pymodule_export]
     use crate::lease::Lease;
+    #[pymodule_export]
+    use crate::live::{close_desk, next_pool_number, open_desk, show};
     #[pymodule_export]
     use crate::lock_watch::{LockWatch, thread_state};
     #[pymodule_export]

@@ -1,5 +1,7 @@
 //! What a worker process asks of the kernel about itself.
 
+use std::os::fd::{FromRawFd, OwnedFd};
+
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
@@ -14,10 +16,15 @@ pub(crate) fn die_with_parent(parent: i32) -> PyResult<bool> {
     Ok(rustix::process::getppid().is_some_and(|now| now.as_raw_nonzero().get() == parent))
 }
 
-/// Called in a forked child: the pools of its parent are not its own.
+/// Called in a forked child: the pools of its parent are not its own, nor is the socket at which the parent tells of them.
 #[pyfunction]
+#[allow(unsafe_code)]
 pub(crate) fn note_fork() {
     treadle_core::pool::note_fork();
+    if let Some(socket) = treadle_core::live::desk::leave_in_child() {
+        // SAFETY: the desk has given it up in this process: its owner was forgotten, and its thread is not here.
+        drop(unsafe { OwnedFd::from_raw_fd(socket) });
+    }
 }
 
 /// Gives memory that is allocated and not in use back to the kernel, where the C library can.

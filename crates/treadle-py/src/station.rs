@@ -9,7 +9,7 @@
 //! *Guarantees*: what a thread had counted when it ended a future is seen by whoever has seen that end. A job stands in exactly one place while it runs.
 //! *Assumes*: only the station's thread calls `begin`, `again` and `end`; a future that is looked for is alive, so that its address is its own.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use pyo3::prelude::*;
@@ -30,6 +30,28 @@ struct Stacked {
     /// The time that it may take in seconds, and the function, to name it when it takes longer.
     timeout: Option<(f64, Py<PyAny>)>,
     overdue: bool,
+    /// The number of its function's name.
+    name: u32,
+}
+
+/// What a watcher sees of a thread.
+pub(crate) struct Seen {
+    /// Which thread of its pool, counted from 0.
+    pub(crate) number: u64,
+    /// The thread as the system numbers it.
+    pub(crate) native: u32,
+    /// Jobs that it has ended.
+    pub(crate) done: u64,
+    /// What it has in hand; the innermost, when a job waits for one that the thread runs inside.
+    pub(crate) job: Option<SeenJob>,
+}
+
+/// A job that runs.
+pub(crate) struct SeenJob {
+    pub(crate) since_ns: u64,
+    pub(crate) overdue: bool,
+    /// The number of its function's name.
+    pub(crate) name: u32,
 }
 
 /// A job whose time was over.
@@ -68,9 +90,14 @@ const PLACES: usize = MOST_FUNCTIONS + 1;
 pub(crate) struct Station {
     /// The thread's number in Python.
     pub(crate) thread: u64,
+    /// Which thread of its pool, counted from 0, and as the system numbers it.
+    number: u64,
+    native: u32,
     /// The address of the future whose job is in hand: compared, never followed.
     job: AtomicUsize,
     since_ns: AtomicU64,
+    /// The number of its function's name.
+    name: AtomicU32,
     stack: Mutex<Vec<Stacked>>,
     done: Count,
     retried: Count,
@@ -82,11 +109,18 @@ pub(crate) struct Station {
 }
 
 impl Station {
-    pub(crate) fn new(thread: u64) -> Station {
+    /// The station of the calling thread.
+    fn new(thread: u64, number: u64) -> Station {
         Station {
             thread,
+            number,
+            native: rustix::thread::gettid()
+                .as_raw_nonzero()
+                .get()
+                .unsigned_abs(),
             job: AtomicUsize::new(NOTHING),
             since_ns: AtomicU64::new(0),
+            name: AtomicU32::new(0),
             stack: Mutex::default(),
             done: Count::default(),
             retried: Count::default(),
@@ -125,11 +159,13 @@ impl Station {
     pub(crate) fn begin(
         &self,
         future: &Bound<'_, FutureBase>,
+        name: u32,
         timeout: Option<(f64, &Py<PyAny>)>,
         now_ns: u64,
     ) -> Place {
         if timeout.is_none() && self.job.load(Ordering::Relaxed) == NOTHING {
             self.since_ns.store(now_ns, Ordering::Relaxed);
+            self.name.store(name, Ordering::Relaxed);
             self.job.store(future.as_ptr() as usize, Ordering::Release);
             return Place::First;
         }
@@ -139,6 +175,7 @@ impl Station {
             since_ns: now_ns,
             timeout: timeout.map(|(seconds, function)| (seconds, function.clone_ref(py))),
             overdue: false,
+            name,
         });
         Place::Stack
     }
@@ -176,6 +213,29 @@ impl Station {
         }
         self.done.add(1);
         stacked.is_some_and(|job| job.overdue)
+    }
+
+    fn seen(&self) -> Seen {
+        let stack = lock(&self.stack);
+        let first = (self.job.load(Ordering::Acquire) != NOTHING).then(|| SeenJob {
+            since_ns: self.since_ns.load(Ordering::Relaxed),
+            overdue: false,
+            name: self.name.load(Ordering::Relaxed),
+        });
+        let stacked = stack.iter().map(|job| SeenJob {
+            since_ns: job.since_ns,
+            overdue: job.overdue,
+            name: job.name,
+        });
+        Seen {
+            number: self.number,
+            native: self.native,
+            done: self.done.read(),
+            job: first
+                .into_iter()
+                .chain(stacked)
+                .max_by_key(|job| job.since_ns),
+        }
     }
 
     fn has(&self, future: &Bound<'_, FutureBase>) -> bool {
@@ -221,6 +281,8 @@ impl TimesByPlace {
 #[derive(Default)]
 struct Places {
     stations: Vec<Arc<Station>>,
+    /// How many there have ever been.
+    entered: u64,
     /// What threads that have left had done.
     left: Totals,
     times_left: TimesByPlace,
@@ -233,8 +295,19 @@ struct Places {
 pub(crate) struct Crew(Mutex<Places>);
 
 impl Crew {
-    pub(crate) fn enter(&self, station: &Arc<Station>) {
-        lock(&self.0).stations.push(Arc::clone(station));
+    /// Gives the calling thread, which has this number in Python, a station.
+    pub(crate) fn enter(&self, thread: u64) -> Arc<Station> {
+        let mut places = lock(&self.0);
+        let station = Arc::new(Station::new(thread, places.entered));
+        places.entered += 1;
+        places.stations.push(Arc::clone(&station));
+        station
+    }
+
+    /// What every thread has in hand, for a watcher.
+    pub(crate) fn look(&self) -> Vec<Seen> {
+        let stations = lock(&self.0).stations.clone();
+        stations.iter().map(|station| station.seen()).collect()
     }
 
     pub(crate) fn leave(&self, station: &Arc<Station>) {
@@ -284,6 +357,21 @@ impl Crew {
                 )
             })
             .collect()
+    }
+
+    /// The times of all functions together: from submission to start, and from there to the end.
+    pub(crate) fn times(&self) -> (Histogram, Histogram) {
+        let places = lock(&self.0);
+        let mut times = TimesByPlace(places.times_left.0);
+        for station in &places.stations {
+            times.add(station);
+        }
+        let (mut wait, mut duration) = (Histogram::default(), Histogram::default());
+        for of_function in &times.0 {
+            wait.join(&of_function.wait);
+            duration.join(&of_function.duration);
+        }
+        (wait, duration)
     }
 
     pub(crate) fn totals(&self) -> Totals {

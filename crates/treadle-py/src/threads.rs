@@ -4,20 +4,24 @@
 //! submissions and runs by itself.
 
 use std::cell::RefCell;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
+use treadle_core::live::desk::Source as Shown;
+use treadle_core::live::picture::{self, Pool, Worker};
 use treadle_core::pool::cell::Phase;
 use treadle_core::pool::forks;
 use treadle_core::pool::threads::{Found, Queue};
 use treadle_shm::monotonic_nanoseconds;
 
 use crate::future::{FutureBase, Local, Source, new_future};
+use crate::names::{self, name_of};
 use crate::pickling;
-use crate::station::{Crew, Station};
+use crate::station::{Crew, Seen, Station};
 use crate::task_meters::{self, TimesTold};
 
 /// What a forked child is told that uses its parent's pool.
@@ -37,6 +41,11 @@ struct Job {
 /// The queue and the meters of a pool of threads.
 #[pyclass(frozen, module = "treadle._core")]
 pub(crate) struct ThreadPool {
+    inner: Arc<Inner>,
+}
+
+/// What a pool is made of. A watcher looks at it without the interpreter's lock: no lock in here is held while that one is waited for.
+pub(crate) struct Inner {
     queue: Queue<Job>,
     crew: Crew,
     timed_out: AtomicU64,
@@ -46,6 +55,76 @@ pub(crate) struct ThreadPool {
     forks: u32,
     /// Whether times are counted; off only to measure what that costs.
     metered: bool,
+}
+
+impl Deref for ThreadPool {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl Shown for Inner {
+    fn look(&self, pool: &mut Pool) -> bool {
+        if self.forks != forks() {
+            return false;
+        }
+        let seen = self.crew.look();
+        let closed = self.queue.is_closed();
+        if closed && seen.is_empty() {
+            return false;
+        }
+        let totals = self.crew.totals();
+        let now_ns = monotonic_nanoseconds();
+        pool.submitted = self.queue.entered();
+        pool.completed = totals.done;
+        pool.retried = totals.retried;
+        pool.timed_out = self.timed_out.load(Ordering::Relaxed);
+        pool.queued = self.queue.len() as u64;
+        pool.oldest_s = self
+            .queue
+            .with_first(|job| now_ns.saturating_sub(job.submitted_ns) as f64 / 1e9);
+        pool.closing = closed;
+        let (wait, duration) = self.crew.times();
+        pool.wait = Some(picture::Histogram::from(&wait));
+        pool.duration = Some(picture::Histogram::from(&duration));
+        pool.workers = seen.iter().map(|seen| worker(seen, now_ns)).collect();
+        pool.running = seen.iter().filter(|seen| seen.job.is_some()).count() as u64;
+        // The counts are read one after the other, while tasks end.
+        let others = pool.completed + pool.queued + pool.running;
+        pool.cancelled = pool.submitted.saturating_sub(others);
+        true
+    }
+
+    fn stacks(&self) -> Option<picture::Stacks> {
+        None
+    }
+}
+
+fn worker(seen: &Seen, now_ns: u64) -> Worker {
+    let used = treadle_probe::process::usage_of_thread(seen.native);
+    let state = match &seen.job {
+        None => "idle",
+        Some(job) if job.overdue => "overdue",
+        Some(_) => "busy",
+    };
+    Worker {
+        worker: seen.number,
+        ident: u64::from(seen.native),
+        state: state.to_owned(),
+        function: seen
+            .job
+            .as_ref()
+            .map(|job| names::text(job.name).to_owned()),
+        running_s: seen
+            .job
+            .as_ref()
+            .map_or(0.0, |job| now_ns.saturating_sub(job.since_ns) as f64 / 1e9),
+        tasks: Some(seen.done),
+        cpu_s: used.map(|used| used.cpu_s),
+        ..Worker::default()
+    }
 }
 
 /// How a job ended for its thread.
@@ -62,6 +141,11 @@ fn raised(py: Python<'_>, error: PyErr) -> Py<PyAny> {
 }
 
 impl ThreadPool {
+    /// What a watcher looks at.
+    pub(crate) fn inner(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner)
+    }
+
     /// Runs one job on this thread, from `began_ns` on if that is known.
     fn run(
         &self,
@@ -93,7 +177,8 @@ impl ThreadPool {
         };
         let wait_ns = began_ns.saturating_sub(submitted_ns);
         let limit = timeout.map(|seconds| (seconds, &function));
-        let place = station.begin(future, limit, began_ns);
+        let name = name_of(function.bind(py));
+        let place = station.begin(future, name, limit, began_ns);
         let outcome = loop {
             let error = match call(py, &function, &arguments, keywords.as_ref()) {
                 Ok(value) => break Ok(value),
@@ -163,8 +248,7 @@ struct Working<'py> {
 
 impl<'py> Working<'py> {
     fn begin(pool: &Bound<'py, ThreadPool>, thread: u64) -> Working<'py> {
-        let station = Arc::new(Station::new(thread));
-        pool.get().crew.enter(&station);
+        let station = pool.get().crew.enter(thread);
         WORKING.replace(Some((pool.clone().unbind(), Arc::clone(&station))));
         Working {
             pool: pool.clone(),
@@ -301,12 +385,14 @@ impl ThreadPool {
     #[pyo3(signature = (metered=true))]
     fn new(metered: bool) -> ThreadPool {
         ThreadPool {
-            queue: Queue::default(),
-            crew: Crew::default(),
-            timed_out: AtomicU64::new(0),
-            complete: AtomicBool::new(false),
-            forks: forks(),
-            metered,
+            inner: Arc::new(Inner {
+                queue: Queue::default(),
+                crew: Crew::default(),
+                timed_out: AtomicU64::new(0),
+                complete: AtomicBool::new(false),
+                forks: forks(),
+                metered,
+            }),
         }
     }
 

@@ -52,6 +52,6 @@ pub use {
     segment::check_address_space,
     slots::{Claimed, SLOT_PAYLOAD},
     span::MOST_ITEMS,
-    thread::{Parking, spawn_quiet},
+    thread::{Parking, signal_process, spawn_quiet, spawn_quiet_sized},
     worker::{Caller, Place, Waited, WorkerEnd},
 };

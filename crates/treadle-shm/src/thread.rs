@@ -15,6 +15,14 @@ use std::time::Duration;
 /// # Errors
 /// When the system has no room for another thread.
 pub fn spawn_quiet<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+    spawn_quiet_sized(name, 256 * 1024, body)
+}
+
+/// The same with a stack of so many bytes.
+///
+/// # Errors
+/// When the system has no room for another thread.
+pub fn spawn_quiet_sized<T: Send + 'static>(name: &str, stack: usize, body: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: both sets are valid for writing; sigfillset initialises `all` before it is read. The new thread inherits the mask.
@@ -22,12 +30,28 @@ pub fn spawn_quiet<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Sen
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
     }
-    let started = Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(body);
+    let started = Builder::new().name(name.to_owned()).stack_size(stack).spawn(body);
     // SAFETY: `before` was filled by the call above.
     unsafe {
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
     }
     started
+}
+
+/// Sends a process a signal by its number, which may be a real-time signal.
+///
+/// # Errors
+/// When there is no such process or signal, or it is another user's.
+pub fn signal_process(process: i32, signal: i32) -> io::Result<()> {
+    if process <= 0 {
+        // These numbers mean groups of processes.
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: kill takes numbers only.
+    match unsafe { libc::kill(process, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// A word on which threads of this process sleep until it changes. Unlike a condition variable, a signal ends the sleep.

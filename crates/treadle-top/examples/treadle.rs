@@ -12,7 +12,8 @@ fn main() {
             .unwrap_or_else(|| "python3".into())
             .into(),
         interrupted: &|| false,
-        terminal: None,
+        // How large it is the view finds out by itself.
+        terminal: std::io::stdout().is_terminal().then_some((80, 24)),
         rewrite,
         directory: std::env::current_dir().unwrap_or_default(),
         environment: &|name| std::env::var(name).ok(),

@@ -19,6 +19,8 @@ pub(crate) struct Treadle {
 pub(crate) enum Verb {
     Compare(Compare),
     Check(Check),
+    Top(Top),
+    Dump(Dump),
 }
 
 /// Measure a function on its inputs, predict every plan, race the best few, decide.
@@ -120,4 +122,53 @@ pub(crate) struct Check {
     /// Write the answers as JUnit XML to a file: overturned and stale fail, inconclusive is skipped
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<String>,
+}
+
+/// Show the pools of a running program, or of all of your programs: what they do, what limits them, worker by worker.
+///
+/// A program is seen from its first executor on. Nothing has to be prepared in it, and it need not be stopped. Keys: ? shows them.
+/// Where standard output is no terminal, one picture is printed, as with --once.
+///
+/// Exit codes: 0 done, 1 the program cannot be watched or the terminal not be used, 2 usage, 130 interrupted.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// The program; all of yours when none is named
+    #[arg(value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+
+    /// Print one picture as text and end
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Print one picture as JSON and end
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Seconds between looks, from 0.1 to 60
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = interval)]
+    pub(crate) interval: f64,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds| (0.1..=60.0).contains(seconds))
+        .ok_or_else(|| "a number of seconds from 0.1 to 60 is needed".to_owned())
+}
+
+/// Print what every worker of a running program does now, with stacks; of all of your programs when none is named.
+///
+/// The stacks of worker processes are had whatever the program does. Those of threads and coroutines need its interpreter's lock:
+/// when that is held for more than two seconds, the states are printed without them, and for how long.
+///
+/// Exit codes: 0 done, 1 a program cannot be watched, 2 usage, 130 interrupted.
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    /// The program; all of yours when none is named
+    #[arg(value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -13,6 +13,7 @@ mod layout;
 mod plot;
 mod progress;
 mod report;
+mod top;
 mod verdicts;
 
 use std::io::Write;
@@ -50,6 +51,8 @@ pub fn run(arguments: &[String], world: &mut World<'_>) -> i32 {
         Ok(parsed) => match parsed.command {
             arguments::Verb::Compare(compare) => comparing::run(&compare, arguments, world),
             arguments::Verb::Check(check) => checking::run(&check, world),
+            arguments::Verb::Top(options) => top::top(&options, world),
+            arguments::Verb::Dump(options) => top::dump(&options, world),
         },
         Err(error) => {
             let helped = matches!(

@@ -53,8 +53,15 @@ fn treadle(words: &[&str]) -> Ran {
 fn help_lists_only_what_works() {
     let ran = treadle(&["--help"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
-    assert!(ran.out.contains("compare") && ran.out.contains("check"));
-    for missing in ["top", "dump", "lint", "web"] {
+    for works in ["compare", "check", "top", "dump"] {
+        assert!(
+            ran.out
+                .lines()
+                .any(|line| line.trim_start().starts_with(works)),
+            "{works}"
+        );
+    }
+    for missing in ["lint", "web"] {
         assert!(
             !ran.out
                 .lines()

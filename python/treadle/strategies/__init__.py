@@ -274,6 +274,14 @@ class Strategy(abc.ABC):
         """
         return self.submit, None
 
+    def live(self) -> Any:
+        """The engine's pool that watchers look at without the interpreter's lock; None: they are told :meth:`stats`."""
+        return None
+
+    def longest(self, most: int) -> list[tuple[str, float]]:
+        """Names and seconds of the tasks that have run longest, where one worker runs many."""
+        return []
+
     def submit_chunk(
         self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions
     ) -> Future:

@@ -18,6 +18,7 @@ import inspect
 import io
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from types import FunctionType
@@ -122,6 +123,11 @@ class Coroutines(Bounded):
             functions=functions,
             overhead_s=None if loop.meters is None else loop.completed * _seconds_for_each(),
         )
+
+    def longest(self, most: int) -> list[tuple[str, float]]:
+        # In the order in which they were started.
+        now, running = time.monotonic(), list(self._loop.running.values())
+        return [(name_of(job.function), now - job.since) for job in running[:most]]
 
     def dump(self) -> str:
         return self._loop.dump()
@@ -436,5 +442,20 @@ class _Loop:
                 f"\n{getattr(job.function, '__qualname__', job.function)}: running for {now - job.since:.3f} s\n"
             )
             if job.task is not None:
-                job.task.print_stack(file=out)
+                out.writelines(traceback.format_list(_stack(job.task)))
         return out.getvalue()
+
+
+def _stack(task: asyncio.Task[None]) -> list[traceback.FrameSummary]:
+    """Where a task waits: the frames of its function and of what that awaits, down to the last that is Python's.
+
+    ``Task.get_stack`` has the outermost frame alone, which is this module's own.
+    """
+    frames = []
+    waits: Any = task.get_coro()
+    while waits is not None:
+        frame = getattr(waits, "cr_frame", None) or getattr(waits, "gi_frame", None)
+        if frame is not None and frame.f_code.co_filename != __file__:
+            frames.append((frame, frame.f_lineno))
+        waits = getattr(waits, "cr_await", None) or getattr(waits, "gi_yieldfrom", None)
+    return list(traceback.StackSummary.extract(frames))

@@ -174,6 +174,9 @@ class Processes(Strategy):
     def broken(self) -> str:
         return self._pool.broken() or ""
 
+    def live(self) -> Any:
+        return self._pool
+
     def stats(self) -> Stats:
         now = self._pool.snapshot()
         arguments, results = Transfer.of(now["arguments"]), Transfer.of(now["results"])

@@ -90,6 +90,9 @@ class Threads(Bounded):
         """The threads that live now."""
         return self._crew.members()
 
+    def live(self) -> Any:
+        return self._pool
+
     def stats(self) -> Stats:
         submitted, done, retried, timed_out, waiting = self._pool.counts()
         oldest_s, told = self._pool.meters()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::lock;
 use super::meter::Histogram;
-use super::processes::{Note, ProcessPool};
+use super::processes::{Life, Note, ProcessPool};
 use super::transfer::Transfer;
 
 /// What has happened in a pool since its start.
@@ -46,6 +46,8 @@ pub struct WorkerSnapshot {
     pub running: u32,
     /// Nanoseconds since the oldest of these began; 0 when it has none.
     pub running_ns: u64,
+    /// What the function of the oldest task in hand is called.
+    pub function: Option<Arc<str>>,
 }
 
 /// A pool at an instant.
@@ -65,6 +67,12 @@ pub struct Snapshot {
     pub oldest_ns: Option<u64>,
     /// From submission until the reply was here, of answered tasks.
     pub turnaround: Histogram,
+    /// Why it can run nothing any more.
+    pub broken: Option<Arc<str>>,
+    /// Whether it takes no more tasks.
+    pub closing: bool,
+    /// Whether every worker has left for good.
+    pub ended: bool,
     /// The same for each function that has answered tasks.
     pub functions: Vec<(Arc<str>, Histogram)>,
     /// What went to the workers.
@@ -78,7 +86,8 @@ impl ProcessPool {
     pub fn snapshot(&self) -> Snapshot {
         self.drain();
         let payload_bytes = lock(&self.arena).outstanding_bytes();
-        let state = lock(&self.state);
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
         let now = treadle_shm::monotonic_nanoseconds();
         let mut held: HashSet<u64> = HashSet::new();
         let mut abandoned = 0;
@@ -87,13 +96,17 @@ impl ProcessPool {
             .map(|(worker, seat)| {
                 let mut running = 0;
                 let mut running_ns = 0;
+                let mut oldest = None;
                 for place in self.places.of(worker) {
                     let Some((task, started)) = self.board.in_hand(place) else {
                         continue;
                     };
                     held.insert(task);
                     running += 1;
-                    running_ns = running_ns.max(now.saturating_sub(started));
+                    let since_ns = now.saturating_sub(started);
+                    if oldest.is_none() || since_ns > running_ns {
+                        (oldest, running_ns) = (Some(task), since_ns);
+                    }
                     // Nobody waits for it: it is no task of the pool's any more.
                     abandoned += usize::from(!state.tasks.contains(task));
                 }
@@ -112,6 +125,9 @@ impl ProcessPool {
                     restarts: seat.starts.saturating_sub(1),
                     running,
                     running_ns,
+                    function: oldest
+                        .and_then(|task| state.tasks.get(task))
+                        .map(|task| state.labels.name(task.label)),
                 }
             })
             .collect();
@@ -145,6 +161,9 @@ impl ProcessPool {
             workers,
             payload_bytes,
             oldest_ns,
+            broken: state.broken.clone(),
+            closing: state.life != Life::Open,
+            ended: state.life == Life::Ended,
             turnaround,
             functions,
             arguments: state.arguments,

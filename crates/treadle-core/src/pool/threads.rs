@@ -150,6 +150,11 @@ impl<J> Queue<J> {
         lock(&self.inside).jobs.front().map(look)
     }
 
+    /// Whether it takes no more jobs.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.inside).closed
+    }
+
     /// How many jobs were ever put in.
     pub fn entered(&self) -> u64 {
         lock(&self.inside).entered
