@@ -18,8 +18,10 @@ import pytest
 import treadle
 from contract_calls import Gate
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines")
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines")
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters")
+EVERY = pytest.mark.ways(
+    "serial", "threads", "processes", "spawn", "coroutines", "interpreters"
+)
 
 
 @EVERY
@@ -220,7 +222,7 @@ def test_sys_exit_ends_after_what_was_submitted(way: Any, marks: Path, tmp_path:
     assert len(list(marks.iterdir())) == 50
 
 
-@pytest.mark.ways("threads", "coroutines")
+@pytest.mark.ways("threads", "coroutines", "interpreters")
 def test_ending_workers_is_for_processes(way: Any) -> None:
     with way.make() as pool:
         for end in (pool.terminate_workers, pool.kill_workers):

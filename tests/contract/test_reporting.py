@@ -13,7 +13,7 @@ import pytest
 import treadle
 from contract_calls import Gate
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines")
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters")
 
 
 @CONCURRENT
@@ -126,7 +126,6 @@ def test_a_plan_and_sizes_together_are_refused() -> None:
 @pytest.mark.parametrize(
     "plan",
     [
-        {"interpreters": 2},
         {"processes": 2, "threads": 2},
         {"processes": 2, "coroutines": 2},
     ],
@@ -190,7 +189,7 @@ def test_a_plain_function_is_refused_by_coroutines(way: Any) -> None:
         assert pool.submit(calls.doze, 0.0, value=3).result() == 3
 
 
-@pytest.mark.ways("serial", "threads", "processes")
+@pytest.mark.ways("serial", "threads", "processes", "interpreters")
 def test_async_functions_run_everywhere(way: Any) -> None:
     with way.make() as pool:
         assert pool.submit(calls.doze, 0.0, 4).result() == 4

@@ -14,9 +14,11 @@ import pytest
 import treadle
 from contract_calls import Gate
 
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines")
+EVERY = pytest.mark.ways(
+    "serial", "threads", "processes", "spawn", "coroutines", "interpreters"
+)
 #: A serial plan runs each call inside ``submit``: nothing ever waits, so there is nothing to cancel, to hold or to stop.
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines")
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters")
 
 
 @EVERY
@@ -229,7 +231,7 @@ def test_a_call_whose_result_nobody_reads_runs(way: Any, marks: Path) -> None:
     assert len(list(marks.iterdir())) == 20
 
 
-@pytest.mark.ways("threads", "processes")
+@pytest.mark.ways("threads", "processes", "interpreters")
 def test_calls_whose_results_nobody_reads_do_not_stand_still(
     way: Any, new_gate: Callable[[], Gate]
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 import treadle
 from contract_calls import Gate
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines")
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters")
 
 
 @CONCURRENT
@@ -128,7 +128,7 @@ def test_asyncio_can_wait(way: Any) -> None:
         asyncio.run(main(pool))
 
 
-@pytest.mark.ways("serial", "threads", "processes")
+@pytest.mark.ways("serial", "threads", "processes", "interpreters")
 def test_run_in_executor_works(way: Any) -> None:
     async def main(pool: treadle.Executor) -> None:
         loop = asyncio.get_running_loop()

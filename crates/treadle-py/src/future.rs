@@ -6,7 +6,8 @@
 //! A future that nobody observes costs one allocation and no lock.
 //!
 //! *Guarantees*: `_state` says FINISHED only when every installed waiter has been told, so that `as_completed` never sees a future twice.
-//! Callbacks run once. No native lock is held while Python code runs.
+//! Callbacks run once. No native lock is held while Python code runs, so that none is held where a build without the interpreter's lock stops all
+//! threads; and nothing here relies on that lock to keep two steps together.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -301,7 +302,8 @@ impl FutureBase {
 
     #[setter(_condition)]
     fn set_condition_attribute(slf: &Bound<'_, Self>, value: Py<PyAny>) {
-        slf.get().face().condition = Some(value);
+        let before = slf.get().face().condition.replace(value);
+        drop(before);
         FutureBase::observe(slf);
     }
 
@@ -313,7 +315,8 @@ impl FutureBase {
 
     #[setter(_waiters)]
     fn set_waiters_attribute(&self, value: Py<PyList>) {
-        self.face().waiters = Some(value);
+        let before = self.face().waiters.replace(value);
+        drop(before);
     }
 
     #[getter(_done_callbacks)]
@@ -323,7 +326,8 @@ impl FutureBase {
 
     #[setter(_done_callbacks)]
     fn set_done_callbacks_attribute(&self, value: Py<PyList>) {
-        self.face().callbacks = Some(value);
+        let before = self.face().callbacks.replace(value);
+        drop(before);
     }
 
     #[getter(_state)]
@@ -380,7 +384,8 @@ impl FutureBase {
     #[setter(_result)]
     fn set_result_attribute(&self, py: Python<'_>, value: Py<PyAny>) {
         if !value.is_none(py) || self.face().outcome.is_none() {
-            self.face().outcome = Some(Ok(value));
+            let before = self.face().outcome.replace(Ok(value));
+            drop(before);
         }
     }
 
@@ -392,7 +397,8 @@ impl FutureBase {
     #[setter(_exception)]
     fn set_exception_attribute(&self, py: Python<'_>, value: Py<PyAny>) {
         if !value.is_none(py) {
-            self.face().outcome = Some(Err(value));
+            let before = self.face().outcome.replace(Err(value));
+            drop(before);
         }
     }
 

@@ -209,7 +209,12 @@ _alive: weakref.WeakSet[Strategy] = weakref.WeakSet()
 
 def living() -> list[Strategy]:
     """The strategies whose executors are in use."""
-    return list(_alive)
+    while True:
+        try:
+            return list(_alive)
+        except RuntimeError:
+            # Another thread made one meanwhile. No lock: this runs in finalisers and in forked children too.
+            continue
 
 
 #: Called with each strategy whose executor is shut down or dropped.
@@ -246,7 +251,7 @@ def _finish_all() -> None:
     """At the interpreter's exit: every submitted call ends first, as with the standard library's pools."""
     _interpreter_ends.set()
     interrupted = _ended_by_ctrl_c()
-    for strategy in list(_alive):
+    for strategy in living():
         if interrupted:
             strategy.stop_now()
         strategy.shutdown(wait=True, cancel_futures=False)
@@ -288,6 +293,10 @@ def make(plan: Plan, settings: Settings, options: TaskOptions) -> Strategy:
         from treadle.strategies.coroutines import Coroutines
 
         return Coroutines(plan, settings)
+    if strategy == "interpreters":
+        from treadle.strategies.interpreters import Interpreters
+
+        return Interpreters(plan, settings)
     if strategy == "serial":
         from treadle.strategies.serial import Serial
 
@@ -301,5 +310,5 @@ def make(plan: Plan, settings: Settings, options: TaskOptions) -> Strategy:
 
         return Ray(plan, settings, options)
     raise NotImplementedError(
-        f"the plan {plan} cannot be run yet: this version has serial, threads, processes, coroutines, dask and ray"
+        f"the plan {plan} cannot be run yet: this version has serial, threads, processes, coroutines, interpreters, dask and ray"
     )

@@ -33,13 +33,20 @@ from treadle.strategies import (
 class Threads(Strategy):
     """A pool of threads."""
 
+    #: What :class:`Stats` calls the engine.
+    engine = "threads"
+
     def __init__(self, plan: Plan, settings: Settings) -> None:
         super().__init__(plan, settings)
         self._pool = _core.ThreadPool()
-        self._crew = _Crew(self._pool, settings, plan.threads or 1)
+        self._crew = self._make_crew()
         self._room = (
             threading.BoundedSemaphore(settings.max_pending) if settings.max_pending else None
         )
+
+    def _make_crew(self) -> Crew:
+        """The threads of this pool."""
+        return Crew(self._pool, self.settings, self.plan.threads or 1)
 
     def submit(
         self,
@@ -138,7 +145,7 @@ class Threads(Strategy):
             )
         return Stats(
             self.plan,
-            "threads",
+            self.engine,
             submitted=submitted,
             completed=done,
             retried=retried,
@@ -181,8 +188,11 @@ def _interrupt_thread(thread: int) -> bool:
     return bool(raised)
 
 
-class _Crew:
+class Crew:
     """The threads themselves. They hold this and the queue, never the strategy, so that a dropped executor can end."""
+
+    #: What the standard library calls a broken pool of this kind: a module of ``concurrent.futures``, its class, and what it says.
+    broken_as = ("thread", "BrokenThreadPool", "the thread pool is not usable anymore")
 
     def __init__(self, pool: _core.ThreadPool, settings: Settings, size: int) -> None:
         self._pool = pool
@@ -235,18 +245,25 @@ class _Crew:
             if alone:
                 raise
 
+    def _enter(self) -> None:
+        """What a thread does before it takes its first call; whatever it raises breaks the pool."""
+        if self._settings.initializer is not None:
+            self._settings.initializer(*self._settings.initargs)
+
+    def _leave(self) -> None:
+        """What a thread does when it takes no more calls, or when it could not enter."""
+        _payload.close_loop()
+
     def _run(self) -> None:
-        settings = self._settings
-        if settings.initializer is not None:
+        try:
             try:
-                settings.initializer(*settings.initargs)
+                self._enter()
             except BaseException as error:
                 self._break(error)
                 return
-        try:
             replaced = not self._pool.work()
         finally:
-            _payload.close_loop()
+            self._leave()
         if replaced:
             # This thread's task was over its time and another thread took its place meanwhile.
             with self._lock:
@@ -257,13 +274,16 @@ class _Crew:
     def _break(self, error: BaseException) -> None:
         import logging
 
-        logging.getLogger("concurrent.futures").critical(
-            "Exception in initializer:", exc_info=error
-        )
-        kind = errors.as_standard(errors.PoolBroken, "thread", "BrokenThreadPool")
-        broken = kind(
-            f"the initializer raised {type(error).__name__}: {error}; the thread pool is not usable anymore"
-        )
+        module, name, consequence = self.broken_as
+        if isinstance(error, errors.PoolBroken):
+            reason = str(error)
+        else:
+            reason = f"the initializer raised {type(error).__name__}: {error}"
+            logging.getLogger("concurrent.futures").critical(
+                "Exception in initializer:", exc_info=error
+            )
+        kind = errors.as_standard(errors.PoolBroken, module, name)
+        broken = kind(f"{reason}; {consequence}")
         if error.__cause__ is None:
             error.__cause__ = errors.RemoteTraceback(f'\n"""\n{traceback.format_exc()}"""')
         # Its own traceback holds this thread's frames, and they hold the pool: nothing would be freed before a full collection.

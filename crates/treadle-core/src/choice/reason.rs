@@ -1,5 +1,7 @@
 //! The reason: the decision's paragraph, from the numbers, for a person who is tired.
 
+use treadle_probe::lock::Absent;
+
 use super::comparison::{Candidate, Confidence, Decision, Outcome, RaceAccount};
 use super::decide::{self, Choice, Evidence, Target};
 use super::model::{Curve, Form, Prediction, Setting};
@@ -425,13 +427,20 @@ pub fn profile_lines(profile: &Profile) -> Vec<(&'static str, String)> {
         ),
         (
             "interpreter lock",
-            match (profile.gil_cpu_s, profile.pilot) {
-                (Some(held), _) => format!("held for {} of CPU time", seconds(held)),
-                (None, Some(pilot)) => format!(
-                    "share not measured; two threads ran {:.2} times as fast as one ({:.2} to {:.2})",
-                    pilot.speedup, pilot.interval[0], pilot.interval[1]
-                ),
-                (None, None) => "share not measured".to_owned(),
+            {
+                let share = if profile.split_absent.as_deref() == Some(Absent::NoLock.reason()) {
+                    "none in this build of Python"
+                } else {
+                    "share not measured"
+                };
+                match (profile.gil_cpu_s, profile.pilot) {
+                    (Some(held), _) => format!("held for {} of CPU time", seconds(held)),
+                    (None, Some(pilot)) => format!(
+                        "{share}; two threads ran {:.2} times as fast as one ({:.2} to {:.2})",
+                        pilot.speedup, pilot.interval[0], pilot.interval[1]
+                    ),
+                    (None, None) => share.to_owned(),
+                }
             },
         ),
         (

@@ -258,10 +258,10 @@ impl<'a> Model<'a> {
             not_run: Form::of(plan).filter(|form| !form.runs()).map(|_| {
                 format!(
                     "this version does not run {} yet",
-                    match plan.strategy() {
-                        Strategy::Interpreters => "sub-interpreters",
-                        _ if plan.coroutines.is_some() => "coroutines inside processes",
-                        _ => "threads inside processes",
+                    if plan.coroutines.is_some() {
+                        "coroutines inside processes"
+                    } else {
+                        "threads inside processes"
                     }
                 )
             }),
@@ -358,7 +358,11 @@ impl<'a> Model<'a> {
             let threads = if route.on_loop { 1 } else { workers };
             (0.0, 1.0, starts.thread.unwrap_or(0.0) * f64::from(threads))
         } else {
-            (starts.process.unwrap_or(0.0), self.setting.cores, 0.0)
+            let one = match route.strategy {
+                Strategy::Interpreters => starts.interpreter.or(starts.process),
+                _ => starts.process,
+            };
+            (one.unwrap_or(0.0), self.setting.cores, 0.0)
         };
         if workers == 1 && start_s == 0.0 {
             return count / (before_s + count / per_s);
@@ -392,8 +396,13 @@ impl<'a> Model<'a> {
         if let Some(obstacle) = self.profile.pickle.obstacle() {
             return Some(obstacle);
         }
-        // Interpreters share what a process holds; how much of it nobody has measured.
-        plan.processes?;
+        if plan.interpreters.is_some() {
+            // Interpreters share what a process holds; how much of it nobody has measured.
+            let refused = self.profile.worker_start_s.interpreter_refused.as_ref()?;
+            return Some(format!(
+                "the function's module cannot be imported in a sub-interpreter: {refused}"
+            ));
+        }
         let each = self.profile.worker_rss_bytes?;
         let available = self.setting.memory_available?;
         let most = (available * MEMORY_SHARE / each.max(1.0)).floor();

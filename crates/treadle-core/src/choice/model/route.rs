@@ -22,6 +22,8 @@ const CHUNK_WINDOW: u32 = 4;
 /// A plan as the simulation runs it.
 #[derive(Debug, Clone)]
 pub(super) struct Route {
+    /// The plan's strategy.
+    pub(super) strategy: Strategy,
     /// Processes (or interpreters) that hold workers, each with a lock of its own.
     pub(super) processes: u32,
     /// Tasks at once in each.
@@ -67,7 +69,7 @@ impl Route {
             && !setting.asynchronous
             && (demands.mean.wall() < CHUNKED_BELOW_S || plan.chunk.is_some());
         let item = if mapped {
-            setting.handover.item()
+            setting.handover.item(strategy)
         } else {
             Cost::default()
         };
@@ -93,6 +95,7 @@ impl Route {
         let items = f64::from(chunk);
         let serial = strategy == Strategy::Serial;
         Self {
+            strategy,
             processes: outer.unwrap_or(1),
             slots: plan.threads.or(coroutines).unwrap_or(1),
             noun: match strategy {

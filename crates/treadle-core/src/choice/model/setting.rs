@@ -9,6 +9,8 @@ use super::super::plan::{Plan, Strategy};
 const THREAD: Cost = Cost::both(1e-6);
 const COROUTINE: Cost = Cost::both(4e-6);
 const PROCESS: Cost = Cost::both(2e-6);
+/// Each call of a sub-interpreter makes and drops a state for its thread there; CPython 3.14, two virtual cores.
+const INTERPRETER: Cost = Cost::both(10e-6);
 /// The share of one item of a chunk where none was measured: a call and its place in a list.
 const CHUNKED: Cost = Cost::both(0.3e-6);
 
@@ -57,6 +59,10 @@ pub struct Handover {
     pub processes: Option<Cost>,
     /// To a process, as one of many in a chunk.
     pub chunked: Option<Cost>,
+    /// To a sub-interpreter, each task by itself.
+    pub interpreters: Option<Cost>,
+    /// To a sub-interpreter, as one of many in a chunk.
+    pub interpreters_chunked: Option<Cost>,
 }
 
 impl Handover {
@@ -66,15 +72,18 @@ impl Handover {
             Strategy::Serial => Cost::default(),
             Strategy::Threads => self.threads.unwrap_or(THREAD),
             Strategy::Coroutines => self.coroutines.unwrap_or(COROUTINE),
-            Strategy::Processes | Strategy::Interpreters | Strategy::Hybrid => {
-                self.processes.unwrap_or(PROCESS)
-            }
+            Strategy::Interpreters => self.interpreters.unwrap_or(INTERPRETER),
+            Strategy::Processes | Strategy::Hybrid => self.processes.unwrap_or(PROCESS),
         }
     }
 
-    /// The cost of one more item in a chunk.
-    pub fn item(&self) -> Cost {
-        self.chunked.unwrap_or(CHUNKED)
+    /// The cost of one more item in a chunk under `strategy`.
+    pub fn item(&self, strategy: Strategy) -> Cost {
+        let measured = match strategy {
+            Strategy::Interpreters => self.interpreters_chunked,
+            _ => self.chunked,
+        };
+        measured.unwrap_or(CHUNKED)
     }
 }
 
@@ -128,11 +137,7 @@ pub enum Form {
 }
 
 /// Predicted, and not raced: the executor of this version does not run them. A form that it learns to run leaves this list.
-const NOT_RUN_YET: [Form; 3] = [
-    Form::Interpreters,
-    Form::ProcessesThreads,
-    Form::ProcessesCoroutines,
-];
+const NOT_RUN_YET: [Form; 2] = [Form::ProcessesThreads, Form::ProcessesCoroutines];
 
 impl Form {
     /// The forms that make sense for a function.

@@ -32,6 +32,8 @@ pub(crate) fn setting(cores: f64) -> Setting {
             coroutines: nothing,
             processes: nothing,
             chunked: nothing,
+            interpreters: nothing,
+            interpreters_chunked: nothing,
         },
         shared_loop: None,
     }
@@ -368,6 +370,59 @@ fn a_small_batch_stays_serial() {
     let processes = predict(Plan::processes(4), &profile, &setting);
     assert!(processes.per_s > serial.per_s);
     assert!(processes.batch_per_s < serial.batch_per_s);
+}
+
+#[test]
+fn interpreters_pay_their_own_start_and_hand_over() {
+    let mut profile = Profile::from_sample(&sample(0.001, 0.001));
+    profile.worker_start_s.process = Some(0.2);
+    profile.worker_start_s.interpreter = Some(0.02);
+    let mut setting = setting(4.0);
+    setting.count = Some(400);
+    let interpreters = Plan {
+        interpreters: Some(4),
+        ..Plan::SERIAL
+    };
+    let quick = predict(interpreters, &profile, &setting);
+    let processes = predict(Plan::processes(4), &profile, &setting);
+    within(quick.per_s, processes.per_s, 0.02);
+    assert!(
+        quick.batch_per_s > 1.5 * processes.batch_per_s,
+        "{quick:?} {processes:?}"
+    );
+    setting.handover.interpreters_chunked = Some(Cost {
+        parent_s: 1e-3,
+        worker_s: 1e-3,
+    });
+    let dear = predict(interpreters, &profile, &setting);
+    assert!(dear.per_s < 0.5 * quick.per_s, "{dear:?}");
+    assert_eq!(
+        predict(Plan::processes(4), &profile, &setting).per_s,
+        processes.per_s
+    );
+}
+
+#[test]
+fn a_module_that_refuses_makes_interpreters_infeasible() {
+    let mut profile = Profile::from_sample(&sample(0.01, 0.01));
+    profile.worker_start_s.interpreter_refused =
+        Some("module x does not support loading in subinterpreters".to_owned());
+    let mut setting = setting(4.0);
+    setting.interpreters = true;
+    let model = Model::new(&profile, &setting);
+    let curve = model.curve(Form::Interpreters);
+    assert!(!curve.points.is_empty());
+    for point in &curve.points {
+        assert!(
+            point
+                .infeasible
+                .as_ref()
+                .is_some_and(|why| why.contains("module x does not support")),
+            "{point:?}"
+        );
+    }
+    assert!(curve.knee().is_none());
+    assert!(model.curve(Form::Processes).knee().is_some());
 }
 
 #[test]
