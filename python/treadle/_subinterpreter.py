@@ -16,6 +16,7 @@ in a ``threading.local``.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import sys
@@ -83,9 +84,11 @@ class _Package:
     def __call__(self, name: str) -> Any:
         if name not in self._names:
             raise AttributeError(f"module 'treadle' has no attribute {name!r}")
-        from treadle import errors, plan
-
-        for module in (errors, plan):
+        # Not `from treadle import`: that asks here first.
+        errors = importlib.import_module("treadle.errors")
+        if name == "errors":
+            return errors
+        for module in (errors, importlib.import_module("treadle.plan")):
             if name in module.__all__:
                 return getattr(module, name)
         return type(name, (), {"__new__": _refuse, "__module__": "treadle"})
@@ -273,8 +276,7 @@ def refusing_module(error: BaseException | None) -> str | None:
 
 def _unreadable(error: BaseException) -> BaseException:
     """The exception of a task whose call could not be rebuilt here."""
-    from treadle import errors
-
+    errors = importlib.import_module("treadle.errors")
     if isinstance(error, errors.TaskInterrupted):
         return error
     refusal = refusing_module(error)

@@ -25,9 +25,7 @@ from contract_calls import Gate
 from treadle import _subinterpreter, _told
 
 HAS_INTERPRETERS = importlib.util.find_spec("concurrent.interpreters") is not None
-newer = pytest.mark.skipif(
-    not HAS_INTERPRETERS, reason="plans of interpreters need CPython 3.14"
-)
+newer = pytest.mark.skipif(not HAS_INTERPRETERS, reason="plans of interpreters need CPython 3.14")
 
 
 @pytest.mark.skipif(HAS_INTERPRETERS, reason="this Python has sub-interpreters")

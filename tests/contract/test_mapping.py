@@ -14,9 +14,7 @@ import treadle
 from contract_calls import Gate
 
 CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters")
-EVERY = pytest.mark.ways(
-    "serial", "threads", "processes", "spawn", "coroutines", "interpreters"
-)
+EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", "interpreters")
 
 
 class Counted:

@@ -14,9 +14,7 @@ import pytest
 import treadle
 from contract_calls import Gate
 
-EVERY = pytest.mark.ways(
-    "serial", "threads", "processes", "spawn", "coroutines", "interpreters"
-)
+EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", "interpreters")
 #: A serial plan runs each call inside ``submit``: nothing ever waits, so there is nothing to cancel, to hold or to stop.
 CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters")
 

@@ -13,9 +13,7 @@ import treadle
 from contract_calls import Gate
 
 CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters")
-EVERY = pytest.mark.ways(
-    "serial", "threads", "processes", "spawn", "coroutines", "interpreters"
-)
+EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", "interpreters")
 
 
 def run_on_of(way: Any) -> Callable[..., Any]:
@@ -41,7 +39,9 @@ def test_after_the_last_retry_the_exception_stands(way: Any, marks: Path) -> Non
         assert pool.options(retries=0).submit(way.of(calls.double), 2).result() == 4
 
 
-@pytest.mark.ways("serial", "threads", "coroutines", "interpreters")  # processes still retry it: a known difference
+@pytest.mark.ways(
+    "serial", "threads", "coroutines", "interpreters"
+)  # processes still retry it: a known difference
 def test_a_call_that_ends_the_program_is_not_retried(way: Any, marks: Path) -> None:
     with way.make(retries=5) as pool:
         future = pool.submit(way.of(mark_and_exit), marks)

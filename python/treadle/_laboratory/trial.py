@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import functools
 import math
-import os
 import queue
 import shutil
 import tempfile
@@ -52,6 +51,8 @@ QUEUED_S = 0.02
 CHUNKED_BELOW_S = 0.005
 #: Most latencies in a reply: the 99th percentile of 2000 rests on 20 of them.
 LATENCIES = 2000
+
+
 def workers_of(plan: dict[str, int]) -> int:
     """Tasks that the plan runs at the same time; 1 for serial."""
     sizes = [

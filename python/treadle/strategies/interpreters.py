@@ -84,8 +84,10 @@ class Interpreters(Threads):
 
     engine = "interpreters"
 
-    #: Crossing costs some ten microseconds, so a chunk of :data:`treadle.mapping.CHUNK_SECONDS` spends half a percent on it.
     has_chunks = True
+
+    #: Crossing costs 100 to 200 us of CPU (docs/design/2026-11-22-interpreters.md), so a chunk of this length spends under one percent on it.
+    chunk_seconds = 0.02
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         self._standard = standard_library(plan)
@@ -123,7 +125,11 @@ class Interpreters(Threads):
         return self._send(function, (function, items, single), True, options)
 
     def _send(
-        self, function: Callable[..., Any], whole: tuple[Any, ...], chunk: bool, options: TaskOptions
+        self,
+        function: Callable[..., Any],
+        whole: tuple[Any, ...],
+        chunk: bool,
+        options: TaskOptions,
     ) -> Future:
         try:
             call = _Call.of(function, whole, chunk)
@@ -272,14 +278,14 @@ class _Host:
         finally:
             self.number = 0
         if code == _subinterpreter.FAILED:
-            error = _told.load_exception(told)
-            if isinstance(error, errors.TaskInterrupted) and not error.args:
-                error.args = (f"the task ({self.function}) was interrupted in its sub-interpreter",)
+            raised = _told.load_exception(told)
+            if isinstance(raised, errors.TaskInterrupted) and not raised.args:
+                raised.args = (f"the task ({self.function}) was interrupted in its sub-interpreter",)
             try:
-                raise error
+                raise raised
             finally:
                 # The traceback refers to this frame.
-                del error
+                del raised
         if code == _subinterpreter.CHUNK:
             return _chunk(told)
         try:

@@ -10,7 +10,10 @@ const THREAD: Cost = Cost::both(1e-6);
 const COROUTINE: Cost = Cost::both(4e-6);
 const PROCESS: Cost = Cost::both(2e-6);
 /// Each call of a sub-interpreter makes and drops a state for its thread there; CPython 3.14, two virtual cores.
-const INTERPRETER: Cost = Cost::both(10e-6);
+const INTERPRETER: Cost = Cost {
+    parent_s: 10e-6,
+    worker_s: 150e-6,
+};
 /// The share of one item of a chunk where none was measured: a call and its place in a list.
 const CHUNKED: Cost = Cost::both(0.3e-6);
 
