@@ -86,7 +86,7 @@ class Interpreters(Threads):
 
     has_chunks = True
 
-    #: Crossing costs 100 to 200 us of CPU (docs/design/2026-11-22-interpreters.md), so a chunk of this length spends under one percent on it.
+    #: Crossing costs 40 to 160 us of CPU (docs/design/2026-11-22-interpreters.md), so a chunk of this length spends under one percent on it.
     chunk_seconds = 0.02
 
     def __init__(self, plan: Plan, settings: Settings) -> None:

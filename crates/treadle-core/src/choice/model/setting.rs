@@ -11,8 +11,8 @@ const COROUTINE: Cost = Cost::both(4e-6);
 const PROCESS: Cost = Cost::both(2e-6);
 /// Each call of a sub-interpreter makes and drops a state for its thread there; CPython 3.14, two virtual cores.
 const INTERPRETER: Cost = Cost {
-    parent_s: 10e-6,
-    worker_s: 150e-6,
+    parent_s: 15e-6,
+    worker_s: 25e-6,
 };
 /// The share of one item of a chunk where none was measured: a call and its place in a list.
 const CHUNKED: Cost = Cost::both(0.3e-6);
