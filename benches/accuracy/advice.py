@@ -17,9 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 TREADLE = Path(sys.executable).with_name("treadle")
 TOO_NOISY = 3  # its exit code for "this machine is too noisy to decide"
 PAUSE_S = 15  # 1.5 times the ten seconds over which the kernel averages the pressure
-SETTLE_S = 10  # our own last batches are gone from that average by then, but for a third
-CALM = 5.0  # percent of pressure: the limit below which compare calls the machine quiet
-PRESSURE = Path("/proc/pressure/cpu")
 WATCHDOG_S = 180  # ten times the time that a decision takes: it hangs
 
 
@@ -47,25 +44,11 @@ def label(plan: dict[str, int]) -> str:
     return "+".join(f"{name}={size}" for name, size in plan.items()) or "serial"
 
 
-def settle() -> None:
-    """Waits until the pressure that the workload before has left is gone, as a user's machine has none."""
-    until = time.monotonic() + SETTLE_S
-    while time.monotonic() < until:
-        try:
-            some = PRESSURE.read_text().split("avg10=", 1)[1].split()[0]
-        except (OSError, IndexError):
-            return  # a kernel that does not tell does not tell compare either
-        if float(some) <= CALM:
-            return
-        time.sleep(0.5)
-
-
 def ask(one: Workload, budget_s: float, seed: int, folder: Path) -> Advice:
     """Runs the command; again after a pause while the machine is too noisy, the third time forced."""
     result = folder / f"{one.name}.compare.json"
     command = [str(TREADLE), "compare", one.target, "--items", one.items]
     command += ["--budget", f"{budget_s:g}", "--seed", str(seed), "--json", str(result)]
-    settle()
     for attempt in (1, 2, 3):
         result.unlink(missing_ok=True)
         environment = dict(os.environ)

@@ -25,34 +25,34 @@ The map of the package::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from treadle import errors
-from treadle.errors import (
-    EngineLostTask,
-    MeasureError,
-    PayloadError,
-    PayloadMemoryError,
-    PlanError,
-    PoolBroken,
-    PoolShutDown,
-    RecordError,
-    RemoteTraceback,
-    ServingError,
-    TaskInterrupted,
-    TaskTimeout,
-    TreadleError,
-    WorkerDied,
-)
-from treadle.executor import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from treadle.future import Future
-from treadle.plan import Plan
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from treadle import errors
     from treadle._core import usable_cores
     from treadle.checking import Check, check
     from treadle.comparing import Comparison, compare
+    from treadle.errors import (
+        EngineLostTask,
+        MeasureError,
+        PayloadError,
+        PayloadMemoryError,
+        PlanError,
+        PoolBroken,
+        PoolShutDown,
+        RecordError,
+        RemoteTraceback,
+        ServingError,
+        TaskInterrupted,
+        TaskTimeout,
+        TreadleError,
+        WorkerDied,
+    )
+    from treadle.executor import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+    from treadle.future import Future
     from treadle.measuring import Profile, measure
+    from treadle.plan import Plan
     from treadle.serving import MetricsServer, serve_metrics
 
 __all__ = [
@@ -87,27 +87,36 @@ __all__ = [
     "usable_cores",
 ]
 
-# Loaded on first use: a program that only runs tasks does not pay for the choice.
+# Loaded on first use. A worker needs little of the package: what it does not import is memory that no worker has, and
+# a program that only runs tasks does not pay for the choice.
 _LATER = {
-    "Check": "treadle.checking",
-    "check": "treadle.checking",
-    "Comparison": "treadle.comparing",
-    "compare": "treadle.comparing",
-    "Profile": "treadle.measuring",
-    "measure": "treadle.measuring",
-    "MetricsServer": "treadle.serving",
-    "serve_metrics": "treadle.serving",
-    "usable_cores": "treadle._core",
+    "Check": "checking",
+    "check": "checking",
+    "Comparison": "comparing",
+    "compare": "comparing",
+    "Executor": "executor",
+    "ProcessPoolExecutor": "executor",
+    "ThreadPoolExecutor": "executor",
+    "Future": "future",
+    "Profile": "measuring",
+    "measure": "measuring",
+    "Plan": "plan",
+    "MetricsServer": "serving",
+    "serve_metrics": "serving",
+    "usable_cores": "_core",
 }
 
 
 def __getattr__(name: str) -> Any:
-    module = _LATER.get(name)
-    if module is None:
+    if name not in __all__:
         raise AttributeError(f"module 'treadle' has no attribute {name!r}")
     import importlib
 
-    value = globals()[name] = getattr(importlib.import_module(module), name)
+    if name == "errors":
+        return importlib.import_module("treadle.errors")
+    # Whatever is not named above is an error.
+    module = importlib.import_module(f"treadle.{_LATER.get(name, 'errors')}")
+    value = globals()[name] = getattr(module, name)
     return value
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from typing import Any
 
 from treadle import _core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class _HelpingEvent:

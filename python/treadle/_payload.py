@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from treadle import _core, errors
 from treadle._coroutines import close_loop as close_loop
@@ -18,6 +17,10 @@ from treadle._coroutines import run_coroutine as run_coroutine
 from treadle._helping import help_while_waiting as help_while_waiting
 from treadle._told import dump_exception as dump_exception
 from treadle._told import load_exception as load_exception
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # ---- functions and calls
 

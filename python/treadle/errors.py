@@ -28,7 +28,10 @@ import concurrent.futures
 import importlib
 import pickle
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "EngineLostTask",

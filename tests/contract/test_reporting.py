@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,64 @@ def test_async_functions_run_everywhere(way: Any) -> None:
     with way.make() as pool:
         assert pool.submit(calls.doze, 0.0, 4).result() == 4
         assert list(pool.map(calls.doze, [0.0] * 5, range(5))) == list(range(5))
+
+
+@pytest.mark.ways("threads")
+def test_the_meters_of_threads_count_every_call(way: Any, gate: Gate) -> None:
+    pool = way.make(workers=2)
+    held = [pool.submit(gate) for _ in range(2)]
+    gate.await_arrivals(2)
+    waiting = [pool.submit(calls.nap, 0.02) for _ in range(6)]
+    now = pool.stats()
+    assert (sum(now.wait.counts), sum(now.duration.counts)) == (0, 0)
+    assert now.oldest_s is not None
+    gate.open()
+    for future in (*held, *waiting):
+        future.result()
+    with pytest.raises(calls.Complaint):
+        pool.submit(calls.complain).result()
+    end = pool.stats()
+    assert (sum(end.wait.counts), sum(end.duration.counts), end.completed) == (9, 9, 9)
+    assert end.duration.sum_s >= 6 * 0.02
+    pool.shutdown()
+    assert pool.stats()[1:] == end._replace(workers=pool.stats().workers)[1:], (
+        "threads that have left are counted"
+    )
+
+
+@pytest.mark.ways("threads")
+def test_a_callback_is_not_counted_as_the_next_call(way: Any, gate: Gate) -> None:
+    """The end of one call is taken as the beginning of the next, but not when a callback ran between."""
+    pool = way.make(workers=1)
+    first = pool.submit(gate)
+    gate.await_arrivals()
+    first.add_done_callback(lambda _: time.sleep(0.2))
+    second = pool.submit(calls.double, 1)
+    gate.open()
+    second.result()
+    wait = pool.stats().wait
+    pool.shutdown()
+    assert wait.sum_s >= 0.2, "the second waited for the callback of the first"
+
+
+@pytest.mark.ways("threads")
+def test_calls_inside_a_call_are_both_seen(way: Any, gate: Gate) -> None:
+    """A call that waits for another of its pool runs that one inside; both can be asked for and counted."""
+    pool = way.make(workers=1)
+    inner = []
+
+    def outer() -> Any:
+        inner.append(pool.submit(gate, 5))
+        return inner[0].result()
+
+    future = pool.submit(outer)
+    gate.await_arrivals()
+    assert future.running()
+    assert inner[0].running()
+    stats = pool.stats()
+    assert (stats.running, stats.queued, stats.completed) == (1, 0, 0)
+    assert pool._strategy._pool.thread_of(future) == pool._strategy._pool.thread_of(inner[0])
+    gate.open()
+    assert future.result() == 5
+    assert pool.stats().completed == 2
+    pool.shutdown()

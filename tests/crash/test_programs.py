@@ -110,10 +110,12 @@ def test_nothing_outlives_a_parent_killed_with_stopped_workers(
         tmp_path,
         program_of("""
 pool = treadle.Executor(processes=2)
-futures = [pool.submit(calls.hang, ready) for _ in range(2)]
-import time
-while pool.stats().running < 2:
-    time.sleep(0.01)
+began = ready + ".began"
+os.mkfifo(began)
+calls_that_began = os.open(began, os.O_RDWR)
+futures = [pool.submit(calls.hang, began) for _ in range(2)]
+for _ in futures:
+    os.read(calls_that_began, 1)
 for worker in pool.stats().workers:
     os.kill(worker.ident, signal.SIGSTOP)
 calls.tell(ready)
@@ -122,7 +124,7 @@ futures[0].result()
         arrivals.path,
         marker=marker,
     )
-    arrivals.expect(3)
+    arrivals.expect()
     program.kill()
     program.wait()
     wait_until_gone(marker, GONE_S)
@@ -560,11 +562,12 @@ def test_too_little_address_space_is_an_error_that_says_so(tmp_path: Path, marke
         tmp_path,
         program_of("""
 import resource
+make = treadle.Executor
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * os.sysconf("SC_PAGE_SIZE") + (3 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
-    treadle.Executor(processes=2)
+    make(processes=2)
 except treadle.PayloadMemoryError as error:
     print(error)
 """),

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use treadle_core::choice::decide::{Target, parse_targets};
 use treadle_core::choice::disturbance::Load;
 use treadle_core::choice::plan::{Plan, Strategy};
 use treadle_core::choice::race::{Entry, Finish, Race, Ran, Rules, Step};
 use treadle_core::choice::sequential::ERROR;
 use treadle_core::choice::statistics::Random;
+use treadle_core::choice::target::{Target, parse_targets};
 
 const CONTROL: Entry = Entry {
     control: true,

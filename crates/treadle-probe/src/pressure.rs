@@ -19,6 +19,8 @@ pub struct Pressure {
 pub struct ProcessorTimes {
     /// All accounted time: user, nice, system, idle, waiting for input and output, interrupts, stolen.
     pub all: u64,
+    /// Time in which a processor had nothing to run.
+    pub idle: u64,
     /// Time in which a processor had work and the hypervisor ran something else.
     pub stolen: u64,
 }
@@ -48,6 +50,8 @@ pub fn parse_stat(text: &str) -> Option<ProcessorTimes> {
         .collect();
     (fields.len() >= 4).then(|| ProcessorTimes {
         all: fields.iter().sum(),
+        // Waiting for a disk is idleness too.
+        idle: fields[3] + fields.get(4).copied().unwrap_or(0),
         stolen: fields.get(7).copied().unwrap_or(0),
     })
 }
@@ -74,6 +78,12 @@ pub fn steal_share(before: ProcessorTimes, after: ProcessorTimes) -> Option<f64>
     Some(after.stolen.saturating_sub(before.stolen) as f64 / all as f64)
 }
 
+/// Share of the processors' time between two readings in which they ran something, 0 to 1; `None` when no time passed.
+pub fn busy_share(before: ProcessorTimes, after: ProcessorTimes) -> Option<f64> {
+    let all = after.all.checked_sub(before.all).filter(|all| *all > 0)?;
+    Some((1.0 - after.idle.saturating_sub(before.idle) as f64 / all as f64).max(0.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +105,14 @@ mod tests {
         assert_eq!(steal_share(before, after), Some(0.1));
         assert_eq!(steal_share(before, before), None);
         assert_eq!(parse_stat("cpu  1 2\n"), None);
+    }
+
+    #[test]
+    fn a_processor_that_waits_for_a_disk_is_idle() {
+        let before = parse_stat("cpu  100 0 100 800 0 0 0 0 0 0\n").unwrap();
+        let after = parse_stat("cpu  105 0 105 860 30 0 0 0 0 0\n").unwrap();
+        let busy = busy_share(before, after).unwrap();
+        assert!((busy - 0.1).abs() < 1e-9, "{busy}");
+        assert_eq!(busy_share(before, before), None);
     }
 }

@@ -19,6 +19,7 @@ impl FutureBase {
     /// Marks the future observed, before one of its fields is handed out.
     pub(crate) fn observe(slf: &Bound<'_, Self>) {
         let this = slf.get();
+        FutureBase::track(slf);
         let phase = match this.source() {
             Source::Local(local) => local.cell.mark_observed(),
             Source::Process {
@@ -114,7 +115,7 @@ impl FutureBase {
             if let Some(waiters) = waiters {
                 let method = match this.phase() {
                     Phase::Cancelled => intern!(py, "add_cancelled"),
-                    _ if this.failed(py)? => intern!(py, "add_exception"),
+                    _ if FutureBase::failed(slf)? => intern!(py, "add_exception"),
                     _ => intern!(py, "add_result"),
                 };
                 for waiter in waiters.bind(py).iter() {
@@ -159,10 +160,16 @@ impl FutureBase {
 
     /// Stores the outcome of a task of this process and tells whoever waits.
     pub(crate) fn finish_local(slf: &Bound<'_, Self>, outcome: LocalOutcome) -> PyResult<()> {
+        FutureBase::end_local(slf, outcome).map(drop)
+    }
+
+    /// The same; true when somebody was told, which may have taken its time.
+    pub(crate) fn end_local(slf: &Bound<'_, Self>, outcome: LocalOutcome) -> PyResult<bool> {
         let this = slf.get();
         let Some(local) = this.local() else {
-            return Ok(());
+            return Ok(false);
         };
+<<<<<<< HEAD
         // Under one lock: two threads may end it at the same time (its own, and the one that keeps deadlines), and what the first one stored stays.
         let (ended, dropped) = {
             let mut face = this.face();
@@ -179,6 +186,23 @@ impl FutureBase {
             FutureBase::after_local(slf, local, marks)?;
         }
         Ok(())
+=======
+        FutureBase::track_for(slf, &outcome);
+        let (before, marks) = {
+            let mut face = this.face();
+            if local.cell.settled() {
+                return Ok(false);
+            }
+            (face.outcome.replace(outcome), local.cell.end())
+        };
+        // What is dropped may run a finaliser.
+        drop(before);
+        let Some(marks) = marks else {
+            return Ok(false);
+        };
+        FutureBase::after_local(slf, local, marks)?;
+        Ok(marks.waited || marks.observed || this.by_hand())
+>>>>>>> main
     }
 
     pub(crate) fn after_local(slf: &Bound<'_, Self>, local: &Local, marks: Marks) -> PyResult<()> {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -101,15 +102,16 @@ pub(crate) fn new_future(py: Python<'_>, source: Source) -> PyResult<Bound<'_, F
         .get_or_init(py, || PyTuple::empty(py).unbind())
         .bind(py);
     // SAFETY: the class derives from FutureBase (it was made by the package from it) and its `tp_new` is FutureBase's, inherited; it is
-    // called with the class and an empty tuple, as `type.__call__` does.
-    let object = unsafe {
+    // called with the class and an empty tuple, as `type.__call__` does. What it makes is an instance of the class.
+    let future: Bound<'_, FutureBase> = unsafe {
         let class = class.as_type_ptr();
         let new = (*class)
             .tp_new
             .ok_or_else(|| PyTypeError::new_err("the future's class cannot be instantiated"))?;
         Bound::from_owned_ptr_or_err(py, new(class, empty.as_ptr(), std::ptr::null_mut()))?
+            .cast_into_unchecked()
     };
-    let future = object.cast_into::<FutureBase>()?;
+    FutureBase::untrack(&future);
     let _ = future.get().source.set(source);
     Ok(future)
 }
@@ -119,6 +121,46 @@ pub(crate) fn new_future(py: Python<'_>, source: Source) -> PyResult<Bound<'_, F
 #[pyfunction]
 pub(crate) fn pending_future(py: Python<'_>) -> PyResult<Bound<'_, FutureBase>> {
     new_future(py, Source::Local(Local::default()))
+}
+
+/// Which futures the cyclic collector looks at.
+///
+/// One that was just made refers to nothing, and most end with a number, a text or `None`: the collector would visit each of the thousands that
+/// wait several times for nothing, which takes as long as the rest of a tiny task. So a future is left out until it refers to something that may
+/// refer back: an outcome of a type with references, a callback, a condition, an attribute. (Only what is put into `vars(future)` itself is not seen.)
+impl FutureBase {
+    /// Leaves a future that was just made out of what the collector looks at.
+    #[allow(unsafe_code)]
+    fn untrack(_slf: &Bound<'_, Self>) {
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: a live object of a type with cyclic collection; leaving out one that is left out already does nothing.
+        unsafe {
+            ffi::PyObject_GC_UnTrack(_slf.as_ptr().cast());
+        }
+    }
+
+    /// Has the collector look at the future from now on.
+    #[allow(unsafe_code)]
+    pub(crate) fn track(_slf: &Bound<'_, Self>) {
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: a live, whole object of a type with cyclic collection, which is not looked at yet; the interpreter's lock is held between
+        // the question and the change.
+        unsafe {
+            if ffi::PyObject_GC_IsTracked(_slf.as_ptr()) == 0 {
+                ffi::PyObject_GC_Track(_slf.as_ptr().cast());
+            }
+        }
+    }
+
+    /// The same, if this outcome may refer back to the future.
+    #[allow(unsafe_code)]
+    pub(crate) fn track_for(slf: &Bound<'_, Self>, outcome: &LocalOutcome) {
+        let (Ok(value) | Err(value)) = outcome;
+        // SAFETY: a live object has a type.
+        if unsafe { ffi::PyType_IS_GC(ffi::Py_TYPE(value.as_ptr())) } != 0 {
+            FutureBase::track(slf);
+        }
+    }
 }
 
 impl FutureBase {
@@ -314,9 +356,15 @@ impl FutureBase {
     }
 
     #[setter(_waiters)]
+<<<<<<< HEAD
     fn set_waiters_attribute(&self, value: Py<PyList>) {
         let before = self.face().waiters.replace(value);
         drop(before);
+=======
+    fn set_waiters_attribute(slf: &Bound<'_, Self>, value: Py<PyList>) {
+        FutureBase::track(slf);
+        slf.get().face().waiters = Some(value);
+>>>>>>> main
     }
 
     #[getter(_done_callbacks)]
@@ -325,9 +373,15 @@ impl FutureBase {
     }
 
     #[setter(_done_callbacks)]
+<<<<<<< HEAD
     fn set_done_callbacks_attribute(&self, value: Py<PyList>) {
         let before = self.face().callbacks.replace(value);
         drop(before);
+=======
+    fn set_done_callbacks_attribute(slf: &Bound<'_, Self>, value: Py<PyList>) {
+        FutureBase::track(slf);
+        slf.get().face().callbacks = Some(value);
+>>>>>>> main
     }
 
     #[getter(_state)]
@@ -377,27 +431,42 @@ impl FutureBase {
     }
 
     #[getter(_result)]
-    fn result_attribute(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        Ok(self.outcome(py)?.and_then(Result::ok))
+    fn result_attribute(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
+        Ok(FutureBase::outcome(slf)?.and_then(Result::ok))
     }
 
     #[setter(_result)]
+<<<<<<< HEAD
     fn set_result_attribute(&self, py: Python<'_>, value: Py<PyAny>) {
         if !value.is_none(py) || self.face().outcome.is_none() {
             let before = self.face().outcome.replace(Ok(value));
+=======
+    fn set_result_attribute(slf: &Bound<'_, Self>, value: Py<PyAny>) {
+        let this = slf.get();
+        if !value.is_none(slf.py()) || this.face().outcome.is_none() {
+            FutureBase::track(slf);
+            let before = this.face().outcome.replace(Ok(value));
+>>>>>>> main
             drop(before);
         }
     }
 
     #[getter(_exception)]
-    fn exception_attribute(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        Ok(self.outcome(py)?.and_then(Result::err))
+    fn exception_attribute(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
+        Ok(FutureBase::outcome(slf)?.and_then(Result::err))
     }
 
     #[setter(_exception)]
+<<<<<<< HEAD
     fn set_exception_attribute(&self, py: Python<'_>, value: Py<PyAny>) {
         if !value.is_none(py) {
             let before = self.face().outcome.replace(Err(value));
+=======
+    fn set_exception_attribute(slf: &Bound<'_, Self>, value: Py<PyAny>) {
+        if !value.is_none(slf.py()) {
+            FutureBase::track(slf);
+            let before = slf.get().face().outcome.replace(Err(value));
+>>>>>>> main
             drop(before);
         }
     }
@@ -440,8 +509,8 @@ impl FutureBase {
     }
 
     /// The outcome of an ended call: `(result, None)`, `(None, exception)`, or `None` when it was cancelled.
-    fn _ended(&self, py: Python<'_>) -> PyResult<Option<Ended>> {
-        Ok(self.outcome(py)?.map(|outcome| match outcome {
+    fn _ended(slf: &Bound<'_, Self>) -> PyResult<Option<Ended>> {
+        Ok(FutureBase::outcome(slf)?.map(|outcome| match outcome {
             Ok(value) => (Some(value), None),
             Err(error) => (None, Some(error)),
         }))
@@ -460,6 +529,23 @@ impl FutureBase {
             Source::Process { pool, id, .. } => Ok(py.detach(|| pool.interrupt(*id, grace))),
             Source::Local(_) => Ok(false),
         }
+    }
+
+    /// An attribute of somebody's own may refer back to the future.
+    #[allow(unsafe_code)]
+    fn __setattr__(
+        slf: &Bound<'_, Self>,
+        name: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        FutureBase::track(slf);
+        // SAFETY: three live objects; this is what a class without `__setattr__` does.
+        let set =
+            unsafe { ffi::PyObject_GenericSetAttr(slf.as_ptr(), name.as_ptr(), value.as_ptr()) };
+        if set < 0 {
+            return Err(PyErr::fetch(slf.py()));
+        }
+        Ok(())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -13,6 +13,7 @@ mod outcome;
 mod pickling;
 mod process;
 mod processes;
+mod station;
 mod submitter;
 mod threads;
 mod waiting;
@@ -36,7 +37,7 @@ mod _core {
     #[pymodule_export]
     use crate::pickling::send_main_by_value;
     #[pymodule_export]
-    use crate::process::{die_with_parent, note_fork};
+    use crate::process::{die_with_parent, note_fork, trim_heap};
     #[pymodule_export]
     use crate::processes::ProcessPool;
     #[pymodule_export]

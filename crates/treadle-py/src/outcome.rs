@@ -14,8 +14,8 @@ use crate::lease::leases;
 use crate::pickling;
 
 impl FutureBase {
-    pub(crate) fn failed(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(match self.source() {
+    pub(crate) fn failed(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        Ok(match slf.get().source() {
             Source::Process { cell, .. } => match cell.outcome() {
                 Some(Outcome::Reply(reply)) => {
                     matches!(reply.kind, wire::RAISED | wire::RAISED_FINAL)
@@ -24,24 +24,25 @@ impl FutureBase {
                 // A chunk says itself where it ended.
                 Some(Outcome::Parts(..)) | None => false,
             },
-            Source::Local(_) => matches!(self.outcome(py)?, Some(Err(_))),
+            Source::Local(_) => matches!(FutureBase::outcome(slf)?, Some(Err(_))),
         })
     }
 
     /// The outcome as Python objects, decoded once.
-    pub(crate) fn outcome(&self, py: Python<'_>) -> PyResult<Option<LocalOutcome>> {
+    pub(crate) fn outcome(slf: &Bound<'_, Self>) -> PyResult<Option<LocalOutcome>> {
+        let (this, py) = (slf.get(), slf.py());
         let copy = |outcome: &LocalOutcome| match outcome {
             Ok(value) => Ok(value.clone_ref(py)),
             Err(error) => Err(error.clone_ref(py)),
         };
         // The standard library's `__init__` stores a result of None, which a cancelled future does not have.
-        if self.phase() == Phase::Cancelled {
+        if this.phase() == Phase::Cancelled {
             return Ok(None);
         }
-        if let Some(outcome) = &self.face().outcome {
+        if let Some(outcome) = &this.face().outcome {
             return Ok(Some(copy(outcome)));
         }
-        let Source::Process { cell, .. } = self.source() else {
+        let Source::Process { cell, .. } = this.source() else {
             return Ok(None);
         };
         let Some(raw) = cell.outcome() else {
@@ -55,7 +56,8 @@ impl FutureBase {
             Outcome::Failed(failure) => Err(explain(py, failure)?),
             Outcome::Parts(parts, end) => Ok(decode_chunk(py, parts, end)?),
         };
-        let mut face = self.face();
+        FutureBase::track_for(slf, &decoded);
+        let mut face = this.face();
         let kept = face.outcome.get_or_insert(decoded);
         Ok(Some(copy(kept)))
     }

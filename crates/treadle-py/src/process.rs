@@ -19,3 +19,14 @@ pub(crate) fn die_with_parent(parent: i32) -> PyResult<bool> {
 pub(crate) fn note_fork() {
     treadle_core::pool::note_fork();
 }
+
+/// Gives memory that is allocated and not in use back to the kernel, where the C library can.
+#[pyfunction]
+#[allow(unsafe_code)]
+pub(crate) fn trim_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: takes a number and touches only what the allocator holds.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -129,7 +129,7 @@ impl Submitter {
                 )?;
                 match entered {
                     Some((future, idle)) => {
-                        if idle == 0 || bound.timeout.is_some() {
+                        if pool.get().wants_thread(idle) || bound.timeout.is_some() {
                             grow.call1(py, (idle, bound.timeout.is_some()))?;
                         }
                         Ok(Some(future.into_any()))

@@ -4,20 +4,21 @@
 //! submissions and runs by itself.
 
 use std::cell::RefCell;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
 use treadle_core::pool::cell::Phase;
 use treadle_core::pool::forks;
-use treadle_core::pool::meter::Histogram;
 use treadle_core::pool::threads::{Found, Queue};
+use treadle_shm::monotonic_nanoseconds;
 
-use crate::future::{FutureBase, Local, Source, lock, new_future};
+use crate::future::{FutureBase, Local, Source, new_future};
 use crate::pickling;
 use crate::processes::histogram;
+use crate::station::{Crew, Station};
 
 /// What a forked child is told that uses its parent's pool.
 const FORKED: &str = "this executor was made before this process was forked, and its threads are not in this process\n\n\
@@ -30,28 +31,7 @@ struct Job {
     future: Py<FutureBase>,
     retries: u32,
     timeout: Option<f64>,
-    submitted: Instant,
-}
-
-/// One thread's job at this moment.
-struct Running {
-    thread: u64,
-    since: Instant,
-    future: Py<FutureBase>,
-    /// The time that it may take in seconds, and the function, to name it when it takes longer.
-    timeout: Option<(f64, Py<PyAny>)>,
-    overdue: bool,
-}
-
-#[derive(Default)]
-struct Counts {
-    submitted: u64,
-    done: u64,
-    retried: u64,
-    timed_out: u64,
-    /// From submission to start, and from there to the end.
-    wait: Histogram,
-    duration: Histogram,
+    submitted_ns: u64,
 }
 
 /// Bounds, counts and sum.
@@ -61,14 +41,21 @@ type Meter = (Vec<f64>, Vec<u64>, f64);
 #[pyclass(frozen, module = "treadle._core")]
 pub(crate) struct ThreadPool {
     queue: Queue<Job>,
-    running: Mutex<Vec<Running>>,
-    counts: Mutex<Counts>,
+    crew: Crew,
+    timed_out: AtomicU64,
+    /// As many threads live as are planned: nobody needs to be asked for one more.
+    complete: AtomicBool,
     /// How many forks lay before the process that made it: a forked child has the queue and none of the threads.
     forks: u32,
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+/// How a job ended for its thread.
+#[derive(Default)]
+struct Ran {
+    /// Its time-out had struck meanwhile, and another thread works in this one's place.
+    overdue: bool,
+    /// When it ended, if nothing that takes time has happened since: the next job begins then.
+    ended_ns: Option<u64>,
 }
 
 fn raised(py: Python<'_>, error: PyErr) -> Py<PyAny> {
@@ -76,76 +63,90 @@ fn raised(py: Python<'_>, error: PyErr) -> Py<PyAny> {
 }
 
 impl ThreadPool {
-    /// Runs one job on this thread. True when its time-out had struck meanwhile, and another thread works in this one's place.
-    fn run(&self, py: Python<'_>, thread: u64, job: Job) -> PyResult<bool> {
-        let future = job.future.bind(py);
+    /// Runs one job on this thread, from `began_ns` on if that is known.
+    fn run(
+        &self,
+        py: Python<'_>,
+        station: &Station,
+        job: Job,
+        began_ns: Option<u64>,
+    ) -> PyResult<Ran> {
+        let Job {
+            function,
+            arguments,
+            keywords,
+            future,
+            mut retries,
+            timeout,
+            submitted_ns,
+        } = job;
+        let future = future.bind(py);
         let Some(local) = future.get().local() else {
-            return Ok(false);
+            return Ok(Ran::default());
         };
         if !local.cell.start() {
-            return Ok(false);
+            return Ok(Ran::default());
         }
-        let began = Instant::now();
-        lock(&self.running).push(Running {
-            thread,
-            since: began,
-            future: job.future.clone_ref(py),
-            timeout: job
-                .timeout
-                .map(|seconds| (seconds, job.function.clone_ref(py))),
-            overdue: false,
-        });
-        let mut retries = job.retries;
+        let began_ns = began_ns.unwrap_or_else(monotonic_nanoseconds);
+        let wait_ns = began_ns.saturating_sub(submitted_ns);
+        let limit = timeout.map(|seconds| (seconds, &function));
+        let place = station.begin(future, limit, began_ns);
         let outcome = loop {
-            match call(py, &job) {
+            let error = match call(py, &function, &arguments, keywords.as_ref()) {
                 Ok(value) => break Ok(value),
-                Err(error) if retries > 0 && may_run_again(py, &error)? => {
-                    retries -= 1;
-                    lock(&self.counts).retried += 1;
-                    let mut running = lock(&self.running);
-                    match running.iter_mut().rfind(|running| running.thread == thread) {
-                        Some(mine) if !mine.overdue => mine.since = Instant::now(),
-                        _ => break Err(raised(py, error)),
-                    }
-                }
-                Err(error) => break Err(raised(py, error)),
+                Err(error) => error,
+            };
+            if retries == 0 {
+                break Err(raised(py, error));
+            }
+            match may_run_again(py, &error) {
+                Ok(true) => retries -= 1,
+                Ok(false) => break Err(raised(py, error)),
+                Err(second) => break Err(raised(py, second)),
+            }
+            if !station.again(place, monotonic_nanoseconds()) {
+                break Err(raised(py, error));
             }
         };
-        let mine = {
-            let mut running = lock(&self.running);
-            // The last one: a job that waits for a job of its own pool runs that one inside.
-            let place = running.iter().rposition(|running| running.thread == thread);
-            place.map(|place| running.remove(place))
-        };
-        {
-            let mut counts = lock(&self.counts);
-            counts.done += 1;
-            counts.wait.add(nanoseconds(began - job.submitted));
-            counts.duration.add(nanoseconds(began.elapsed()));
-        }
-        FutureBase::finish_local(future, outcome)?;
-        Ok(mine.is_some_and(|mine| mine.overdue))
+        // What it was called with goes before the clock is read: the next job shall not pay for it.
+        drop((function, arguments, keywords));
+        let ended_ns = monotonic_nanoseconds();
+        let overdue = station.end(place, wait_ns, ended_ns.saturating_sub(began_ns));
+        let told = FutureBase::end_local(future, outcome)?;
+        Ok(Ran {
+            overdue,
+            ended_ns: (!told).then_some(ended_ns),
+        })
     }
 }
 
 thread_local! {
-    /// The pool for which this thread works, and the thread's number in Python.
-    static WORKING: RefCell<Option<(Py<ThreadPool>, u64)>> = const { RefCell::new(None) };
+    /// The pool for which this thread works, and its place there.
+    static WORKING: RefCell<Option<(Py<ThreadPool>, Arc<Station>)>> = const { RefCell::new(None) };
 }
 
 /// While it lives, this thread works for a pool.
-struct Working;
+struct Working<'py> {
+    pool: Bound<'py, ThreadPool>,
+    station: Arc<Station>,
+}
 
-impl Working {
-    fn begin(pool: Py<ThreadPool>, thread: u64) -> Working {
-        WORKING.replace(Some((pool, thread)));
-        Working
+impl<'py> Working<'py> {
+    fn begin(pool: &Bound<'py, ThreadPool>, thread: u64) -> Working<'py> {
+        let station = Arc::new(Station::new(thread));
+        pool.get().crew.enter(&station);
+        WORKING.replace(Some((pool.clone().unbind(), Arc::clone(&station))));
+        Working {
+            pool: pool.clone(),
+            station,
+        }
     }
 }
 
-impl Drop for Working {
+impl Drop for Working<'_> {
     fn drop(&mut self) {
         drop(WORKING.take());
+        self.pool.get().crew.leave(&self.station);
     }
 }
 
@@ -156,14 +157,14 @@ pub(crate) fn run_awaited(py: Python<'_>, future: &Bound<'_, FutureBase>) -> PyR
     let working = WORKING.with_borrow(|working| {
         working
             .as_ref()
-            .map(|(pool, thread)| (pool.clone_ref(py), *thread))
+            .map(|(pool, station)| (pool.clone_ref(py), Arc::clone(station)))
     });
-    let Some((pool, thread)) = working else {
+    let Some((pool, station)) = working else {
         return Ok(());
     };
     let pool = pool.get();
     match pool.queue.take_where(|job| job.future.is(future)) {
-        Some(job) => pool.run(py, thread, job).map(drop),
+        Some(job) => pool.run(py, &station, job, None).map(drop),
         None => Ok(()),
     }
 }
@@ -234,11 +235,14 @@ fn may_run_again(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
         .extract()
 }
 
-fn call(py: Python<'_>, job: &Job) -> PyResult<Py<PyAny>> {
-    let result = job.function.bind(py).call(
-        job.arguments.bind(py),
-        job.keywords.as_ref().map(|keywords| keywords.bind(py)),
-    )?;
+fn call(
+    py: Python<'_>,
+    function: &Py<PyAny>,
+    arguments: &Py<PyTuple>,
+    keywords: Option<&Py<PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    let keywords = keywords.map(|keywords| keywords.bind(py));
+    let result = function.bind(py).call(arguments.bind(py), keywords)?;
     if is_coroutine(&result) {
         return Ok(pickling::payload(py, "run_coroutine")?
             .call1((result,))?
@@ -267,8 +271,9 @@ impl ThreadPool {
     fn new() -> ThreadPool {
         ThreadPool {
             queue: Queue::default(),
-            running: Mutex::default(),
-            counts: Mutex::default(),
+            crew: Crew::default(),
+            timed_out: AtomicU64::new(0),
+            complete: AtomicBool::new(false),
             forks: forks(),
         }
     }
@@ -296,15 +301,14 @@ impl ThreadPool {
             future: future.clone().unbind(),
             retries,
             timeout,
-            submitted: Instant::now(),
+            submitted_ns: monotonic_nanoseconds(),
         };
-        match self.queue.put(job) {
-            Ok(idle) => {
-                lock(&self.counts).submitted += 1;
-                Ok(Some((future, idle)))
-            }
-            Err(_) => Ok(None),
-        }
+        Ok(self.queue.put(job).ok().map(|idle| (future, idle)))
+    }
+
+    /// Says whether as many threads live as are planned.
+    fn set_complete(&self, complete: bool) {
+        self.complete.store(complete, Ordering::Relaxed);
     }
 
     /// Runs jobs until the pool is closed and empty (true), or until a job of this thread was replaced because its time was over (false).
@@ -313,17 +317,21 @@ impl ThreadPool {
         let thread = PyModule::import(py, "_thread")?
             .call_method0("get_ident")?
             .extract()?;
-        let _working = Working::begin(slf.clone().unbind(), thread);
+        let working = Working::begin(slf, thread);
+        let mut began_ns = None;
         loop {
             match this.queue.take_now() {
                 Found::Job(job) => {
-                    if this.run(py, thread, job)? {
+                    let ran = this.run(py, &working.station, job, began_ns)?;
+                    if ran.overdue {
                         return Ok(false);
                     }
+                    began_ns = ran.ended_ns;
                 }
                 Found::Closed => return Ok(true),
                 Found::Empty => {
                     py.detach(|| this.queue.sleep(None));
+                    began_ns = None;
                 }
             }
         }
@@ -356,86 +364,65 @@ impl ThreadPool {
 
     /// Ends the futures of jobs that are over their time. Returns the threads to replace and the seconds to the next deadline.
     fn expire(&self, py: Python<'_>) -> PyResult<(Vec<u64>, Option<f64>)> {
-        let mut struck = Vec::new();
-        let mut next: Option<Duration> = None;
-        {
-            let now = Instant::now();
-            for running in lock(&self.running)
-                .iter_mut()
-                .filter(|running| !running.overdue)
-            {
-                let Some((limit, function)) = &running.timeout else {
-                    continue;
-                };
-                let ran = now.duration_since(running.since);
-                let limit_duration = Duration::try_from_secs_f64(*limit).unwrap_or(Duration::MAX);
-                if ran >= limit_duration {
-                    running.overdue = true;
-                    struck.push((
-                        running.thread,
-                        *limit,
-                        function.clone_ref(py),
-                        running.future.clone_ref(py),
-                    ));
-                } else {
-                    let left = limit_duration - ran;
-                    next = Some(next.map_or(left, |next| next.min(left)));
-                }
-            }
-        }
+        let (struck, next_ns) = self.crew.strike(py, monotonic_nanoseconds());
         let mut threads = Vec::new();
-        for (thread, limit, function, future) in struck {
-            threads.push(thread);
-            lock(&self.counts).timed_out += 1;
-            let error =
-                pickling::payload(py, "thread_timed_out")?.call1((limit, thread, function))?;
-            FutureBase::finish_local(future.bind(py), Err(error.unbind()))?;
+        for job in struck {
+            threads.push(job.thread);
+            self.timed_out.fetch_add(1, Ordering::Relaxed);
+            let error = pickling::payload(py, "thread_timed_out")?.call1((
+                job.limit_s,
+                job.thread,
+                job.function,
+            ))?;
+            FutureBase::finish_local(job.future.bind(py), Err(error.unbind()))?;
         }
-        Ok((threads, next.map(|next| next.as_secs_f64())))
+        Ok((threads, next_ns.map(|next_ns| next_ns as f64 / 1e9)))
     }
 
     /// `(thread, seconds)` of every job that runs now; a job over its time is told by a negative number.
     fn running(&self) -> Vec<(u64, f64)> {
-        let now = Instant::now();
-        lock(&self.running)
-            .iter()
-            .map(|running| {
-                let seconds = now.duration_since(running.since).as_secs_f64();
-                (
-                    running.thread,
-                    if running.overdue { -seconds } else { seconds },
-                )
+        let running = self.crew.running();
+        let now_ns = monotonic_nanoseconds();
+        running
+            .into_iter()
+            .map(|(thread, since_ns, overdue)| {
+                let seconds = now_ns.saturating_sub(since_ns) as f64 / 1e9;
+                (thread, if overdue { -seconds } else { seconds })
             })
             .collect()
     }
 
     /// The thread that runs this future's job.
     fn thread_of(&self, future: &Bound<'_, FutureBase>) -> Option<u64> {
-        lock(&self.running)
-            .iter()
-            .find(|running| running.future.is(future))
-            .map(|running| running.thread)
+        self.crew.thread_of(future)
     }
 
     /// `(age of the oldest waiting job in seconds, histogram from submission to start, histogram from start to end)`.
     fn meters(&self) -> (Option<f64>, Meter, Meter) {
-        let oldest = self
-            .queue
-            .with_first(|job| job.submitted.elapsed().as_secs_f64());
-        let counts = lock(&self.counts);
-        (oldest, histogram(&counts.wait), histogram(&counts.duration))
+        let oldest = self.queue.with_first(|job| {
+            monotonic_nanoseconds().saturating_sub(job.submitted_ns) as f64 / 1e9
+        });
+        let totals = self.crew.totals();
+        (oldest, histogram(&totals.wait), histogram(&totals.duration))
     }
 
     /// `(submitted, done, retried, timed out, waiting)`.
     fn counts(&self) -> (u64, u64, u64, u64, usize) {
         let waiting = self.queue.len();
-        let counts = lock(&self.counts);
+        let totals = self.crew.totals();
         (
-            counts.submitted,
-            counts.done,
-            counts.retried,
-            counts.timed_out,
+            self.queue.entered(),
+            totals.done,
+            totals.retried,
+            self.timed_out.load(Ordering::Relaxed),
             waiting,
         )
+    }
+}
+
+impl ThreadPool {
+    /// Whether a submission that found so many idle threads asks for one more.
+    pub(crate) fn wants_thread(&self, idle: usize) -> bool {
+        idle == 0 && !self.complete.load(Ordering::Relaxed)
     }
 }

@@ -54,7 +54,7 @@ impl FutureBase {
             return Err(standard_error(py, "TimeoutError")?);
         }
         // A cancelled call has no outcome.
-        match slf.get().outcome(py)? {
+        match FutureBase::outcome(slf)? {
             Some(outcome) => Ok(outcome),
             None => Err(standard_error(py, "CancelledError")?),
         }

@@ -5,7 +5,8 @@
 //! *Assumes*: one owner, which alone allocates; each block is mapped once, by one peer, which releases it, or freed by
 //! the owner when that peer died.
 
-use crate::block::{BLOCK_HEADER, Block, BlockRef, header_at};
+use crate::block::{BLOCK_HEADER, Block, BlockRef, MOST_LEAD, header_at};
+use crate::copy::{lead, may_lead};
 use crate::error::ShmError;
 use crate::extents::{Extents, class_of};
 use crate::fault::point;
@@ -83,13 +84,27 @@ impl Arena {
     /// # Errors
     /// `Full` when the limit is reached, `Grow` or `Map` when the system has no more memory.
     pub fn allocate(&mut self, len: usize) -> Result<Block, ShmError> {
+        self.take(len, 0)
+    }
+
+    /// Allocates a block for a copy of these bytes, which lies so that copying them there is fast; its address is the same as theirs modulo 64
+    /// where that matters, else a multiple of 64.
+    ///
+    /// # Errors
+    /// As [`Arena::allocate`].
+    pub fn allocate_copy(&mut self, bytes: &[u8]) -> Result<Block, ShmError> {
+        self.take(bytes.len(), bytes.as_ptr() as usize)
+    }
+
+    fn take(&mut self, len: usize, source: usize) -> Result<Block, ShmError> {
         let wanted = len as u64;
+        let spare = if source != 0 && may_lead(len) { MOST_LEAD } else { 0 };
         let full = |arena: &Arena| ShmError::Full {
             wanted,
             outstanding: arena.extents.outstanding,
             limit: arena.limit,
         };
-        let class = class_of(wanted).ok_or_else(|| full(self))?;
+        let class = wanted.checked_add(spare.into()).and_then(class_of).ok_or_else(|| full(self))?;
         let fd = self.fd.as_fd();
         self.extents.collect(LOOKED_AT);
         let mut spot = self.extents.take_free(class, fd)?;
@@ -110,8 +125,10 @@ impl Arena {
         let serial = spot.serial;
         let map = Arc::clone(self.extents.map_of(&spot).ok_or_else(|| full(self))?);
         let offset = spot.start + BLOCK_HEADER;
+        let lead = if spare > 0 { lead(map.at(offset as usize).as_ptr() as usize, source, len) } else { 0 };
         if let Some(header) = header_at(&map, offset) {
             header.length.store(wanted, Ordering::Relaxed);
+            header.lead.store(lead as u32, Ordering::Relaxed);
             // [block-released] Release: cleared before the reference travels.
             header.released.store(0, Ordering::Release);
         }
@@ -119,7 +136,7 @@ impl Arena {
         point("arena-allocated");
         let extent_len = map.len() as u64;
         let reference = BlockRef { extent_offset: spot.extent, extent_len, offset, len: wanted };
-        Ok(Block { map, reference, serial })
+        Ok(Block { map, reference, serial, lead })
     }
 
     /// Adds an extent that takes a block of `class`, within the limit.

@@ -1,12 +1,16 @@
 //! One block of an arena, and the four numbers by which the other side finds it.
 
 use crate::copy::copy_to;
+use crate::error::ShmError;
 use crate::segment::Mapping;
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 
 /// Bytes before each block, so that its data begins on a cache line.
 pub(crate) const BLOCK_HEADER: u64 = 64;
+
+/// A block's data begins less than this many bytes behind its place.
+pub(crate) const MOST_LEAD: u32 = 128;
 
 /// What stands before each block in shared memory.
 #[derive(Debug)]
@@ -16,6 +20,18 @@ pub(crate) struct BlockHeader {
     pub(crate) length: AtomicU64,
     /// 0 = the peer may use the block; 1 = it let go. Cleared by the owner, set by the peer.
     pub(crate) released: AtomicU32,
+    /// How many bytes behind the block's place its data begins; written by the owner.
+    pub(crate) lead: AtomicU32,
+}
+
+impl BlockHeader {
+    /// The lead, for a peer: whatever stands there.
+    pub(crate) fn lead_checked(&self) -> Result<u64, ShmError> {
+        match self.lead.load(Ordering::Relaxed) {
+            lead if lead < MOST_LEAD => Ok(lead.into()),
+            lead => Err(ShmError::Corrupt(format!("a block's data begin {lead} bytes behind its place"))),
+        }
+    }
 }
 
 const _: () = assert!(size_of::<BlockHeader>() as u64 == BLOCK_HEADER);
@@ -38,7 +54,7 @@ pub struct BlockRef {
     pub extent_offset: u64,
     /// The extent's length in bytes.
     pub extent_len: u64,
-    /// Where the block's data begins in the extent, in bytes.
+    /// The block's place in the extent, in bytes; its data begin there, or as far behind as its header says.
     pub offset: u64,
     /// The data's length in bytes.
     pub len: u64,
@@ -73,6 +89,7 @@ pub struct Block {
     pub(crate) map: Arc<Mapping>,
     pub(crate) reference: BlockRef,
     pub(crate) serial: u64,
+    pub(crate) lead: usize,
 }
 
 impl Block {
@@ -103,7 +120,7 @@ impl Block {
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) {
         let fits = offset.checked_add(bytes.len()).is_some_and(|end| end <= self.len());
         assert!(fits, "{} bytes at {offset} do not fit into a block of {}", bytes.len(), self.len());
-        let target = self.map.at(self.reference.offset as usize + offset);
+        let target = self.map.at(self.reference.offset as usize + self.lead + offset);
         // SAFETY: the target range lies inside this block (just checked), which lies inside the mapping we hold; the
         // source is ordinary memory, as shared memory is never given out as a slice. `&mut self` keeps our own threads out.
         unsafe { copy_to(target, bytes) };
@@ -111,11 +128,11 @@ impl Block {
 
     /// The address of the first byte; good while this `Block` lives.
     pub fn as_ptr(&self) -> *const u8 {
-        self.map.at(self.reference.offset as usize).as_ptr()
+        self.map.at(self.reference.offset as usize + self.lead).as_ptr()
     }
 
     /// The address of the first byte, for writing; good while this `Block` lives.
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.map.at(self.reference.offset as usize).as_ptr()
+        self.map.at(self.reference.offset as usize + self.lead).as_ptr()
     }
 }

@@ -2,10 +2,30 @@
 
 use std::ptr::NonNull;
 
-/// From here on the processor's own copy is the faster one: 0.87 of `memcpy`'s time at 10 MB and 0.69 at 100 MB where both sides are
-/// aligned, the same elsewhere (Zen 3, glibc 2.31, which streams from its own limit on). Below, `memcpy` uses the same instruction.
-#[cfg(target_arch = "x86_64")]
+/// From here on the processor's own copy is the faster one: 0.64 of `memcpy`'s time at 10 MB (Zen 3, glibc 2.36) where both sides are [`lead`]
+/// apart, 0.84 elsewhere. Below, `memcpy` uses the same instruction, and it does not matter how the sides lie.
 const LARGE: usize = 4 << 20;
+
+/// What the processor copies at a time.
+const LINE: usize = 64;
+
+/// Addresses that are the same within this are taken for one another while they are being copied.
+const ALIAS: usize = 4096;
+
+/// How many bytes behind a place that is aligned to a line a copy of `bytes` bytes shall begin: as far behind a line as its source, so that
+/// whole lines are copied to whole lines, and not as far behind a page (263 us for 10 MB, 250 at the same place in a page, 188 otherwise).
+pub(crate) fn lead(place: usize, source: usize, bytes: usize) -> usize {
+    if bytes < LARGE {
+        return 0;
+    }
+    let lead = source % LINE;
+    if (place + lead) % ALIAS == source % ALIAS { lead + LINE } else { lead }
+}
+
+/// Whether [`lead`] may be more than nothing.
+pub(crate) fn may_lead(bytes: usize) -> bool {
+    bytes >= LARGE
+}
 
 /// Copies `bytes` to `target`.
 ///
@@ -42,6 +62,20 @@ fn has_fast_string_copy() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_copy_lies_to_the_lines_as_its_source_and_not_to_the_pages() {
+        for source in (0..2 * ALIAS).step_by(8) {
+            for place in (0..2 * ALIAS).step_by(LINE) {
+                let lead = lead(place, source, LARGE);
+                assert!(lead < 2 * LINE);
+                assert_eq!((place + lead) % LINE, source % LINE);
+                assert_ne!((place + lead) % ALIAS, source % ALIAS);
+            }
+        }
+        assert_eq!(lead(0, 24, LARGE - 1), 0, "below, it does not matter");
+        assert!(may_lead(LARGE) && !may_lead(LARGE - 1));
+    }
 
     #[test]
     fn every_length_and_alignment_arrives_whole() {

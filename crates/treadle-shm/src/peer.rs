@@ -5,7 +5,7 @@
 //! forked child.
 //! *Assumes*: a reference that releases is mapped once.
 
-use crate::block::{BLOCK_HEADER, BlockHeader, BlockRef, header_at};
+use crate::block::{BLOCK_HEADER, BlockHeader, BlockRef, MOST_LEAD, header_at};
 use crate::error::ShmError;
 use crate::segment::{Mapping, check_sealed, file_bytes};
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -67,9 +67,11 @@ impl PeerArena {
         if block.offset < BLOCK_HEADER || !block.offset.is_multiple_of(BLOCK_HEADER) || end > block.extent_len {
             return Err(wrong("a block does not lie in its extent"));
         }
+        // The data may begin somewhat behind the block's place, which is known when the header is mapped.
+        let furthest = end.saturating_add(MOST_LEAD.into()).min(block.extent_len);
         let extent = match self.extent(block) {
             // There is no room for all of the extent (ulimit -v): for the block alone there may be.
-            Err(ShmError::Map { .. }) => self.part(block, end)?,
+            Err(ShmError::Map { .. }) => self.part(block, furthest)?,
             extent => extent?,
         };
         let header = header_at(&extent.map, block.offset - extent.base).ok_or_else(|| wrong("a block has no header"))?;
@@ -79,6 +81,11 @@ impl PeerArena {
         // [block-released] Acquire
         if header.released.load(Ordering::Acquire) != 0 {
             return Err(wrong("a block was released already"));
+        }
+        let lead = header.lead_checked()?;
+        let end = end + lead;
+        if end > block.extent_len {
+            return Err(wrong("a block does not lie in its extent"));
         }
         let known = extent.populated.load(Ordering::Relaxed);
         if end > known {
@@ -90,7 +97,8 @@ impl PeerArena {
             extent.populated.fetch_max(end, Ordering::Relaxed);
         }
         let offset = block.offset - extent.base;
-        Ok(Mapped { extent, offset, len: block.len as usize, releases, process: rustix::process::getpid() })
+        let (lead, len) = (lead as usize, block.len as usize);
+        Ok(Mapped { extent, offset, lead, len, releases, process: rustix::process::getpid() })
     }
 
     fn extent(&self, block: BlockRef) -> Result<Arc<PeerExtent>, ShmError> {
@@ -114,7 +122,7 @@ impl PeerArena {
         Ok(extent)
     }
 
-    /// The pages of one block, which ends at `end` in its extent and whose extent lies in the file. They are unmapped with it.
+    /// The pages of one block, which ends at `end` in its extent at the latest and whose extent lies in the file. They are unmapped with it.
     fn part(&self, block: BlockRef, end: u64) -> Result<Arc<PeerExtent>, ShmError> {
         let page = rustix::param::page_size() as u64;
         let base = (block.offset - BLOCK_HEADER) / page * page;
@@ -129,6 +137,8 @@ impl PeerArena {
 pub struct Mapped {
     extent: Arc<PeerExtent>,
     offset: u64,
+    /// How many bytes behind the block's place its data begin; read once, for the header may be overwritten.
+    lead: usize,
     len: usize,
     releases: bool,
     process: rustix::process::Pid,
@@ -142,7 +152,7 @@ impl Mapped {
 
     /// The address of the first byte, for a holder that writes in place; good while this `Mapped` lives.
     pub fn as_mut_ptr(&self) -> *mut u8 {
-        self.extent.map.at(self.offset as usize).as_ptr()
+        self.extent.map.at(self.offset as usize + self.lead).as_ptr()
     }
 
     /// The block's length in bytes.

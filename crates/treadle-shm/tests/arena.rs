@@ -47,6 +47,56 @@ fn bytes_go_across_and_the_block_comes_back() {
 }
 
 #[test]
+fn a_large_copy_lies_as_its_source_does_and_arrives_whole() {
+    let (mut arena, peer) = pair(64 * MIB);
+    let large = 5 << 20;
+    let source: Vec<u8> = (0..large + 4096)
+        .map(|index| (index * 7 + index / 251) as u8)
+        .collect();
+    for phase in [0, 1, 8, 16, 40, 63, 64, 80, 4000] {
+        let bytes = &source[phase..phase + large];
+        let mut block = arena.allocate_copy(bytes).unwrap();
+        block.write_at(0, bytes);
+        assert_eq!(block.as_ptr() as usize % 64, bytes.as_ptr() as usize % 64);
+        assert_ne!(
+            block.as_ptr() as usize % 4096,
+            bytes.as_ptr() as usize % 4096
+        );
+        let mapped = peer
+            .map(BlockRef::from_bytes(block.reference().to_bytes()))
+            .unwrap();
+        assert_eq!(mapped.len(), large);
+        assert!(mapped.copy_to_vec().unwrap() == bytes, "phase {phase}");
+        drop(mapped);
+        assert_eq!(arena.collect(), 1);
+    }
+    let small = arena.allocate_copy(&source[3..1003]).unwrap();
+    assert_eq!(small.as_ptr().align_offset(64), 0);
+}
+
+#[test]
+fn a_lead_that_nobody_wrote_is_refused() {
+    use std::os::unix::fs::FileExt;
+    let (mut arena, peer) = pair(64 * MIB);
+    let reference = arena.allocate(1000).unwrap().reference();
+    let file = std::fs::File::from(arena.fd().try_clone_to_owned().unwrap());
+    // Behind the length and the mark of release.
+    let at = reference.extent_offset + reference.offset - 64 + 12;
+    for lead in [128_u32, 1 << 20, u32::MAX] {
+        file.write_all_at(&lead.to_ne_bytes(), at).unwrap();
+        assert!(
+            matches!(peer.map(reference), Err(ShmError::Corrupt(_))),
+            "{lead}"
+        );
+    }
+    file.write_all_at(&64_u32.to_ne_bytes(), at).unwrap();
+    assert_eq!(
+        peer.map(reference).unwrap().copy_to_vec().unwrap().len(),
+        1000
+    );
+}
+
+#[test]
 fn a_view_releases_nothing_and_a_mapped_block_outlives_its_arena() {
     let (mut arena, peer) = pair(MIB);
     let mut block = arena.allocate(5).unwrap();

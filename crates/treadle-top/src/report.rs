@@ -2,8 +2,8 @@
 
 use treadle_core::choice::comparison::{Candidate, Comparison, Confidence, Outcome};
 use treadle_core::choice::plan::Plan;
+use treadle_core::choice::portrait::{machine_line, profile_lines};
 use treadle_core::choice::profile::Profile;
-use treadle_core::choice::reason::{machine_line, profile_lines};
 use treadle_core::choice::wording::{bytes, count, number, percent, rate, seconds};
 
 use crate::{layout, plot};
@@ -244,7 +244,7 @@ fn row(candidate: &Candidate) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use treadle_core::choice::profile::Sample;
+    use treadle_core::choice::sample::Sample;
     use treadle_core::choice::split::Tally;
 
     use super::*;

@@ -16,7 +16,10 @@ import io
 import os
 import pickle
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: The descriptors that came with this worker's start, in the order in which the parent counted them. In workers only.
 arrived: list[int] = []

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import _signal
+import faulthandler
 import os
-import signal
+import pickle
 import sys
-from types import FrameType
-from typing import Any
 
-from treadle import _core, _payload, _worker
+from treadle import _core, _payload, _worker, errors
 from treadle._worker import inheritance, native
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+#: How this worker is named where it logs.
+_name = ""
 
 
 def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
@@ -41,7 +49,7 @@ def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
     _worker.native_threads = int(threads)
     if _worker.native_threads:
         native.limit(_worker.native_threads)
-    _settle_in(worker, int(number), name, dump, int(level))
+    _settle_in(f"{name}-{number}", dump, int(level))
     try:
         if initializer and not _initialize(worker, initializer):
             return 0
@@ -71,6 +79,7 @@ def spawned(worker: str, preparation: str) -> None:
         _adopt_key(key)
         import_main(kind, value)
         native.look()
+        settle()
         code = run(os.getppid(), fields, descriptors)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -85,18 +94,9 @@ def _adopt_key(descriptor: int) -> None:
         inheritance.adopt_key(bytes.fromhex(digits.decode()))
 
 
-def _settle_in(worker: _core.Worker, number: int, name: str, dump: int, level: int) -> None:
-    import faulthandler
-
-    from treadle import errors
-
-    def on_interrupt(signum: int, frame: FrameType | None) -> None:
-        # Ctrl-C at the terminal reaches workers too; only the parent's own request counts here.
-        if worker.interrupt_requested():
-            raise errors.TaskInterrupted("the task was interrupted")
-
-    signal.signal(signal.SIGINT, on_interrupt)
-    faulthandler.register(_worker.DUMP_SIGNAL, file=dump, all_threads=True, chain=False)
+def settle() -> None:
+    """Does what is alike in every worker. A zygote does it before it forks: each line that runs in a worker itself writes to pages that all
+    workers could share (the counts of references to what the line touches)."""
     # Lines of several workers shall not be torn: each is one write.
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -105,23 +105,42 @@ def _settle_in(worker: _core.Worker, number: int, name: str, dump: int, level: i
             pass
     logging = sys.modules.get("logging")
     if logging is not None:
-        _forward_logs(worker, number, name, level, logging)
-    _forward_warnings(worker)
+        _forward_logs(logging)
+    _forward_warnings()
+
+
+def _settle_in(name: str, dump: int, level: int) -> None:
+    global _name
+    _name = name
+    _signal.signal(_signal.SIGINT, _on_interrupt)
+    faulthandler.register(_worker.DUMP_SIGNAL, file=dump, all_threads=True, chain=False)
+    logging = sys.modules.get("logging")
+    if logging is not None and logging.root.level != level:
+        logging.root.setLevel(level)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         # Forks of one zygote would all draw the same numbers.
         numpy_random.seed()
 
 
-def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logging: Any) -> None:
-    import pickle
+def _on_interrupt(signum: int, frame: FrameType | None) -> None:
+    # Ctrl-C at the terminal reaches workers too; only the parent's own request counts here.
+    if _worker.current.interrupt_requested():
+        raise errors.TaskInterrupted("the task was interrupted")
 
-    from treadle import errors
+
+def _forward_logs(logging: Any) -> None:
+    before = logging.root.handlers[:]
 
     class Forward(logging.Handler):  # type: ignore[misc]
         """Hands records to the parent's logging."""
 
         def emit(self, record: Any) -> None:
+            if _worker.current is None:
+                # A thread that the main module started in the zygote: there is no parent's pool to tell.
+                for handler in before:
+                    handler.handle(record)
+                return
             try:
                 told = dict(record.__dict__)
                 told["msg"], told["args"] = record.getMessage(), None
@@ -130,24 +149,21 @@ def _forward_logs(worker: _core.Worker, number: int, name: str, level: int, logg
                         record.exc_info
                     )
                 told["exc_info"] = None
-                told["processName"] = f"{name}-{number}"
-                worker.note(pickle.dumps(told, 5))
+                told["processName"] = _name
+                _worker.current.note(pickle.dumps(told, 5))
             except errors.TaskInterrupted:
                 # It came while the task was logging, and is the task's.
                 raise
             except Exception:
                 self.handleError(record)
 
-    root = logging.getLogger()
-    root.handlers[:] = [Forward()]
-    root.setLevel(level)
+    logging.root.handlers[:] = [Forward()]
 
 
-def _forward_warnings(worker: _core.Worker) -> None:
-    import pickle
+def _forward_warnings() -> None:
     import warnings
 
-    from treadle import errors
+    here = warnings.showwarning
 
     def showwarning(
         message: Warning | str,
@@ -157,6 +173,10 @@ def _forward_warnings(worker: _core.Worker) -> None:
         file: Any = None,
         line: str | None = None,
     ) -> None:
+        if _worker.current is None:
+            # The zygote's own: there is no parent's pool to tell.
+            here(message, category, filename, lineno, file, line)
+            return
         try:
             told = pickle.dumps(
                 {"treadle_warning": (str(message), category, filename, lineno, line)}, 5
@@ -167,14 +187,12 @@ def _forward_warnings(worker: _core.Worker) -> None:
             told = pickle.dumps(
                 {"treadle_warning": (str(message), UserWarning, filename, lineno, line)}, 5
             )
-        worker.note(told)
+        _worker.current.note(told)
 
     warnings.showwarning = showwarning
 
 
 def _initialize(worker: _core.Worker, block: str) -> bool:
-    import pickle
-
     try:
         function, arguments, *keywords = pickle.loads(worker.read_block(block))
         function(*arguments, **(keywords[0] if keywords else {}))

@@ -6,7 +6,10 @@ module loaded and sized otherwise is limited here, through ``threadpoolctl`` whe
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 #: What the file names of libraries with a pool of threads contain; as in threadpoolctl, which looks at the symbols too.
 _MARKS = ("openblas", "mkl_rt", "blis", "flexiblas", "gomp", "iomp", "libomp")

@@ -8,15 +8,19 @@ starts others at its top level.
 
 from __future__ import annotations
 
+import _signal
 import _socket
 import gc
 import os
 import select
-import signal
 import sys
 from array import array
 
 from treadle import _worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LONGEST = 128 * 1024
 
@@ -35,14 +39,18 @@ _SHARED = (
 #: Most descriptors in one message; as in ``zygote.rs``.
 _MOST_DESCRIPTORS = 64
 
+#: What a fork begins with and then runs, once they are loaded: looking them up there would write to pages that all workers share.
+_begin: Callable[[], None]
+_run: Callable[[int, list[bytes], list[int]], int]
+
 
 def main() -> None:
     """Serves until the parent is gone."""
     channel = _take_channel()
     # The thread that started this process blocks every signal, and a child inherits that.
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
     # Ctrl-C reaches the whole process group: the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     fields = channel.recv(_LONGEST).split(b"\0")
     if fields[0] != b"prepare":
         return
@@ -74,16 +82,28 @@ def main() -> None:
                 [b"failed", text.encode(errors="replace").replace(b"\0", b"?")[: _LONGEST - 64]],
             )
             return
-        for module in _SHARED:
-            __import__(module)
-        from treadle._worker import native
-
-        native.look()
-        # What is alive now is shared by all workers: the collector shall not write into it.
-        gc.collect()
-        gc.freeze()
+        _prepare_forks()
     _send(channel, [b"ready"])
     _serve(channel, int(parent), fields[1:])
+
+
+def _prepare_forks() -> None:
+    """Does everything that workers have in common, and puts it out of the way of what writes."""
+    global _begin, _run
+    for module in _SHARED:
+        __import__(module)
+    from treadle import _core
+    from treadle._worker import inheritance, native
+    from treadle._worker import main as worker_main
+
+    native.look()
+    worker_main.settle()
+    _begin, _run = inheritance.begin, worker_main.run
+    # What is alive now is shared by all workers: the collector shall not write into it.
+    gc.collect()
+    gc.freeze()
+    # And what is not alive any more, after all the reading of modules, shall not be there at all.
+    _core.trim_heap()
 
 
 def _take_channel() -> _socket.socket:
@@ -145,8 +165,8 @@ def _serve(channel: _socket.socket, parent: int, preparation: list[bytes]) -> No
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(wake, False)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    _signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    _signal.signal(_signal.SIGCHLD, lambda *_: None)
     watched = select.poll()
     watched.register(channel.fileno(), select.POLLIN)
     watched.register(woken, select.POLLIN)
@@ -208,17 +228,14 @@ def _spawn(
     if pid == 0:
         code = 70
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _signal.set_wakeup_fd(-1)
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
             for descriptor in own:
                 os.close(descriptor)
             if preparation[0] == b"spawn":
                 _replace(worker, descriptors, preparation)
-            from treadle._worker import inheritance
-            from treadle._worker import main as worker_main
-
-            inheritance.begin()
-            code = worker_main.run(zygote, worker, descriptors)
+            _begin()
+            code = _run(zygote, worker, descriptors)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:

@@ -234,6 +234,7 @@ class Crew:
             number = self._started
             thread = threading.Thread(target=self._run, name=f"{self._settings.name}_{number}")
             self._started += 1
+            self._count()
             self._threads.append(thread)
         try:
             thread.start()
@@ -241,6 +242,7 @@ class Crew:
             with self._lock:
                 self._threads.remove(thread)
                 self._left += 1
+                self._count()
                 alone = not self._threads
             if alone:
                 raise
@@ -253,6 +255,10 @@ class Crew:
     def _leave(self) -> None:
         """What a thread does when it takes no more calls, or when it could not enter."""
         _payload.close_loop()
+
+    def _count(self) -> None:
+        """Tells the queue whether a call that finds no idle thread has to ask for one; the lock is held."""
+        self._pool.set_complete(self._started - self._left >= self._size)
 
     def _run(self) -> None:
         try:
@@ -312,6 +318,7 @@ class Crew:
             for _ in overdue:
                 with self._lock:
                     self._left += 1
+                    self._count()
                 if self._pool.counts()[4]:
                     self.grow()
             # A task that starts later than now is over its time later than now: looking again after a short nap is exact enough.

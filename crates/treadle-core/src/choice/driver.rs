@@ -6,9 +6,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::compare::{Observer, Progress, function_failure, load_request, start};
+use super::asking::{function_failure, load_request, start};
+use super::compare::{Observer, Progress};
 use super::comparison::RaceAccount;
-use super::decide::Target;
 use super::error::ChoiceError;
 use super::field::{Block, Field, Runner};
 use super::laboratory::{CallError, Launch, Surroundings};
@@ -21,6 +21,7 @@ use super::race::{Entry, Finish, Race, Ran, Rules, Step};
 use super::request::Request;
 use super::sequential::ERROR;
 use super::statistics::Random;
+use super::target::Target;
 use super::wording;
 
 /// First block length, shorter when the budget would not give each candidate eight blocks. A tenth of a second is twenty switch

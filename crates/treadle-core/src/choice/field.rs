@@ -5,14 +5,16 @@
 use serde::Deserialize;
 
 use super::comparison::{Candidate, Outcome};
-use super::decide::{self, Choice, Measured, Target};
+use super::decide::{self, Choice, Measured};
 use super::disturbance::Load;
 use super::laboratory::Laboratory;
 use super::model::Prediction;
 use super::plan::{Plan, Strategy};
-use super::profile::{Profile, TaskError};
+use super::profile::Profile;
 use super::race::{EQUIVALENT, Race};
+use super::sample::TaskError;
 use super::statistics::{Interval, quantile};
+use super::target::Target;
 use super::wording;
 
 /// A plan fails when it loses at least this share of its tasks while serial loses less than half of that share.

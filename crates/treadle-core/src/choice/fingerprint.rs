@@ -90,10 +90,10 @@ pub(super) fn ask(
     match laboratory.call(&request, TIMEOUT_S, surroundings, &mut |_| {}) {
         Ok(value) => Fingerprint::deserialize(&value)
             .map(|found| Asked::Found(Box::new(found)))
-            .map_err(|error| super::compare::broken(&error.to_string())),
+            .map_err(|error| super::asking::broken(&error.to_string())),
         Err(CallError::Refused(refusal)) => Ok(Asked::Refused(refusal)),
         Err(CallError::Interrupted) => Err(ChoiceError::Interrupted),
-        Err(CallError::Broken(why)) => Err(super::compare::broken(&why)),
+        Err(CallError::Broken(why)) => Err(super::asking::broken(&why)),
         Err(CallError::Died { how, stderr, .. }) => Ok(Asked::Refused(Refusal {
             kind: "target-raised".to_owned(),
             message: format!("loading the function ended its process with {how}"),

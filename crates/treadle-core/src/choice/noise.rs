@@ -1,7 +1,8 @@
 //! The noise gate: was the machine quiet enough to tell plans apart?
 //!
 //! *Rule*. Readings are taken before, during and after the race, and none of them counts what our own race causes:
-//! - before, pressure: the kernel's "some task waited for a processor" over the ten seconds before anything was started;
+//! - before, pressure: the kernel's "some task waited for a processor" over the ten seconds before anything was started; it counts
+//!   unless the processors were idle when they were watched afterwards: then it is the echo of work that has ended;
 //! - before and after, cores: the share of the usable cores that a spin probe of a few hundredths of a second really got;
 //! - before and during, delay: the share of the serial sample's time, and of the serial control's blocks (their median), runnable
 //!   without a processor. One thread alone never waits on a quiet machine, so this is what others take from us (not used when the
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 const PRESSURE_LOW: f64 = 0.05;
 const STEAL_LOW: f64 = 0.02;
 const CORES_LOW: f64 = 0.90;
+/// What a machine that only keeps itself running uses of its processors; the same share as the pressure limit.
+const BUSY_LOW: f64 = 0.05;
 /// The same share as the pressure limit: both tell how long a runnable thread waits.
 const DELAY_LOW: f64 = 0.05;
 const REFUSE: f64 = 0.20;
@@ -34,6 +37,9 @@ pub const CPU_SHARE_THAT_MATTERS: f64 = 0.10;
 pub struct Readings {
     /// Share of the ten seconds before the start in which some task waited for a processor, 0 to 1.
     pub pressure_before: Option<f64>,
+    /// Share of the processors' time that was used while nothing of ours ran; watched only after pressure over its limit.
+    #[serde(default)]
+    pub busy_before: Option<f64>,
     /// Cores that the spin probe got, over the cores it asked for.
     pub cores_share: Option<f64>,
     /// Share of the serial sample's wall time spent runnable without a processor.
@@ -74,6 +80,11 @@ pub struct Verdict {
     pub grounds: Vec<String>,
 }
 
+/// Whether pressure is so high that the processors are to be watched: is what caused it still there?
+pub fn calls_for_a_watch(pressure: f64) -> bool {
+    pressure > PRESSURE_LOW
+}
+
 /// Judges the readings for a task whose share of CPU time is `cpu_share`.
 pub fn judge(readings: &Readings, cpu_share: f64) -> Verdict {
     let percent = super::wording::percent;
@@ -98,7 +109,9 @@ pub fn judge(readings: &Readings, cpu_share: f64) -> Verdict {
         );
     }
     let mut weigh = |value: f64, low: f64, words: String| weigh_up(value, low, REFUSE, words);
-    if let Some(pressure) = readings.pressure_before {
+    if let Some(pressure) = readings.pressure_before
+        && readings.busy_before.is_none_or(|busy| busy > BUSY_LOW)
+    {
         weigh(
             pressure,
             PRESSURE_LOW,
@@ -231,6 +244,17 @@ mod tests {
         );
         assert_eq!(judge(&raced(0.6, 0.9, 0.3), 0.05).level, Level::Noisy);
         assert_eq!(judge(&Readings::default(), 1.0).level, Level::Quiet);
+    }
+
+    #[test]
+    fn pressure_on_processors_that_idle_is_an_echo() {
+        let echo = |busy| Readings {
+            busy_before: Some(busy),
+            ..readings(0.6, 0.99, 0.0, 0.0)
+        };
+        assert!(calls_for_a_watch(0.6) && !calls_for_a_watch(0.01));
+        assert_eq!(judge(&echo(0.01), 1.0).level, Level::Quiet);
+        assert_eq!(judge(&echo(0.5), 1.0).level, Level::Noisy);
     }
 
     #[test]

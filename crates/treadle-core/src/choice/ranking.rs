@@ -455,7 +455,7 @@ mod tests {
         let mut now = before.clone();
         before.worker_start_s.process = Some(0.3);
         now.worker_start_s.process = Some(0.1);
-        now.pilot = Some(super::super::profile::Pilot {
+        now.pilot = Some(super::super::sample::Pilot {
             threads: 2,
             speedup: 1.9,
             interval: [1.8, 2.0],

@@ -3,12 +3,15 @@
 use treadle_probe::lock::Absent;
 
 use super::comparison::{Candidate, Confidence, Decision, Outcome, RaceAccount};
-use super::decide::{self, Choice, Evidence, Target};
+use super::confidence::{self, Evidence};
+use super::decide::Choice;
 use super::model::{Curve, Form, Prediction, Setting};
 use super::noise::{Level, Verdict};
 use super::plan::{Plan, Strategy};
-use super::profile::{Class, Profile};
-use super::wording::{bytes, cores, count, percent, rate, seconds};
+use super::portrait::portrait;
+use super::profile::Profile;
+use super::target::Target;
+use super::wording::{count, rate};
 
 /// Everything that the paragraph draws on.
 pub(super) struct Grounds<'a> {
@@ -96,80 +99,6 @@ pub(super) fn unraced(
         outcome,
         reason,
     })
-}
-
-/// What a task is like, in a sentence.
-pub(super) fn portrait(profile: &Profile, setting: &Setting) -> String {
-    let wall = seconds(profile.wall_s);
-    let cpu = percent(profile.cpu_share());
-    let waiting = percent((profile.wait_s / profile.wall_s.max(1e-12)).clamp(0.0, 1.0));
-    let pilot = profile.pilot.map(|pilot| {
-        format!(
-            "two threads together were {:.2} times as fast as one ({:.2} to {:.2})",
-            pilot.speedup, pilot.interval[0], pilot.interval[1]
-        )
-    });
-    let mut text = match profile.class {
-        Class::TooSmall => format!("A task takes {wall}, of the order of handing it to a worker"),
-        Class::IoBound => format!("A task takes {wall} and waits for {waiting} of it"),
-        Class::Mixed => {
-            format!("A task takes {wall}: it computes for {cpu} of it and waits for {waiting}")
-        }
-        Class::TransferBound => format!(
-            "A task takes {wall}, and pickling its arguments and result costs the parent {} of that again",
-            percent(profile.parent_pickle_s() / profile.wall_s.max(1e-12))
-        ),
-        Class::CpuBoundReleasing => format!(
-            "A task takes {wall} and computes for {cpu} of it, largely without the interpreter lock"
-        ),
-        Class::CpuBound => format!("A task takes {wall} and computes for {cpu} of it"),
-    };
-    if let Some(pilot) = pilot
-        && !matches!(profile.class, Class::IoBound)
-    {
-        let tail = match profile.class {
-            Class::CpuBound | Class::TransferBound if setting.gil && setting.pilot_trusted => {
-                ", so the interpreter lock holds threads back"
-            }
-            _ => "",
-        };
-        text.push_str(&format!("; {pilot}{tail}"));
-    }
-    if let Some(split) = &profile.split
-        && profile.class != Class::TooSmall
-    {
-        let held = split.gil_cpu.mean_s + split.gil_blocked.mean_s;
-        let share = |seconds: f64| percent(seconds / profile.own_s().max(1e-12));
-        if held > 0.05 * profile.own_s() {
-            text.push_str(&format!(
-                "; it holds the interpreter lock for {}, which threads cannot share",
-                share(held)
-            ));
-        }
-        if split.gil_blocked.mean_s > 0.05 * profile.own_s() {
-            text.push_str(&format!(
-                ", and is blocked in {} with the lock held",
-                share(split.gil_blocked.mean_s)
-            ));
-        }
-    }
-    if profile.native_cpu_s > 0.1 * profile.wall_s {
-        text.push_str(&format!(
-            "; native helper threads add {} of CPU time a task",
-            seconds(profile.native_cpu_s)
-        ));
-    }
-    if let Some(delay) = profile
-        .run_queue_s
-        .filter(|delay| *delay > 0.05 * profile.wall_s)
-    {
-        text.push_str(&format!(
-            "; the rest of it, {}, it stood waiting for a processor that others used",
-            seconds(delay)
-        ));
-    }
-    text.push('.');
-    text
 }
 
 /// The decision with its paragraph.
@@ -265,7 +194,7 @@ pub(super) fn decision(grounds: &Grounds<'_>) -> Decision {
             chosen.errors, chosen.tasks
         ));
     }
-    let doubts = decide::doubts(&evidence(chosen, race, grounds));
+    let doubts = confidence::doubts(&evidence(chosen, race, grounds));
     let confidence = if doubts.is_empty() {
         Confidence::High
     } else {
@@ -393,6 +322,7 @@ fn evidence(chosen: &Candidate, race: &RaceAccount, grounds: &Grounds<'_>) -> Ev
         sample: grounds.profile.count,
     }
 }
+<<<<<<< HEAD
 
 /// The profile as lines of a report: name, value, remark.
 pub fn profile_lines(profile: &Profile) -> Vec<(&'static str, String)> {
@@ -509,3 +439,5 @@ pub fn machine_line(machine: &super::comparison::Machine) -> String {
     }
     text
 }
+=======
+>>>>>>> main

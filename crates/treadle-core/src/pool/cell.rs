@@ -123,6 +123,11 @@ impl<O> Cell<O> {
         if self.settled() || self.outcome.set(outcome).is_err() {
             return None;
         }
+        self.end()
+    }
+
+    /// Finishes a task whose outcome its owner keeps elsewhere; `None` when it had ended before.
+    pub fn end(&self) -> Option<Marks> {
         self.change(Phase::Finished, |phase| {
             !matches!(phase, Phase::Finished | Phase::Cancelled)
         })
@@ -165,6 +170,21 @@ mod tests {
         );
         assert_eq!(cell.finish(2), None);
         assert_eq!(cell.outcome(), Some(&1));
+    }
+
+    #[test]
+    fn a_task_without_an_outcome_of_its_own_ends_once() {
+        let cell: Cell<()> = Cell::default();
+        assert!(cell.start());
+        cell.mark_waited();
+        let marks = Marks {
+            waited: true,
+            observed: false,
+        };
+        assert_eq!(cell.end(), Some(marks));
+        assert_eq!(cell.end(), None);
+        assert_eq!(cell.phase(), Phase::Finished);
+        assert!(cell.cancel().is_none());
     }
 
     #[test]

@@ -207,7 +207,10 @@ impl ProcessPool {
     pub(super) fn allocate(&self, parts: &[&[u8]], wait: bool) -> Result<Held, SubmitError> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         loop {
-            let taken = lock(&self.arena).allocate(length);
+            let taken = match parts {
+                [whole] => lock(&self.arena).allocate_copy(whole),
+                _ => lock(&self.arena).allocate(length),
+            };
             match taken {
                 Ok(mut block) => {
                     let mut offset = 0;

@@ -15,6 +15,8 @@ use super::lock;
 #[derive(Debug)]
 struct Inside<J> {
     jobs: VecDeque<J>,
+    /// Jobs that were ever put in.
+    entered: u64,
     /// Workers that found no job and have not taken one since.
     idle: usize,
     /// Of these, those that wait at the bell: only they can be woken.
@@ -47,6 +49,7 @@ impl<J> Default for Queue<J> {
         Queue {
             inside: Mutex::new(Inside {
                 jobs: VecDeque::new(),
+                entered: 0,
                 idle: 0,
                 sleeping: 0,
                 waking: false,
@@ -68,6 +71,7 @@ impl<J> Queue<J> {
             return Err(job);
         }
         inside.jobs.push_back(job);
+        inside.entered += 1;
         let idle = inside.idle;
         if inside.sleeping > 0 && !inside.waking {
             inside.waking = true;
@@ -146,6 +150,11 @@ impl<J> Queue<J> {
         lock(&self.inside).jobs.front().map(look)
     }
 
+    /// How many jobs were ever put in.
+    pub fn entered(&self) -> u64 {
+        lock(&self.inside).entered
+    }
+
     /// How many jobs wait.
     pub fn len(&self) -> usize {
         lock(&self.inside).jobs.len()
@@ -185,6 +194,7 @@ mod tests {
         }
         queue.close();
         assert!(queue.put(0).is_err());
+        assert_eq!(queue.entered(), 10_000);
         let mut all: Vec<usize> = takers
             .into_iter()
             .flat_map(|taker| taker.join().unwrap())

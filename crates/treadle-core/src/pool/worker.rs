@@ -330,7 +330,7 @@ impl WorkerSession {
             self.mine.collect();
         }
         for (bytes, read_only) in buffers {
-            match self.mine.allocate(bytes.len()) {
+            match self.mine.allocate_copy(bytes) {
                 Ok(mut block) => {
                     block.write_at(0, bytes);
                     references.push(BufferRef {

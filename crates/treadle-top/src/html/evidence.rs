@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use treadle_core::choice::comparison::{Candidate, Comparison, Confidence, RaceAccount};
-use treadle_core::choice::decide::{self, Evidence};
+use treadle_core::choice::confidence::{self, Evidence};
 use treadle_core::choice::noise::Level;
 use treadle_core::choice::wording::{bytes, count, number, percent, seconds};
 
@@ -13,7 +13,7 @@ fn doubts(comparison: &Comparison) -> Vec<(String, String)> {
     let machine = &comparison.machine;
     let raced = comparison.race.as_ref();
     if let Some((race, chosen)) = raced.and_then(|race| Some((race, chosen(comparison)?))) {
-        return decide::doubts(&evidence(comparison, race, chosen))
+        return confidence::doubts(&evidence(comparison, race, chosen))
             .into_iter()
             .map(|(condition, doubt)| (doubt, condition.advice.to_owned()))
             .collect();
@@ -149,6 +149,9 @@ pub(super) fn machine(comparison: &Comparison) -> Markup {
                     strong { (machine.noise) }
                     @if machine.noise_ignored { ", the gate overridden by TREADLE_NOISE=ignore" }
                 } }
+                @if let Some(busy) = readings.busy_before {
+                    div { dt { "the processors were used when watched after pressure" } dd { (percent(busy)) } }
+                }
                 @for (name, value) in [
                     ("a processor was short before the start", readings.pressure_before),
                     ("of the usable cores a spin probe got", readings.cores_share),

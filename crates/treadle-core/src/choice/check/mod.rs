@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::compare::{self, Observer, Progress, compare};
+use super::asking;
+use super::compare::{Observer, Progress, compare};
 use super::comparison::Comparison;
 use super::error::ChoiceError;
 use super::fingerprint::{self, Asked, Fingerprint};
@@ -355,7 +356,7 @@ impl Case<'_> {
                 ),
             )));
         }
-        let mut laboratory = compare::start(&self.request(evidence).launch())?;
+        let mut laboratory = asking::start(&self.request(evidence).launch())?;
         let asked = fingerprint::ask(
             &mut laboratory,
             Some(&function),

@@ -1,8 +1,9 @@
 //! The model against textbooks and laws: asymptotes, bounds, exact mean values, and what the profile rules out.
 
 use super::super::plan::Plan;
+use super::super::profile::Profile;
 use super::super::profile::tests::sample;
-use super::super::profile::{PickleFault, Pilot, Profile};
+use super::super::sample::{PickleFault, Pilot};
 use super::super::statistics::Random;
 use super::bounds::{bounds, least};
 use super::demands::{Demands, Task, Transfer};

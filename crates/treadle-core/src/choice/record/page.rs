@@ -6,7 +6,7 @@
 
 use super::super::comparison::{Candidate, Comparison, Outcome};
 use super::super::plan::{Plan, Strategy};
-use super::super::reason;
+use super::super::portrait;
 use super::super::wording;
 use super::evidence::{Evidence, Status, confidence};
 
@@ -238,9 +238,9 @@ fn context(evidence: &Evidence) -> String {
             .cpu
             .as_ref()
             .map_or_else(String::new, |cpu| format!("{cpu}, ")),
-        reason::machine_line(&comparison.machine)
+        portrait::machine_line(&comparison.machine)
     );
-    for (what, measured) in reason::profile_lines(&comparison.profile) {
+    for (what, measured) in portrait::profile_lines(&comparison.profile) {
         text.push_str(&format!("| {what} | {measured} |\n"));
     }
     text

@@ -1,0 +1,228 @@
+//! The rounds: which of them are compared, by what rate, and what they say of a candidate.
+//!
+//! Rounds in which others disturbed a block are set aside while they are few; when they are the larger part, all count, by fair rates.
+
+use super::super::disturbance::Load;
+use super::super::statistics::{Interval, Random, bootstrap_mean, mean, median};
+use super::Race;
+
+/// Disturbed rounds that are set aside in any case; from then on the undisturbed ones must not be fewer than they.
+pub(super) const REPEATED: usize = 2;
+
+/// A counted block.
+#[derive(Debug, Clone)]
+pub(super) struct Sample {
+    pub(super) count: u64,
+    pub(super) errors: u64,
+    pub(super) load: Load,
+    /// Steady tasks per second.
+    pub(super) steady: f64,
+    /// The same with start-up charged, as it was and as it would have been without others.
+    pub(super) charged: f64,
+    pub(super) fair: f64,
+    pub(super) disturbed: bool,
+    pub(super) peak_memory_bytes: Option<f64>,
+    /// For each target: tasks over a latency bound, and tasks looked at.
+    pub(super) over: Vec<(u64, u64)>,
+}
+
+/// The rounds that are compared.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Basis {
+    pub(super) rounds: Vec<usize>,
+    pub(super) fair: bool,
+}
+
+impl Basis {
+    /// What a block is compared by.
+    pub(super) fn rate(&self, sample: &Sample) -> f64 {
+        if self.fair {
+            sample.fair
+        } else {
+            sample.charged
+        }
+    }
+}
+
+impl Race {
+    /// Steady tasks per second of a candidate: geometric mean of its blocks, with its interval when there are two or more.
+    pub fn steady(&self, candidate: usize) -> Option<(f64, Option<Interval>)> {
+        self.summary(candidate, |sample| sample.steady)
+    }
+
+    /// What candidates are compared by: tasks per second with start-up charged to each. In a contended race it is the control's fair
+    /// rate times the ratio to the control.
+    pub fn charged(&self, candidate: usize) -> Option<f64> {
+        let basis = self.basis();
+        let control = self
+            .runners
+            .iter()
+            .position(|runner| runner.entry.control)
+            .filter(|control| basis.fair && self.blocks(*control) > 0);
+        let rates = |of: usize| -> Vec<f64> {
+            self.samples(of)
+                .into_iter()
+                .map(|sample| basis.rate(sample).ln())
+                .collect()
+        };
+        match control {
+            Some(control) if control != candidate => {
+                let ratio = mean(&self.log_ratios(candidate, control))?;
+                Some((mean(&rates(control))? + ratio).exp())
+            }
+            _ => mean(&rates(candidate)).map(f64::exp),
+        }
+    }
+
+    /// The paired throughput ratio of one candidate to another, start-up charged, with its 95 % interval.
+    pub fn ratio(&self, candidate: usize, other: usize) -> Option<Interval> {
+        let logarithms = self.log_ratios(candidate, other);
+        bootstrap_mean(&logarithms, &mut self.summary_random())
+            .map(|interval| interval.map(f64::exp))
+    }
+
+    /// Blocks of a candidate that count.
+    pub fn blocks(&self, candidate: usize) -> usize {
+        self.samples(candidate).len()
+    }
+
+    /// Counted rounds, and how many of them others disturbed.
+    pub fn disturbed(&self) -> (usize, usize) {
+        let rounds = self.counted();
+        let disturbed = (0..rounds).filter(|round| self.round_disturbed(*round));
+        (rounds, disturbed.count())
+    }
+
+    /// The counted rounds that are compared.
+    pub fn compared(&self) -> Vec<usize> {
+        self.basis().rounds
+    }
+
+    /// Whether so many rounds were disturbed that fair rates are compared.
+    pub fn contended(&self) -> bool {
+        self.basis().fair
+    }
+
+    /// Median share of the control's blocks that it stood in the run queue.
+    pub fn control_delay(&self) -> Option<f64> {
+        let control = self.runners.iter().find(|runner| runner.entry.control)?;
+        let shares: Vec<f64> = control
+            .rounds
+            .iter()
+            .flatten()
+            .filter_map(|sample| sample.load.delay_share())
+            .collect();
+        median(&shares)
+    }
+
+    /// The control's speed in the later half of the rounds that count over that in the earlier half; `None` for fewer than four.
+    pub fn control_drift(&self) -> Option<f64> {
+        let control = self
+            .runners
+            .iter()
+            .position(|runner| runner.entry.control)?;
+        let rates: Vec<f64> = self
+            .samples(control)
+            .iter()
+            .map(|sample| sample.steady)
+            .collect();
+        if rates.len() < 4 {
+            return None;
+        }
+        let (earlier, later) = rates.split_at(rates.len() / 2);
+        Some(median(later)? / median(earlier)?)
+    }
+
+    /// Rounds that have been counted, disturbed or not.
+    fn counted(&self) -> usize {
+        self.runners
+            .iter()
+            .map(|runner| runner.rounds.len())
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn round_disturbed(&self, round: usize) -> bool {
+        self.runners
+            .iter()
+            .filter_map(|runner| runner.rounds.get(round)?.as_ref())
+            .any(|sample| sample.disturbed)
+    }
+
+    /// The rounds that are compared: the undisturbed ones while few were disturbed, else all by their fair rates.
+    pub(super) fn basis(&self) -> Basis {
+        let all: Vec<usize> = (0..self.counted()).collect();
+        let calm: Vec<usize> = all
+            .iter()
+            .copied()
+            .filter(|round| !self.round_disturbed(*round))
+            .collect();
+        let disturbed = all.len() - calm.len();
+        let few = disturbed <= REPEATED.max(calm.len()) && !calm.is_empty();
+        if few || disturbed == 0 {
+            Basis {
+                rounds: calm,
+                fair: false,
+            }
+        } else {
+            Basis {
+                rounds: all,
+                fair: true,
+            }
+        }
+    }
+
+    pub(super) fn samples(&self, candidate: usize) -> Vec<&Sample> {
+        let rounds = &self.runners[candidate].rounds;
+        self.basis()
+            .rounds
+            .iter()
+            .filter_map(|round| rounds.get(*round)?.as_ref())
+            .collect()
+    }
+
+    /// Logarithms of the ratio of their rates in the rounds that count and that both ran.
+    ///
+    /// In a contended race the more involved of the two must win by what was measured and by the fair rates: its smaller
+    /// advantage counts, so that neither having more runnable threads nor having them in bursts makes it look better.
+    pub(super) fn log_ratios(&self, candidate: usize, other: usize) -> Vec<f64> {
+        let basis = self.basis();
+        let (one, two) = (&self.runners[candidate], &self.runners[other]);
+        let simpler = one.entry.simplicity < two.entry.simplicity;
+        basis
+            .rounds
+            .iter()
+            .filter_map(|round| {
+                let one = one.rounds.get(*round)?.as_ref()?;
+                let two = two.rounds.get(*round)?.as_ref()?;
+                let measured = (one.charged / two.charged).ln();
+                let fair = (one.fair / two.fair).ln();
+                Some(match (basis.fair, simpler) {
+                    (false, _) => measured,
+                    (true, true) => measured.max(fair),
+                    (true, false) => measured.min(fair),
+                })
+            })
+            .collect()
+    }
+
+    fn summary(
+        &self,
+        candidate: usize,
+        rate: impl Fn(&Sample) -> f64,
+    ) -> Option<(f64, Option<Interval>)> {
+        let logarithms: Vec<f64> = self
+            .samples(candidate)
+            .into_iter()
+            .map(|sample| rate(sample).ln())
+            .collect();
+        let middle = mean(&logarithms)?.exp();
+        let interval = bootstrap_mean(&logarithms, &mut self.summary_random());
+        Some((middle, interval.map(|one| one.map(f64::exp))))
+    }
+
+    /// Intervals are drawn from a generator of their own, so that asking for them does not change the order of blocks.
+    fn summary_random(&self) -> Random {
+        Random::new(self.rules.seed ^ 0x5EED)
+    }
+}
