@@ -13,6 +13,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -478,6 +479,49 @@ def test_an_interruption_at_the_end_is_settled_before_the_next_call(
         assert told == "returned" or type(told) is treadle.TaskInterrupted, code
         wait_until(number)
         assert [k for k in range(50)] == list(range(50))
+
+
+class Stepping:
+    """The module ``time`` for a call that waits for the listener: its first nap lets the listener go on."""
+
+    perf_counter = staticmethod(time.perf_counter)
+
+    def __init__(self, go_on: threading.Event) -> None:
+        self._go_on = go_on
+
+    def sleep(self, seconds: float) -> None:
+        self._go_on.set()
+
+
+_entered = threading.Event()
+
+
+def strike_and_return_meanwhile(number: int) -> str:
+    """Returns when the listener has seen that this call runs, and has not raised yet."""
+    _striking.strike(number)
+    assert _entered.wait(60)
+    return "returned"
+
+
+def test_a_call_that_ends_while_it_is_being_interrupted_waits_for_that(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, over = threading.Event(), threading.Event()
+    raise_in = _subinterpreter._raise_in
+
+    def hesitate(worker: int) -> None:
+        _entered.set()
+        assert go_on.wait(60)
+        if not over.is_set():
+            raise_in(worker)
+
+    monkeypatch.setattr(sys.modules[__name__], "_striking", listener)
+    monkeypatch.setattr(_subinterpreter, "_raise_in", hesitate)
+    monkeypatch.setattr(_subinterpreter, "time", Stepping(go_on))
+    _, told = outcome_of(4, strike_and_return_meanwhile, 4)
+    over.set()
+    go_on.set()
+    assert type(told) is treadle.TaskInterrupted
 
 
 def test_futures_wait_and_as_completed_see_them() -> None:

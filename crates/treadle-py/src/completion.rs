@@ -169,25 +169,8 @@ impl FutureBase {
         let Some(local) = this.local() else {
             return Ok(false);
         };
-<<<<<<< HEAD
-        // Under one lock: two threads may end it at the same time (its own, and the one that keeps deadlines), and what the first one stored stays.
-        let (ended, dropped) = {
-            let mut face = this.face();
-            if local.cell.settled() {
-                (None, Some(outcome))
-            } else {
-                let dropped = face.outcome.replace(outcome);
-                (local.cell.finish(()), dropped)
-            }
-        };
-        // What is dropped may run a finaliser.
-        drop(dropped);
-        if let Some(marks) = ended {
-            FutureBase::after_local(slf, local, marks)?;
-        }
-        Ok(())
-=======
         FutureBase::track_for(slf, &outcome);
+        // Under one lock: two threads may end it at the same time (its own, and the one that keeps deadlines), and what the first one stored stays.
         let (before, marks) = {
             let mut face = this.face();
             if local.cell.settled() {
@@ -202,7 +185,6 @@ impl FutureBase {
         };
         FutureBase::after_local(slf, local, marks)?;
         Ok(marks.waited || marks.observed || this.by_hand())
->>>>>>> main
     }
 
     pub(crate) fn after_local(slf: &Bound<'_, Self>, local: &Local, marks: Marks) -> PyResult<()> {

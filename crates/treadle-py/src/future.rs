@@ -356,15 +356,10 @@ impl FutureBase {
     }
 
     #[setter(_waiters)]
-<<<<<<< HEAD
-    fn set_waiters_attribute(&self, value: Py<PyList>) {
-        let before = self.face().waiters.replace(value);
-        drop(before);
-=======
     fn set_waiters_attribute(slf: &Bound<'_, Self>, value: Py<PyList>) {
         FutureBase::track(slf);
-        slf.get().face().waiters = Some(value);
->>>>>>> main
+        let before = slf.get().face().waiters.replace(value);
+        drop(before);
     }
 
     #[getter(_done_callbacks)]
@@ -373,15 +368,10 @@ impl FutureBase {
     }
 
     #[setter(_done_callbacks)]
-<<<<<<< HEAD
-    fn set_done_callbacks_attribute(&self, value: Py<PyList>) {
-        let before = self.face().callbacks.replace(value);
-        drop(before);
-=======
     fn set_done_callbacks_attribute(slf: &Bound<'_, Self>, value: Py<PyList>) {
         FutureBase::track(slf);
-        slf.get().face().callbacks = Some(value);
->>>>>>> main
+        let before = slf.get().face().callbacks.replace(value);
+        drop(before);
     }
 
     #[getter(_state)]
@@ -436,17 +426,11 @@ impl FutureBase {
     }
 
     #[setter(_result)]
-<<<<<<< HEAD
-    fn set_result_attribute(&self, py: Python<'_>, value: Py<PyAny>) {
-        if !value.is_none(py) || self.face().outcome.is_none() {
-            let before = self.face().outcome.replace(Ok(value));
-=======
     fn set_result_attribute(slf: &Bound<'_, Self>, value: Py<PyAny>) {
         let this = slf.get();
         if !value.is_none(slf.py()) || this.face().outcome.is_none() {
             FutureBase::track(slf);
             let before = this.face().outcome.replace(Ok(value));
->>>>>>> main
             drop(before);
         }
     }
@@ -457,16 +441,10 @@ impl FutureBase {
     }
 
     #[setter(_exception)]
-<<<<<<< HEAD
-    fn set_exception_attribute(&self, py: Python<'_>, value: Py<PyAny>) {
-        if !value.is_none(py) {
-            let before = self.face().outcome.replace(Err(value));
-=======
     fn set_exception_attribute(slf: &Bound<'_, Self>, value: Py<PyAny>) {
         if !value.is_none(slf.py()) {
             FutureBase::track(slf);
             let before = slf.get().face().outcome.replace(Err(value));
->>>>>>> main
             drop(before);
         }
     }

@@ -280,7 +280,9 @@ class _Host:
         if code == _subinterpreter.FAILED:
             raised = _told.load_exception(told)
             if isinstance(raised, errors.TaskInterrupted) and not raised.args:
-                raised.args = (f"the task ({self.function}) was interrupted in its sub-interpreter",)
+                raised.args = (
+                    f"the task ({self.function}) was interrupted in its sub-interpreter",
+                )
             try:
                 raise raised
             finally:
