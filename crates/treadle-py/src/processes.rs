@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyList, PyTuple, PyType};
-use treadle_core::pool::meter::Histogram;
+use treadle_core::pool::meter::{Buckets, Histogram};
 use treadle_core::pool::processes::{self as core, Call, Settings, SubmitError, Waited};
 use treadle_core::pool::tasks::TaskOptions;
+use treadle_core::pool::transfer::Transfer;
 use treadle_core::pool::wire;
 use treadle_core::pool::zygote::Launch;
 use treadle_shm::BlockRef;
@@ -137,7 +138,7 @@ impl ProcessPool {
         (known, label): (Option<(u32, BlockRef)>, u32),
         pickled: PyResult<pickling::Pickled<'py>>,
         otherwise: impl FnOnce(&PyErr) -> PyResult<Bound<'py, PyAny>>,
-        (options, wait): (TaskOptions, bool),
+        (options, wait, began_ns): (TaskOptions, bool, Option<u64>),
     ) -> PyResult<Option<Bound<'py, FutureBase>>> {
         let (kind, function, pickled) = match pickled.and_then(pickling::Pickled::importable) {
             Ok(pickled) => (kinds.0, known, pickled),
@@ -158,6 +159,7 @@ impl ProcessPool {
             buffers: &pickled.slices(),
             options,
             wait,
+            began_ns,
         };
         self.send(py, &call)
     }
@@ -192,6 +194,7 @@ impl ProcessPool {
                     buffers: &writer.apart,
                     options,
                     wait,
+                    began_ns: self.begin_copying(&writer),
                 };
                 return self.send(py, &call);
             }
@@ -204,6 +207,7 @@ impl ProcessPool {
                 &empty
             }
         };
+        let began_ns = self.core.begin_call();
         let (kind, pickled) = match known {
             Some(_) => (
                 wire::CALL_PICKLED,
@@ -228,8 +232,16 @@ impl ProcessPool {
             (known, label),
             pickled,
             otherwise,
-            (options, wait),
+            (options, wait, began_ns),
         )
+    }
+
+    /// When the way of coded values begins: timed only if there is something to copy beside them.
+    fn begin_copying(&self, writer: &Writer<'_>) -> Option<u64> {
+        if writer.apart.is_empty() {
+            return None;
+        }
+        self.core.begin_call()
     }
 
     /// A future that has failed already, as the standard library's does when a call cannot be pickled.
@@ -241,7 +253,10 @@ impl ProcessPool {
 }
 
 /// Bounds in seconds, counts and sum, as `treadle.strategies.Histogram` takes them.
-pub(crate) fn histogram(found: &Histogram) -> (Vec<f64>, Vec<u64>, f64) {
+pub(crate) type HistogramTold = (Vec<f64>, Vec<u64>, f64);
+
+/// A histogram for Python.
+pub(crate) fn histogram(found: &Histogram) -> HistogramTold {
     (
         Histogram::bounds_s().to_vec(),
         found.counts().to_vec(),
@@ -249,11 +264,31 @@ pub(crate) fn histogram(found: &Histogram) -> (Vec<f64>, Vec<u64>, f64) {
     )
 }
 
+/// Bounds in bytes, counts and sum, as `treadle.strategies.Sizes` takes them.
+pub(crate) type SizesTold = (Vec<u64>, Vec<u64>, u64);
+
+fn sizes<const FIRST_POWER: u32>(found: &Buckets<FIRST_POWER>) -> SizesTold {
+    (
+        Buckets::<FIRST_POWER>::bounds().to_vec(),
+        found.counts().to_vec(),
+        found.sum(),
+    )
+}
+
+/// In band, out of band and time, as `treadle.strategies.Transfer` takes them.
+fn transfer(found: &Transfer) -> (SizesTold, SizesTold, HistogramTold) {
+    (
+        sizes(&found.in_band),
+        sizes(&found.out_of_band),
+        histogram(&found.time),
+    )
+}
+
 #[pymethods]
 impl ProcessPool {
     /// Makes a pool; its workers start with the first call. The `inherited` descriptors become the pool's own; each worker gets copies of them.
     #[new]
-    #[pyo3(signature = (*, workers, program, arguments, environment, preparation, worker_fields, initializer, inherited, payload_limit, max_pending))]
+    #[pyo3(signature = (*, workers, program, arguments, environment, preparation, worker_fields, initializer, inherited, payload_limit, max_pending, metered=true))]
     #[allow(unsafe_code, clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -267,6 +302,7 @@ impl ProcessPool {
         inherited: Vec<i32>,
         payload_limit: u64,
         max_pending: Option<usize>,
+        metered: bool,
     ) -> PyResult<ProcessPool> {
         let launch = Launch {
             program,
@@ -290,6 +326,7 @@ impl ProcessPool {
             inherited,
             arena_limit: payload_limit,
             max_pending,
+            metered,
         };
         let observers: Arc<Observers> = Arc::default();
         let slot = Arc::new(OnceLock::new());
@@ -354,10 +391,12 @@ impl ProcessPool {
                     buffers: &writer.apart,
                     options,
                     wait: true,
+                    began_ns: self.begin_copying(&writer),
                 };
                 return self.send(py, &call);
             }
         }
+        let began_ns = self.core.begin_call();
         let (kind, pickled) = match known {
             Some(_) => (wire::CHUNK_PICKLED, pickling::dump(items.as_any())),
             None => (
@@ -375,7 +414,7 @@ impl ProcessPool {
             (known, label),
             pickled,
             otherwise,
-            (options, true),
+            (options, true, began_ns),
         )
     }
 
@@ -490,6 +529,14 @@ impl ProcessPool {
         told.set_item("payload_bytes", snapshot.payload_bytes)?;
         told.set_item("oldest_s", snapshot.oldest_ns.map(|age| age as f64 / 1e9))?;
         told.set_item("turnaround", histogram(&snapshot.turnaround))?;
+        let functions: Vec<(&str, HistogramTold)> = snapshot
+            .functions
+            .iter()
+            .map(|(name, turnaround)| (&**name, histogram(turnaround)))
+            .collect();
+        told.set_item("functions", functions)?;
+        told.set_item("arguments", transfer(&snapshot.arguments))?;
+        told.set_item("results", transfer(&snapshot.results))?;
         let workers = PyList::empty(py);
         for worker in snapshot.workers {
             let one = PyDict::new(py);

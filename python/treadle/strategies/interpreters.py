@@ -120,9 +120,11 @@ class Interpreters(Threads):
     def submit_chunk(
         self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions
     ) -> Future:
-        if self._room is not None:
-            self._room.acquire()
-        return self._send(function, (function, items, single), True, options)
+        call = function, (function, items, single), True, options
+        if self._room is None:
+            return self._send(*call)
+        self._room.acquire()
+        return self._holding_room(self._send, *call)
 
     def _send(
         self,
@@ -134,8 +136,6 @@ class Interpreters(Threads):
         try:
             call = _Call.of(function, whole, chunk)
         except Exception as error:
-            if self._room is not None:
-                self._room.release()
             if self._crew.closed.is_set():
                 raise self._crew.why_closed() from None
             future: Future = _core.pending_future()

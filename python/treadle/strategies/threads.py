@@ -15,22 +15,28 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from treadle import _core, _payload, errors
+from treadle import _core, _payload, errors, holding, strategies
 from treadle._usage import usage
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import (
+    Bounded,
+    FunctionStats,
     Histogram,
     Settings,
     Stats,
-    Strategy,
     TaskOptions,
     WorkerStats,
+    added_up,
+    by_function,
     refusal,
 )
 
+#: What the meters do for each call: looks at the clock, additions to histograms.
+_METERED = (2, 2)
 
-class Threads(Strategy):
+
+class Threads(Bounded):
     """A pool of threads."""
 
     #: What :class:`Stats` calls the engine.
@@ -38,37 +44,12 @@ class Threads(Strategy):
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         super().__init__(plan, settings)
-        self._pool = _core.ThreadPool()
+        self._pool = _core.ThreadPool(strategies.metered)
         self._crew = self._make_crew()
-        self._room = (
-            threading.BoundedSemaphore(settings.max_pending) if settings.max_pending else None
-        )
 
     def _make_crew(self) -> Crew:
         """The threads of this pool."""
         return Crew(self._pool, self.settings, self.plan.threads or 1)
-
-    def submit(
-        self,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-        options: TaskOptions,
-    ) -> Future:
-        if self._room is not None:
-            self._room.acquire()
-        return self._enter(function, arguments, keywords, options)
-
-    def submit_now(
-        self,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-        options: TaskOptions,
-    ) -> Future | None:
-        if self._room is not None and not self._room.acquire(blocking=False):
-            return None
-        return self._enter(function, arguments, keywords, options)
 
     def _enter(
         self,
@@ -77,18 +58,13 @@ class Threads(Strategy):
         keywords: dict[str, Any],
         options: TaskOptions,
     ) -> Future:
-        """Submits a call for which room was taken."""
         entered = self._pool.submit(
             function, arguments, keywords or None, options.timeout, options.retries
         )
         if entered is None:
-            if self._room is not None:
-                self._room.release()
             raise self._crew.why_closed()
         future: Future
         future, idle = entered
-        if self._room is not None:
-            future.add_done_callback(self._give_room)
         self._crew.after_submit(idle, options.timeout is not None)
         return future
 
@@ -96,10 +72,6 @@ class Threads(Strategy):
         if self._room is not None:
             return self.submit, None
         return self._pool, self._crew.after_submit
-
-    def _give_room(self, _: object) -> None:
-        assert self._room is not None
-        self._room.release()
 
     def stop_now(self) -> None:
         self.shutdown(wait=False, cancel_futures=True)
@@ -127,9 +99,18 @@ class Threads(Strategy):
 
     def stats(self) -> Stats:
         submitted, done, retried, timed_out, waiting = self._pool.counts()
-        oldest_s, wait, duration = self._pool.meters()
+        oldest_s, told = self._pool.meters()
+        functions = by_function(
+            [
+                FunctionStats(name, Histogram.of(wait), Histogram.of(duration))
+                for name, wait, duration in told
+            ]
+        )
+        wait, duration = added_up(functions)
+        shares = holding.shares()
         running = dict(self._pool.running())
         workers = []
+        marks = self._crew.marks
         for number, thread in enumerate(self._crew.members()):
             seconds = running.get(thread.ident or 0)
             state = "idle" if seconds is None else "busy" if seconds >= 0 else "overdue"
@@ -141,6 +122,7 @@ class Threads(Strategy):
                     state,
                     running_s=abs(seconds or 0.0),
                     cpu_s=None if used is None else used.cpu_s,
+                    lock_share=None if shares is None else shares.of(marks.get(thread)),
                 )
             )
         return Stats(
@@ -156,8 +138,10 @@ class Threads(Strategy):
             workers=tuple(workers),
             oldest_s=oldest_s,
             limit=self.settings.max_pending,
-            wait=Histogram.of(wait),
-            duration=Histogram.of(duration),
+            wait=wait,
+            duration=duration,
+            functions=functions,
+            overhead_s=done * _core.meter_cost(*_METERED) if strategies.metered else None,
         )
 
     def dump(self) -> str:
@@ -200,6 +184,8 @@ class Crew:
         self._size = size
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        #: Each thread as the watch of the interpreter lock knows it.
+        self.marks: dict[threading.Thread, holding.Mark] = {}
         self._started = 0
         self._left = 0
         self._clock: threading.Thread | None = None
@@ -261,6 +247,14 @@ class Crew:
         self._pool.set_complete(self._started - self._left >= self._size)
 
     def _run(self) -> None:
+        me = threading.current_thread()
+        self.marks[me] = holding.mark()
+        try:
+            self._serve()
+        finally:
+            del self.marks[me]
+
+    def _serve(self) -> None:
         try:
             try:
                 self._enter()
