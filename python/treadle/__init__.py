@@ -13,6 +13,8 @@ The map of the package::
     strategies/  one file for each way to run tasks, over one contract
     _payload     how a call becomes bytes, and what is said when it cannot
     _worker/     all that runs in a child: the zygote and the worker's main
+    _subinterpreter, _told, _coroutines
+                 what runs where the engine cannot be loaded: pure Python
     serving, metrics
                  the numbers of all pools, for Prometheus
     _watching    what `treadle top` and `treadle dump` see of this program

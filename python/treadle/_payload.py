@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import pickle
 import sys
-import threading
-import types
 from collections.abc import Callable
 
 from treadle import _core, errors
+from treadle._coroutines import close_loop as close_loop
+from treadle._coroutines import is_coroutine as is_coroutine
+from treadle._coroutines import run_coroutine as run_coroutine
+from treadle._coroutines import wake_loops as wake_loops
 from treadle._helping import help_while_waiting as help_while_waiting
+from treadle._told import dump_exception as dump_exception
+from treadle._told import load_exception as load_exception
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,10 +139,21 @@ def _dump_otherwise(
     arguments: tuple[Any, ...],
     keywords: dict[str, Any],
 ) -> bytes:
-    by_name = not isinstance(error, _OnlyByValue)
-    reduced = _dump_with_multiprocessing(whole) if by_name else None
+    reduced = None if isinstance(error, _OnlyByValue) else _dump_with_multiprocessing(whole)
     if reduced is not None:
         return reduced
+    return dump_by_value(whole, error, function, arguments, keywords)
+
+
+def dump_by_value(
+    whole: Any,
+    error: BaseException,
+    function: Any,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+) -> bytes:
+    """A call or a chunk that pickle refused with this error, by cloudpickle if that is installed; else raises the error that explains."""
+    by_name = not isinstance(error, _OnlyByValue)
     try:
         import cloudpickle
     except ImportError:
@@ -262,58 +277,6 @@ def unpicklable_value(value: Any, error: BaseException) -> BaseException:
     return errors.PayloadError(text if problem is None else f"{text}\n\nhint: {problem.hint}")
 
 
-def dump_exception(error: BaseException) -> bytes:
-    """An exception and its traceback as bytes, whatever the exception is made of."""
-    import traceback
-
-    try:
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    except Exception as trouble:
-        text = f"{type(error).__name__}: (its traceback could not be formatted: {trouble})\n"
-    kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    pickled = None
-    try:
-        pickled = pickle.dumps(error, 5)
-        # Many exceptions pickle and cannot be unpickled: learn it here, where the object still is.
-        pickle.loads(pickled)
-    except Exception:
-        pickled = None
-        try:
-            import cloudpickle
-
-            pickled = cloudpickle.dumps(error, 5)
-            pickle.loads(pickled)
-        except Exception:
-            pickled = None
-    return pickle.dumps((pickled, kind, str_of(error), text), 5)
-
-
-def str_of(error: BaseException) -> str:
-    """The exception's text, even when its ``__str__`` raises."""
-    try:
-        return str(error)
-    except Exception:
-        return "(its text could not be made)"
-
-
-def load_exception(pickled: bytes, buffers: list[Any] = []) -> BaseException:  # noqa: B006
-    """The exception of :func:`dump_exception`, with the worker's traceback as its cause."""
-    inner, kind, message, text = pickle.loads(pickled, buffers=buffers)
-    error = None
-    if inner is not None:
-        try:
-            error = pickle.loads(inner)
-        except Exception as trouble:
-            text += f"\n(the exception itself could not be unpickled here: {type(trouble).__name__}: {trouble})\n"
-    if not isinstance(error, BaseException):
-        error = errors.PayloadError(
-            f"the task raised {kind}: {message}\n\nhint: that exception cannot be pickled, so this one stands in its place; "
-            "give it arguments that pickle, or a __reduce__"
-        )
-    error.__cause__ = errors.RemoteTraceback(f'\n"""\n{text}"""')
-    return error
-
-
 def unreadable_result(error: BaseException) -> BaseException:
     """The exception of a task whose result cannot be rebuilt in this process."""
     made = _as_broken_process_pool(errors.PayloadError)(
@@ -366,9 +329,10 @@ def timed_out(seconds: float, place: Place, after: str) -> BaseException:
 
 
 def thread_timed_out(seconds: float, thread: int, function: Any) -> BaseException:
-    """A task of a thread is over its time."""
+    """A task of a thread, or of the sub-interpreter that a thread runs, is over its time."""
+    place = getattr(function, "runs_in", "a thread")
     return errors.TaskTimeout(
-        f"the task ({name_of(function)}) ran longer than its timeout of {seconds:g} s; a thread cannot be stopped, so it runs on (thread {thread}) and "
+        f"the task ({name_of(function)}) ran longer than its timeout of {seconds:g} s; {place} cannot be stopped, so it runs on (thread {thread}) and "
         "another takes its place\n\nhint: give the call itself a time-out, or use processes, which can be stopped"
     )
 
@@ -458,69 +422,6 @@ def deliver_note(worker: int, task: int, pickled: bytes) -> None:
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)
-
-
-# ---- coroutines in threads and processes
-
-_loops = threading.local()
-
-#: The loops of this process's threads, by the thread.
-_loop_of: dict[int, Any] = {}
-
-
-def run_coroutine(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:
-    """Runs a coroutine to its end on this worker's own event loop."""
-    loop = getattr(_loops, "loop", None)
-    if loop is None:
-        import asyncio
-
-        loop = _loops.loop = _loop_of[threading.get_ident()] = asyncio.new_event_loop()
-    task = loop.create_task(coroutine)
-    try:
-        return loop.run_until_complete(task)
-    except BaseException:
-        if not task.done():
-            # An interruption was raised in the loop itself: what it was for must not go on with the next call.
-            import asyncio
-
-            task.cancel()
-            loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-        raise
-
-
-def wake_loops() -> None:
-    """Lets each loop turn, so that a thread which waits in one sees an exception that was raised for it."""
-    for loop in list(_loop_of.values()):
-        try:
-            loop.call_soon_threadsafe(int)
-        except RuntimeError:
-            # It has just been closed.
-            continue
-
-
-def close_loop() -> None:
-    """Closes this thread's event loop, if it has one; not from inside a coroutine that it runs."""
-    loop = getattr(_loops, "loop", None)
-    if loop is None or loop.is_running():
-        return
-    _loops.loop = None
-    _loop_of.pop(threading.get_ident(), None)
-    import asyncio
-
-    try:
-        pending = asyncio.all_tasks(loop)
-        for task in pending:
-            task.cancel()
-        if pending:
-            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    finally:
-        loop.close()
-
-
-def is_coroutine(value: Any) -> bool:
-    """Whether a call returned a coroutine that has to be awaited."""
-    return type(value) is types.CoroutineType
 
 
 # ---- failures of the choice

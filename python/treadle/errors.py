@@ -18,7 +18,7 @@
 
 Each also derives from the class on its right, which programs catch already. A task's own exception arrives as itself.
 
-What a pool of processes or threads raises where the standard library's raises ``BrokenProcessPool`` or ``BrokenThreadPool`` is an instance of that too: a
+What a pool raises where the standard library's raises ``BrokenProcessPool``, ``BrokenThreadPool`` or ``BrokenInterpreterPool`` is an instance of that too: a
 pool that broke, a worker that died, a call or a result that could not be rebuilt on the other side (:func:`as_standard`).
 """
 

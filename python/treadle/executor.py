@@ -5,6 +5,7 @@ The picture of a call's path::
     submit ─► strategy ─► (threads) queue ─► thread ─► Future
                       └─► (processes) payload ─► slot ─► worker ─► record ─► Future
                       └─► (coroutines) loop ─► task ─► Future
+                      └─► (interpreters) queue ─► thread ─► its sub-interpreter ─► Future
                       └─► (serial) called at once
 
 The plan decides only which strategy stands in the middle; what callers see is the same.
@@ -169,6 +170,7 @@ class Executor(_Calls, concurrent.futures.Executor):
         Executor(threads=50)
         Executor(processes=8)
         Executor(coroutines=1000)  # async functions, on a loop of its own
+        Executor(interpreters=8)  # sub-interpreters (CPython 3.14 and later)
         Executor(dask="tcp://…")  # an existing cluster, or a distributed.Client, or "local"
         Executor(ray="auto")  # the same with Ray
         Executor(Plan(processes=8))  # the plan as data
@@ -192,7 +194,6 @@ class Executor(_Calls, concurrent.futures.Executor):
 
     Raises:
         PlanError: for a plan or option that cannot be.
-        NotImplementedError: for a plan that this version cannot run yet; it names the plan.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from treadle._laboratory import handover, loop
+from treadle._laboratory import handover, interpreter, loop
 from treadle._laboratory.position import Position
 from treadle._laboratory.target import Target
 
@@ -71,9 +71,13 @@ def test_errors_tell_nothing() -> None:
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_handing_over_costs_something_everywhere(is_async: bool) -> None:
-    found = handover.costs(is_async, with_processes=True, seconds=0.03)
+    here = interpreter.HAS_INTERPRETERS
+    found = handover.costs(is_async, with_processes=True, with_interpreters=here, seconds=0.03)
     assert 0 < found["serial_s"] < 0.001
-    for kind in ("threads", "processes", "coroutines" if is_async else "chunked"):
+    kinds = ["threads", "processes", "coroutines" if is_async else "chunked"]
+    if here:
+        kinds.extend(["interpreters"] if is_async else ["interpreters", "interpreters_chunked"])
+    for kind in kinds:
         assert found[kind]["parent_s"] > 0, kind
         assert found[kind]["worker_s"] >= 0, kind
     assert (found["coroutines"] is None) == (not is_async)
@@ -83,6 +87,7 @@ def test_handing_over_costs_something_everywhere(is_async: bool) -> None:
 
 
 def test_without_processes_there_is_no_number_for_them() -> None:
-    found = handover.costs(False, with_processes=False, seconds=0.01)
+    found = handover.costs(False, with_processes=False, with_interpreters=False, seconds=0.01)
     assert found["processes"] is None
     assert found["chunked"] is None
+    assert found["interpreters"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,14 @@ from contract_calls import HYBRIDS, Awaited, Gate
 #: A test here takes a second or two; this only turns a hang into a failure.
 WATCHDOG_S = 100
 
-WAYS = ("serial", "threads", "processes", "spawn", "coroutines", *HYBRIDS)
+WAYS = ("serial", "threads", "processes", "spawn", "coroutines", "interpreters", *HYBRIDS)
+
+#: Why a way cannot be tested here; a way that is not listed can.
+ABSENT = (
+    {}
+    if importlib.util.find_spec("concurrent.interpreters")
+    else {"interpreters": "plans of interpreters need CPython 3.14"}
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -79,7 +87,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "way" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("ways")
         names = marker.args if marker else tuple(name for name in WAYS if name != "spawn")
-        metafunc.parametrize("way", names, indirect=True)
+        ways = [
+            pytest.param(name, marks=pytest.mark.skip(reason=ABSENT[name]))
+            if name in ABSENT
+            else name
+            for name in names
+        ]
+        metafunc.parametrize("way", ways, indirect=True)
 
 
 @pytest.fixture

@@ -163,6 +163,10 @@ def fail_first_of(folder: Path, times: int, value: int) -> int:
     return value
 
 
+def wait_at(gate: Gate) -> Any:
+    return gate.wait()
+
+
 def run_on(gate: Gate) -> None:
     """Arrives, then runs Python instructions until it is stopped."""
     gate.arrive()

@@ -18,8 +18,8 @@ import pytest
 import treadle
 from contract_calls import HYBRIDS, Gate
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", *HYBRIDS)
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", *HYBRIDS)
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters", *HYBRIDS)
+EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", "interpreters", *HYBRIDS)
 
 
 @EVERY
@@ -220,7 +220,7 @@ def test_sys_exit_ends_after_what_was_submitted(way: Any, marks: Path, tmp_path:
     assert len(list(marks.iterdir())) == 50
 
 
-@pytest.mark.ways("threads", "coroutines")
+@pytest.mark.ways("threads", "coroutines", "interpreters")
 def test_ending_workers_is_for_processes(way: Any) -> None:
     with way.make() as pool:
         for end in (pool.terminate_workers, pool.kill_workers):

@@ -13,8 +13,8 @@ import pytest
 import treadle
 from contract_calls import HYBRIDS, Gate
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", *HYBRIDS)
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", *HYBRIDS)
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters", *HYBRIDS)
+EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", "interpreters", *HYBRIDS)
 
 
 class Counted:
@@ -200,7 +200,7 @@ def test_a_map_takes_no_longer_than_it_may(way: Any, gate: Gate, ordered: bool) 
     gate.open()
 
 
-@pytest.mark.ways("threads", "processes")
+@pytest.mark.ways("threads", "processes", "interpreters")
 def test_unordered_results_come_as_they_end(way: Any, new_gate: Callable[[], Gate]) -> None:
     gates = [new_gate() for _ in range(2)]
     pool = way.make(workers=2)
@@ -233,7 +233,7 @@ def test_each_item_of_a_map_is_retried_by_itself(
         assert list(results) == list(range(12))
 
 
-@pytest.mark.ways("threads", "processes")
+@pytest.mark.ways("threads", "processes", "interpreters")
 def test_the_timeout_of_a_task_is_not_that_of_its_chunk(way: Any) -> None:
     with way.make(workers=1) as pool:
         results = pool.options(timeout=2.0).map(
@@ -242,16 +242,16 @@ def test_the_timeout_of_a_task_is_not_that_of_its_chunk(way: Any) -> None:
         assert list(results) == list(range(20))
 
 
-@pytest.mark.ways("processes")
+@pytest.mark.ways("processes", "interpreters")
 @pytest.mark.parametrize("plan_chunk", [1, 16])
 def test_the_plan_may_say_the_chunk(plan_chunk: int, way: Any) -> None:
-    with treadle.Executor(treadle.Plan(processes=2, chunk=plan_chunk)) as pool:
+    with treadle.Executor(treadle.Plan(**{way.name: 2, "chunk": plan_chunk})) as pool:
         ids = list(pool.map(calls.process_id, range(64)))
         assert len(ids) == 64
         assert pool.stats().submitted == 64 // plan_chunk
 
 
-@pytest.mark.ways("processes")
+@pytest.mark.ways("processes", "interpreters")
 def test_a_result_that_does_not_pickle_fails_its_own_item(way: Any) -> None:
     with way.make() as pool:
         results = pool.map(unpicklable_at, range(20), itertools.repeat(11), chunksize=5)

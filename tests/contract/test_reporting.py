@@ -14,7 +14,7 @@ import pytest
 import treadle
 from contract_calls import HYBRIDS, Gate
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", *HYBRIDS)
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters", *HYBRIDS)
 
 
 @CONCURRENT
@@ -126,20 +126,6 @@ def test_a_plan_and_sizes_together_are_refused() -> None:
         treadle.Executor(thread=2)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize(
-    "plan",
-    [
-        {"interpreters": 2},
-    ],
-    ids=str,
-)
-def test_plans_of_later_are_named(plan: dict[str, Any]) -> None:
-    with pytest.raises(NotImplementedError) as caught:
-        treadle.Executor(**plan)
-    for name in plan:
-        assert name in str(caught.value)
-
-
 def test_without_a_plan_there_are_threads() -> None:
     with treadle.Executor() as pool:
         assert pool.plan.strategy == "threads"
@@ -191,7 +177,7 @@ def test_a_plain_function_is_refused_by_coroutines(way: Any) -> None:
         assert pool.submit(calls.doze, 0.0, value=3).result() == 3
 
 
-@pytest.mark.ways("serial", "threads", "processes", *HYBRIDS)
+@pytest.mark.ways("serial", "threads", "processes", "interpreters", *HYBRIDS)
 def test_async_functions_run_everywhere(way: Any) -> None:
     with way.make() as pool:
         assert pool.submit(calls.doze, 0.0, 4).result() == 4

@@ -14,9 +14,9 @@ import pytest
 import treadle
 from contract_calls import HYBRIDS, Gate
 
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", *HYBRIDS)
+EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", "interpreters", *HYBRIDS)
 #: A serial plan runs each call inside ``submit``: nothing ever waits, so there is nothing to cancel, to hold or to stop.
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", *HYBRIDS)
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters", *HYBRIDS)
 
 
 @EVERY
@@ -229,7 +229,7 @@ def test_a_call_whose_result_nobody_reads_runs(way: Any, marks: Path) -> None:
     assert len(list(marks.iterdir())) == 20
 
 
-@pytest.mark.ways("threads", "processes", *HYBRIDS)
+@pytest.mark.ways("threads", "processes", "interpreters", *HYBRIDS)
 def test_calls_whose_results_nobody_reads_do_not_stand_still(
     way: Any, new_gate: Callable[[], Gate]
 ) -> None:

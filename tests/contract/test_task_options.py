@@ -12,12 +12,14 @@ import pytest
 import treadle
 from contract_calls import HYBRIDS, Gate
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", *HYBRIDS)
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", *HYBRIDS)
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters", *HYBRIDS)
+EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", "interpreters", *HYBRIDS)
 
 
 def run_on_of(way: Any) -> Callable[..., Any]:
-    """A call that arrives at its gate and then never ends by itself."""
+    """A call that arrives at its gate and then does not end by itself; in a sub-interpreter, where nobody can stop it, until the gate opens."""
+    if way.name == "interpreters":
+        return calls.wait_at
     return calls.wait_for_ever if way.is_async else calls.run_on
 
 
@@ -37,7 +39,9 @@ def test_after_the_last_retry_the_exception_stands(way: Any, marks: Path) -> Non
         assert pool.options(retries=0).submit(way.of(calls.double), 2).result() == 4
 
 
-@pytest.mark.ways("serial", "threads", "coroutines")  # processes still retry it: a known difference
+@pytest.mark.ways(
+    "serial", "threads", "coroutines", "interpreters"
+)  # processes still retry it: a known difference
 def test_a_call_that_ends_the_program_is_not_retried(way: Any, marks: Path) -> None:
     with way.make(retries=5) as pool:
         future = pool.submit(way.of(mark_and_exit), marks)
@@ -72,8 +76,11 @@ def test_a_task_over_its_time_fails_and_the_others_do_not(way: Any, gate: Gate) 
         assert [future.result() for future in others] == [2 * number for number in range(50)]
         if way.name == "threads":
             # It runs on, as its message says; stop it for the sake of the test's own end.
-            assert "cannot be stopped" in str(caught.value)
+            assert "a thread cannot be stopped" in str(caught.value)
             stop_threads()
+        if way.name == "interpreters":
+            assert "a sub-interpreter cannot be stopped" in str(caught.value)
+            gate.open()
 
 
 def stop_threads() -> None:

@@ -15,8 +15,9 @@ import contract_calls as calls
 import pytest
 import treadle
 from contract_calls import HYBRIDS, Gate
+from treadle import _core
 
-CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", *HYBRIDS)
+CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters", *HYBRIDS)
 
 
 @CONCURRENT
@@ -128,7 +129,7 @@ def test_asyncio_can_wait(way: Any) -> None:
         asyncio.run(main(pool))
 
 
-@pytest.mark.ways("serial", "threads", "processes")
+@pytest.mark.ways("serial", "threads", "processes", "interpreters")
 def test_run_in_executor_works(way: Any) -> None:
     async def main(pool: treadle.Executor) -> None:
         loop = asyncio.get_running_loop()
@@ -351,3 +352,56 @@ def test_payloads_beyond_the_limit_do_not_hold_the_loop_up(
 
     with way.make(workers=1) as pool:
         asyncio.run(main(pool))
+
+
+def test_callbacks_that_come_while_a_call_ends_run_once_each() -> None:
+    """From many threads at the moment of the end: where there is no interpreter lock, truly at the same time."""
+    for _ in range(200):
+        future = _core.pending_future()
+        future._start()
+        told: list[int] = []
+        at_once = threading.Barrier(4)
+
+        def add(first: int, future: Any = future, told: Any = told, at_once: Any = at_once) -> None:
+            at_once.wait()
+            for number in range(first, first + 5):
+                future.add_done_callback(lambda _, number=number: told.append(number))
+
+        def end(future: Any = future, at_once: Any = at_once) -> None:
+            at_once.wait()
+            future._finish("ended")
+
+        threads = [threading.Thread(target=add, args=(5 * k,)) for k in range(3)]
+        threads.append(threading.Thread(target=end))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(told) == list(range(15))
+
+
+def test_of_two_that_end_a_call_the_first_one_counts() -> None:
+    """As the thread of an overdue call and the one that keeps deadlines may: what was seen once stays."""
+    for _ in range(200):
+        future = _core.pending_future()
+        future._start()
+        at_once = threading.Barrier(3)
+        seen: list[Any] = []
+
+        def end(
+            how: Any, what: Any, future: Any = future, seen: Any = seen, at: Any = at_once
+        ) -> None:
+            at.wait()
+            how(what)
+            seen.append(future.exception())
+
+        threads = [
+            threading.Thread(target=end, args=(future._finish, "ended")),
+            threading.Thread(target=end, args=(future._fail, calls.Complaint("late"))),
+        ]
+        for thread in threads:
+            thread.start()
+        at_once.wait()
+        for thread in threads:
+            thread.join()
+        assert seen[0] is seen[1] is future.exception()

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 
+use pyo3::exceptions::PyIndexError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -134,16 +135,25 @@ impl FutureBase {
         let (listener, callbacks) = {
             let mut face = slf.get().face();
             face.called_back = true;
-            (face.listener.take(), face.callbacks.take())
+            let callbacks = face.callbacks.as_ref().map(|list| list.clone_ref(py));
+            (face.listener.take(), callbacks)
         };
         if let Some(listener) = listener {
             listener.call1(py, (slf,))?;
         }
-        if let Some(callbacks) = callbacks {
-            let run = pickling::payload(py, "run_callback")?;
-            for callback in callbacks.bind(py).iter() {
-                run.call1((slf, callback))?;
-            }
+        let Some(callbacks) = callbacks else {
+            return Ok(());
+        };
+        // Taken out one by one: another thread may be putting one in at this moment (without the interpreter's lock, truly so), and then comes
+        // here itself. Whoever takes it out runs it.
+        let callbacks = callbacks.bind(py);
+        while !callbacks.is_empty() {
+            let callback = match callbacks.call_method1(intern!(py, "pop"), (0,)) {
+                Ok(callback) => callback,
+                Err(error) if error.is_instance_of::<PyIndexError>(py) => break,
+                Err(error) => return Err(error),
+            };
+            pickling::payload(py, "run_callback")?.call1((slf, callback))?;
         }
         Ok(())
     }
@@ -160,6 +170,7 @@ impl FutureBase {
             return Ok(false);
         };
         FutureBase::track_for(slf, &outcome);
+        // Under one lock: two threads may end it at the same time (its own, and the one that keeps deadlines), and what the first one stored stays.
         let (before, marks) = {
             let mut face = this.face();
             if local.cell.settled() {

@@ -6,7 +6,8 @@
 //! A future that nobody observes costs one allocation and no lock.
 //!
 //! *Guarantees*: `_state` says FINISHED only when every installed waiter has been told, so that `as_completed` never sees a future twice.
-//! Callbacks run once. No native lock is held while Python code runs.
+//! Callbacks run once. No native lock is held while Python code runs, so that none is held where a build without the interpreter's lock stops all
+//! threads; and nothing here relies on that lock to keep two steps together.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -343,7 +344,8 @@ impl FutureBase {
 
     #[setter(_condition)]
     fn set_condition_attribute(slf: &Bound<'_, Self>, value: Py<PyAny>) {
-        slf.get().face().condition = Some(value);
+        let before = slf.get().face().condition.replace(value);
+        drop(before);
         FutureBase::observe(slf);
     }
 
@@ -356,7 +358,8 @@ impl FutureBase {
     #[setter(_waiters)]
     fn set_waiters_attribute(slf: &Bound<'_, Self>, value: Py<PyList>) {
         FutureBase::track(slf);
-        slf.get().face().waiters = Some(value);
+        let before = slf.get().face().waiters.replace(value);
+        drop(before);
     }
 
     #[getter(_done_callbacks)]
@@ -367,7 +370,8 @@ impl FutureBase {
     #[setter(_done_callbacks)]
     fn set_done_callbacks_attribute(slf: &Bound<'_, Self>, value: Py<PyList>) {
         FutureBase::track(slf);
-        slf.get().face().callbacks = Some(value);
+        let before = slf.get().face().callbacks.replace(value);
+        drop(before);
     }
 
     #[getter(_state)]

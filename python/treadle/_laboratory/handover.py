@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from treadle._laboratory import readings
+from treadle._laboratory.calls import nothing, nothing_awaited
 from treadle._laboratory.position import Position
 from treadle._laboratory.target import Target
 from treadle._laboratory.trial import Trial
@@ -27,25 +28,27 @@ TASKS = 100_000
 COROUTINES = 64
 
 
-def nothing(_item: object) -> None:
-    """A task of no work."""
-
-
-async def nothing_awaited(_item: object) -> None:
-    """An async task of no work."""
-
-
-def costs(is_async: bool, with_processes: bool, seconds: float) -> dict[str, Any]:
-    """``{"serial_s", "threads", "coroutines", "processes", "chunked"}``, each of the latter ``{"parent_s",
-    "worker_s"}`` in CPU seconds a task; None where it does not apply or could not be measured.
+def costs(
+    is_async: bool, with_processes: bool, with_interpreters: bool, seconds: float
+) -> dict[str, Any]:
+    """``{"serial_s", "threads", "coroutines", "processes", "chunked", "interpreters", "interpreters_chunked"}``, each after
+    the first ``{"parent_s", "worker_s"}`` in CPU seconds a task; None where it does not apply or could not be measured.
 
     `seconds` is the time that each kind gets.
     """
     found: dict[str, Any] = dict.fromkeys(
-        ("serial_s", "threads", "coroutines", "processes", "chunked")
+        (
+            "serial_s",
+            "threads",
+            "coroutines",
+            "processes",
+            "chunked",
+            "interpreters",
+            "interpreters_chunked",
+        )
     )
     function = nothing_awaited if is_async else nothing
-    target = Target.of(function, f"{__name__}:{function.__name__}")
+    target = Target.of(function, f"{function.__module__}:{function.__name__}")
     with _trial({}, target) as trial:
         found["serial_s"] = _wall(trial, seconds)
     with _trial({"threads": 1}, target) as trial:
@@ -60,6 +63,13 @@ def costs(is_async: bool, with_processes: bool, seconds: float) -> dict[str, Any
             if not is_async:
                 _apart(trial, seconds / 2)  # chunks grow to their size meanwhile
                 found["chunked"] = _apart(trial, seconds)
+    if with_interpreters:
+        with _trial({"interpreters": 1}, target) as trial:
+            # One by one, then in chunks, as above; a sub-interpreter computes in a thread of this process.
+            found["interpreters"] = _inside(trial, seconds, warmed_up=True)
+            if not is_async:
+                _inside(trial, seconds / 2, warmed_up=True)
+                found["interpreters_chunked"] = _inside(trial, seconds, warmed_up=True)
     return found
 
 
@@ -80,9 +90,10 @@ def _wall(trial: Trial, seconds: float) -> float:
     return block["wall_s"] / block["count"]
 
 
-def _inside(trial: Trial, seconds: float) -> dict[str, float]:
+def _inside(trial: Trial, seconds: float, warmed_up: bool = False) -> dict[str, float]:
     """The parent is a thread beside the worker's."""
-    trial.block(0, TASKS, seconds / 4)
+    if not warmed_up:
+        trial.block(0, TASKS, seconds / 4)
     own, whole = time.thread_time(), time.process_time()
     block = trial.block(0, TASKS, seconds)
     own, whole = time.thread_time() - own, time.process_time() - whole

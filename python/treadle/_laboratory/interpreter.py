@@ -1,7 +1,7 @@
 """A sub-interpreter started once, in a process that may crash: how long until it has imported the function.
 
-Run by its path, without Treadle: an extension module that does not bear a second interpreter may take the
-process along. Gives one JSON list: [seconds, null] or [null, why not].
+Run by its path, in a process of its own: an extension module that does not bear a second interpreter may take
+the process along. Gives one JSON list: [seconds, null] or [null, why not].
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ def start(module: str, process_s: float | None = None) -> tuple[float | None, st
     """
     if not HAS_INTERPRETERS:
         return None, None
+    from treadle.strategies.interpreters import boot_source
+
     patience_s = max(LEAST_PATIENCE_S, PATIENCE * (process_s or 0.0))
     try:
         done = subprocess.run(
-            [sys.executable, __file__, json.dumps([sys.path, module])],
+            [sys.executable, __file__, json.dumps([boot_source(), module])],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=patience_s,
@@ -49,16 +51,14 @@ def start(module: str, process_s: float | None = None) -> tuple[float | None, st
     return seconds, why
 
 
-def _try(path: list[str], module: str) -> tuple[float | None, str | None]:
-    """Starts one here."""
-    sys.path[:] = path
+def _try(boot: str, module: str) -> tuple[float | None, str | None]:
+    """Starts one here, made ready as a plan's workers are."""
     interpreters: Any = importlib.import_module("concurrent.interpreters")
     started = time.perf_counter()
     one = interpreters.create()
     try:
-        one.exec(
-            f"import importlib, sys; sys.path[:] = {path!r}; importlib.import_module({module!r})"
-        )
+        one.exec(boot)
+        one.exec(f"import importlib; importlib.import_module({module!r})")
     except interpreters.ExecutionFailed as failed:
         told = getattr(failed.excinfo, "formatted", None) or str(failed)
         return None, " ".join(str(told).split())

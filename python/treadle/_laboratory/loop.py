@@ -12,8 +12,8 @@ import itertools
 import time
 from typing import Any
 
+from treadle._laboratory.calls import arguments
 from treadle._laboratory.position import Position
-from treadle._laboratory.serial import arguments
 from treadle._laboratory.target import Target
 
 #: Fewer tasks than this many for each place on the loop would measure its filling and draining.

@@ -104,6 +104,8 @@ class Laboratory:
         self._items: Any = None
         self._star = False
         self._trial: Any = None
+        #: Whether a sub-interpreter could be started and import the function's module.
+        self._interpreters = False
 
     def say(self, message: dict[str, Any]) -> None:
         """Writes one line, whole."""
@@ -186,7 +188,9 @@ class Laboratory:
         from treadle._laboratory import worker
 
         self._need_loaded()
-        return worker.start_costs(self._target, bool(request.get("apart", True)))
+        costs = worker.start_costs(self._target, bool(request.get("apart", True)))
+        self._interpreters = costs["worker_start_s"]["interpreter"] is not None
+        return costs
 
     def loop(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """Runs sampled inputs of an async function with many at a time on one loop."""
@@ -208,7 +212,10 @@ class Laboratory:
 
         self._need_loaded()
         return handover.costs(
-            self._target.is_async, bool(request.get("processes", True)), float(request["seconds"])
+            self._target.is_async,
+            with_processes=bool(request.get("processes", True)),
+            with_interpreters=self._interpreters,
+            seconds=float(request["seconds"]),
         )
 
     def plan(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from typing import Any
 from treadle import _pickling
 from treadle._core import Meter
 from treadle._laboratory import failure, pilot, readings
+from treadle._laboratory.calls import arguments
 from treadle._laboratory.position import Position
 from treadle._laboratory.refusal import Refusal
 from treadle._laboratory.serialisation import Account
@@ -221,11 +222,6 @@ class _Run:
         if now - self._told > 0.25:
             self._told = now
             self.progress({"phase": "profile", "done": self.calls, "count": total})
-
-
-def arguments(item: Any, star: bool) -> tuple[Any, ...]:
-    """The argument list of the call on `item`."""
-    return item if star and isinstance(item, tuple) else (item,)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import importlib
 import math
-import os
 import queue
 import shutil
 import tempfile
@@ -31,9 +29,20 @@ from typing import Any
 
 from treadle import _pickling
 from treadle._laboratory import failure, readings
+from treadle._laboratory.calls import (
+    WARM_UP_S,
+    Outcome,
+    arguments,
+    arrive,
+    arrive_on_loop,
+    meet,
+    timed_await,
+    timed_call,
+    timed_item,
+)
 from treadle._laboratory.position import Position
 from treadle._laboratory.refusal import Refusal
-from treadle._laboratory.serial import arguments, run_plain
+from treadle._laboratory.serial import run_plain
 from treadle._laboratory.target import Target
 
 #: Work kept waiting beyond one task a worker, seconds: four switch intervals (5 ms each), which hides this
@@ -41,79 +50,12 @@ from treadle._laboratory.target import Target
 QUEUED_S = 0.02
 #: Fewest tasks kept waiting: when a worker ends, another may end before the next task has come.
 QUEUED = 2
-#: Tasks shorter than this (seconds) go to processes in chunks: sending one alone costs about 30 µs in this
+#: Tasks shorter than this (seconds) go to processes and interpreters in chunks: sending one alone costs about 30 µs in this
 #: process, which is half a percent of it. Longer ones are submitted one by one, so that few are in flight at
 #: the block's end.
 CHUNKED_BELOW_S = 0.005
 #: Most latencies in a reply: the 99th percentile of 2000 rests on 20 of them.
 LATENCIES = 2000
-#: Longest that warm-up waits for all workers to have arrived, seconds; those absent then start cold.
-WARM_UP_S = 10.0
-
-#: When a task began and ended, by the clock that all processes of a machine share (``perf_counter``).
-Span = tuple[float, float]
-Outcome = tuple["Span | None", Any, "dict[str, Any] | None"]
-
-
-def timed_call(function: Callable[..., Any], *given: Any) -> Outcome:
-    """Runs in the worker: (span, result, None), or (span, None, the error told in text)."""
-    started = time.perf_counter()
-    try:
-        result = function(*given)
-    except BaseException as exception:
-        return (started, time.perf_counter()), None, failure.describe(exception)
-    return (started, time.perf_counter()), result, None
-
-
-def timed_item(function: Callable[..., Any], star: bool, item: Any) -> Outcome:
-    """As `timed_call`, for ``map``: the input itself, spread over the arguments if `star` says so."""
-    return timed_call(function, *arguments(item, star))
-
-
-async def timed_await(function: Callable[..., Any], *given: Any) -> Outcome:
-    """As `timed_call`, for an async function."""
-    started = time.perf_counter()
-    try:
-        result = await function(*given)
-    except asyncio.CancelledError as exception:
-        task = asyncio.current_task()
-        if task is not None and getattr(task, "cancelling", lambda: 0)():
-            raise  # the pool is being shut down
-        return (started, time.perf_counter()), None, failure.describe(exception)
-    except BaseException as exception:
-        return (started, time.perf_counter()), None, failure.describe(exception)
-    return (started, time.perf_counter()), result, None
-
-
-def meet(barrier: threading.Barrier) -> None:
-    """Runs in a thread of the pool: holds it until all have come."""
-    with contextlib.suppress(threading.BrokenBarrierError):
-        barrier.wait(WARM_UP_S)
-
-
-def arrive(function: Any, folder: str, expected: int, patience_s: float) -> int:
-    """Runs in the worker: it has imported `function` (to unpickle this call); holds it until all are there.
-
-    Each worker leaves a file in `folder`, which processes and threads can do alike. Gives its process id.
-    """
-    if isinstance(function, str):
-        importlib.import_module(function)
-    open(os.path.join(folder, f"{os.getpid()}-{threading.get_ident()}"), "wb").close()
-    until = time.monotonic() + patience_s
-    while len(os.listdir(folder)) < expected and time.monotonic() < until:
-        time.sleep(0.002)
-    return os.getpid()
-
-
-async def arrive_on_loop(function: Any, folder: str, expected: int, patience_s: float) -> int:
-    """As `arrive`, on a worker's loop: holds the call until the loops of all processes turn."""
-    if isinstance(function, str):
-        importlib.import_module(function)
-    open(os.path.join(folder, str(os.getpid())), "wb").close()
-    until = time.monotonic() + patience_s
-    while len(os.listdir(folder)) < expected and time.monotonic() < until:
-        await asyncio.sleep(0.002)
-    return os.getpid()
 
 
 def workers_of(plan: dict[str, int]) -> int:
@@ -185,7 +127,8 @@ class Trial:
         self.workers = workers_of(plan)
         self._task_s: float | None = None  # mean seconds of a task in the last block
         self._rate: float | None = None  # its tasks a second
-        self._may_chunk = bool(plan.get("processes")) and not target.is_async
+        apart = plan.get("processes") or plan.get("interpreters")
+        self._may_chunk = bool(apart) and not target.is_async
         started = time.perf_counter()
         self._check()
         if not plan:
@@ -413,11 +356,12 @@ class Trial:
         """Ends the pool and its workers without waiting for tasks."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
-            kill = getattr(pool, "kill_workers", None)
+            killed = False
+            with contextlib.suppress(Exception):  # only processes can be killed
+                pool.kill_workers()  # type: ignore[attr-defined]
+                killed = True
             with contextlib.suppress(Exception):
-                if kill is not None:
-                    kill()
-                pool.shutdown(wait=kill is not None, cancel_futures=True)
+                pool.shutdown(wait=killed, cancel_futures=True)
         if self._loop is not None:
             self._loop.close()
             self._loop = None

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from treadle._laboratory import interpreter, readings, trial
+from treadle._laboratory import calls, interpreter, readings, trial
 from treadle._laboratory.target import Target
 
 #: Threads started to time one: a single start (some 50 µs) is at the clock's noise.
@@ -47,8 +47,8 @@ def _process(module: str) -> tuple[float | None, int | None]:
     with contextlib.suppress(Exception):
         pool = trial.open_pool({"processes": 1})
         with trial.meeting_place() as folder:
-            future = pool.submit(trial.arrive, module, folder, 1, 0.0)
-            pid = future.result(trial.WARM_UP_S)
+            future = pool.submit(calls.arrive, module, folder, 1, 0.0)
+            pid = future.result(calls.WARM_UP_S)
         seconds = time.perf_counter() - started
         size = readings.resident_bytes(pid) or None
     if pool is not None:

@@ -400,7 +400,12 @@ _alive: weakref.WeakSet[Strategy] = weakref.WeakSet()
 
 def living() -> list[Strategy]:
     """The strategies whose executors are in use."""
-    return list(_alive)
+    while True:
+        try:
+            return list(_alive)
+        except RuntimeError:
+            # Another thread made one meanwhile. No lock: this runs in finalisers and in forked children too.
+            continue
 
 
 #: Called with each strategy whose executor is shut down or dropped.
@@ -437,7 +442,7 @@ def _finish_all() -> None:
     """At the interpreter's exit: every submitted call ends first, as with the standard library's pools."""
     _interpreter_ends.set()
     interrupted = _ended_by_ctrl_c()
-    for strategy in list(_alive):
+    for strategy in living():
         if interrupted:
             strategy.stop_now()
         strategy.shutdown(wait=True, cancel_futures=False)
@@ -474,7 +479,6 @@ def make(plan: Plan, settings: Settings, options: TaskOptions) -> Strategy:
 
     Raises:
         PlanError: for settings or options that the strategy cannot keep, or an engine that is not installed.
-        NotImplementedError: for a plan that this version cannot run yet.
     """
     strategy = plan.strategy
     if strategy == "threads":
@@ -493,6 +497,10 @@ def make(plan: Plan, settings: Settings, options: TaskOptions) -> Strategy:
         from treadle.strategies.coroutines import Coroutines
 
         return Coroutines(plan, settings)
+    if strategy == "interpreters":
+        from treadle.strategies.interpreters import Interpreters
+
+        return Interpreters(plan, settings)
     if strategy == "serial":
         from treadle.strategies.serial import Serial
 
@@ -501,10 +509,6 @@ def make(plan: Plan, settings: Settings, options: TaskOptions) -> Strategy:
         from treadle.strategies.dask import Dask
 
         return Dask(plan, settings, options)
-    if strategy == "ray":
-        from treadle.strategies.ray import Ray
+    from treadle.strategies.ray import Ray
 
-        return Ray(plan, settings, options)
-    raise NotImplementedError(
-        f"the plan {plan} cannot be run yet: this version has serial, threads, processes, coroutines, their hybrids, dask and ray"
-    )
+    return Ray(plan, settings, options)

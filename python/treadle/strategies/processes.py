@@ -373,17 +373,19 @@ def _interpreter_flags() -> list[str]:
     return arguments
 
 
-def _preparation(spawn: bool) -> list[bytes]:
-    """What a zygote needs to be like this process: how workers start, parent, key for managers, folder, main module, arguments."""
-    kind, value = "none", ""
+def main_module() -> tuple[str, str]:
+    """How a worker finds the program's main module, for ``import_main``: ``module`` and its name, ``path`` and its file, or ``none``."""
     main = sys.modules.get("__main__")
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
-        kind, value = "module", name
-    else:
-        path = getattr(main, "__file__", None)
-        if path is not None:
-            kind, value = "path", os.path.abspath(path)
+        return "module", name
+    path = getattr(main, "__file__", None)
+    return ("none", "") if path is None else ("path", os.path.abspath(path))
+
+
+def _preparation(spawn: bool) -> list[bytes]:
+    """What a zygote needs to be like this process: how workers start, parent, key for managers, folder, main module, arguments."""
+    kind, value = main_module()
     try:
         folder = os.getcwd()
     except FileNotFoundError:

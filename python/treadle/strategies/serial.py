@@ -63,7 +63,8 @@ class Serial(Strategy):
                 if tries_left == 0:
                     future._fail(error)
                 else:
-                    self._retried += 1
+                    with self._lock:
+                        self._retried += 1
             except BaseException as error:
                 future._fail(error)
                 if isinstance(error, KeyboardInterrupt):

@@ -39,10 +39,17 @@ _METERED = (2, 2)
 class Threads(Bounded):
     """A pool of threads."""
 
+    #: What :class:`Stats` calls the engine.
+    engine = "threads"
+
     def __init__(self, plan: Plan, settings: Settings) -> None:
         super().__init__(plan, settings)
         self._pool = _core.ThreadPool(strategies.metered)
-        self._crew = _Crew(self._pool, settings, plan.threads or 1)
+        self._crew = self._make_crew()
+
+    def _make_crew(self) -> Crew:
+        """The threads of this pool."""
+        return Crew(self._pool, self.settings, self.plan.threads or 1)
 
     def _enter(
         self,
@@ -123,7 +130,7 @@ class Threads(Bounded):
             )
         return Stats(
             self.plan,
-            "threads",
+            self.engine,
             submitted=submitted,
             completed=done,
             retried=retried,
@@ -168,8 +175,11 @@ def _interrupt_thread(thread: int) -> bool:
     return bool(raised)
 
 
-class _Crew:
+class Crew:
     """The threads themselves. They hold this and the queue, never the strategy, so that a dropped executor can end."""
+
+    #: What the standard library calls a broken pool of this kind: a module of ``concurrent.futures``, its class, and what it says.
+    broken_as = ("thread", "BrokenThreadPool", "the thread pool is not usable anymore")
 
     def __init__(self, pool: _core.ThreadPool, settings: Settings, size: int) -> None:
         self._pool = pool
@@ -226,6 +236,15 @@ class _Crew:
             if alone:
                 raise
 
+    def _enter(self) -> None:
+        """What a thread does before it takes its first call; whatever it raises breaks the pool."""
+        if self._settings.initializer is not None:
+            self._settings.initializer(*self._settings.initargs)
+
+    def _leave(self) -> None:
+        """What a thread does when it takes no more calls, or when it could not enter."""
+        _payload.close_loop()
+
     def _count(self) -> None:
         """Tells the queue whether a call that finds no idle thread has to ask for one; the lock is held."""
         self._pool.set_complete(self._started - self._left >= self._size)
@@ -239,17 +258,15 @@ class _Crew:
             del self.marks[me]
 
     def _serve(self) -> None:
-        settings = self._settings
-        if settings.initializer is not None:
+        try:
             try:
-                settings.initializer(*settings.initargs)
+                self._enter()
             except BaseException as error:
                 self._break(error)
                 return
-        try:
             replaced = not self._pool.work()
         finally:
-            _payload.close_loop()
+            self._leave()
         if replaced:
             # This thread's task was over its time and another thread took its place meanwhile.
             with self._lock:
@@ -260,13 +277,16 @@ class _Crew:
     def _break(self, error: BaseException) -> None:
         import logging
 
-        logging.getLogger("concurrent.futures").critical(
-            "Exception in initializer:", exc_info=error
-        )
-        kind = errors.as_standard(errors.PoolBroken, "thread", "BrokenThreadPool")
-        broken = kind(
-            f"the initializer raised {type(error).__name__}: {error}; the thread pool is not usable anymore"
-        )
+        module, name, consequence = self.broken_as
+        if isinstance(error, errors.PoolBroken):
+            reason = str(error)
+        else:
+            reason = f"the initializer raised {type(error).__name__}: {error}"
+            logging.getLogger("concurrent.futures").critical(
+                "Exception in initializer:", exc_info=error
+            )
+        kind = errors.as_standard(errors.PoolBroken, module, name)
+        broken = kind(f"{reason}; {consequence}")
         if error.__cause__ is None:
             error.__cause__ = errors.RemoteTraceback(f'\n"""\n{traceback.format_exc()}"""')
         # Its own traceback holds this thread's frames, and they hold the pool: nothing would be freed before a full collection.

@@ -45,7 +45,6 @@ pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Contender> {
     let serial = model.predict(Plan::SERIAL);
     let mut knees: Vec<(&Prediction, &Curve)> = curves
         .iter()
-        .filter(|curve| curve.form.runs())
         .filter_map(|curve| Some((curve.knee()?, curve)))
         .collect();
     // A plan that mixes two wins only if it is faster than every simpler one by what counts as a difference.

@@ -1,5 +1,7 @@
 //! The portrait: what a task is like and where it was measured, in words and as lines of a report.
 
+use treadle_probe::lock::Absent;
+
 use super::model::Setting;
 use super::profile::{Class, Profile};
 use super::wording::{bytes, cores, percent, seconds};
@@ -109,17 +111,21 @@ pub fn profile_lines(profile: &Profile) -> Vec<(&'static str, String)> {
                 percent((profile.wait_s / profile.wall_s.max(1e-12)).clamp(0.0, 1.0))
             ),
         ),
-        (
-            "interpreter lock",
+        ("interpreter lock", {
+            let share = if profile.split_absent.as_deref() == Some(Absent::NoLock.reason()) {
+                "none in this build of Python"
+            } else {
+                "share not measured"
+            };
             match (profile.gil_cpu_s, profile.pilot) {
                 (Some(held), _) => format!("held for {} of CPU time", seconds(held)),
                 (None, Some(pilot)) => format!(
-                    "share not measured; two threads ran {:.2} times as fast as one ({:.2} to {:.2})",
+                    "{share}; two threads ran {:.2} times as fast as one ({:.2} to {:.2})",
                     pilot.speedup, pilot.interval[0], pilot.interval[1]
                 ),
-                (None, None) => "share not measured".to_owned(),
-            },
-        ),
+                (None, None) => share.to_owned(),
+            }
+        }),
         (
             "arguments, result",
             format!(
@@ -185,4 +191,26 @@ pub fn machine_line(machine: &super::comparison::Machine) -> String {
         text.push_str(" (noise gate overridden by TREADLE_NOISE=ignore)");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::profile::tests::sample;
+    use super::*;
+
+    #[test]
+    fn a_build_without_the_lock_is_told_from_a_lock_that_was_not_watched() {
+        let line = |why: &str| {
+            let mut profile = Profile::from_sample(&sample(0.01, 0.01));
+            profile.split_absent = Some(why.to_owned());
+            let lines = profile_lines(&profile);
+            let (_, told) = lines
+                .iter()
+                .find(|(name, _)| *name == "interpreter lock")
+                .unwrap();
+            told.clone()
+        };
+        assert!(line(Absent::NoLock.reason()).starts_with("none in this build of Python"));
+        assert!(line(Absent::NotFound.reason()).starts_with("share not measured"));
+    }
 }

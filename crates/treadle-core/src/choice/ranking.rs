@@ -146,6 +146,7 @@ pub fn comparable(before: &Profile, now: &Profile, trusted: bool, alike: bool) -
         if alike {
             profile.worker_start_s.process = least(old.process, new.process);
             profile.worker_start_s.thread = least(old.thread, new.thread);
+            profile.worker_start_s.interpreter = least(old.interpreter, new.interpreter);
         }
     }
     both
@@ -160,7 +161,6 @@ fn standing(prediction: Prediction, calibration: &Calibration) -> Standing {
         batch_per_s,
         limit,
         infeasible,
-        not_run,
         ..
     } = prediction;
     let (factor, spread) = calibration.factor(plan);
@@ -171,7 +171,7 @@ fn standing(prediction: Prediction, calibration: &Calibration) -> Standing {
         per_s: expected,
         spread,
         limit,
-        infeasible: infeasible.or(not_run),
+        infeasible,
     }
 }
 

@@ -54,13 +54,9 @@ pub(super) fn unraced(
             curve.points.iter().find(large)
         })
         .or(curve.points.last())?;
-    let (outcome, reason) = match (&shown.infeasible, &shown.not_run) {
-        (Some(why), _) => (Outcome::Infeasible, why.clone()),
-        (None, Some(why)) => (
-            Outcome::NotRaced,
-            format!("{why}; it would do about {}", rate(shown.per_s)),
-        ),
-        (None, None) if shown.batch_per_s < 0.8 * shown.per_s => (
+    let (outcome, reason) = match &shown.infeasible {
+        Some(why) => (Outcome::Infeasible, why.clone()),
+        None if shown.batch_per_s < 0.8 * shown.per_s => (
             Outcome::NotRaced,
             format!(
                 "this batch is too short to repay the start of its workers (about {} with it, {} without)",
@@ -68,7 +64,7 @@ pub(super) fn unraced(
                 rate(shown.per_s)
             ),
         ),
-        (None, None) => (
+        None => (
             Outcome::NotRaced,
             format!(
                 "even the high end of its prediction, {}, is far below the best",

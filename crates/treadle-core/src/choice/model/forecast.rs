@@ -65,14 +65,12 @@ pub struct Prediction {
     pub limit: String,
     /// Why the plan cannot run at all.
     pub infeasible: Option<String>,
-    /// Why this version does not run it.
-    pub not_run: Option<String>,
 }
 
 impl Prediction {
     /// Whether it may be raced.
     pub fn runs(&self) -> bool {
-        self.infeasible.is_none() && self.not_run.is_none()
+        self.infeasible.is_none()
     }
 
     /// The batch at the low end of the interval.
@@ -213,10 +211,8 @@ impl<'a> Model<'a> {
             return false;
         }
         let forms = Form::all(self.setting);
-        let (apart, inside): (Vec<Form>, Vec<Form>) = forms
-            .into_iter()
-            .filter(|form| form.runs())
-            .partition(|form| form.apart());
+        let (apart, inside): (Vec<Form>, Vec<Form>) =
+            forms.into_iter().partition(|form| form.apart());
         let largest = |form: &Form| {
             self.sizes(*form)
                 .last()
@@ -315,16 +311,6 @@ impl<'a> Model<'a> {
             batch_per_s,
             limit: bounds::limit(&bounds, per_s),
             infeasible: self.infeasible(plan),
-            not_run: Form::of(plan).filter(|form| !form.runs()).map(|_| {
-                format!(
-                    "this version does not run {} yet",
-                    match plan.strategy() {
-                        Strategy::Interpreters => "sub-interpreters",
-                        _ if plan.coroutines.is_some() => "coroutines inside processes",
-                        _ => "threads inside processes",
-                    }
-                )
-            }),
         }
     }
 
@@ -432,8 +418,12 @@ impl<'a> Model<'a> {
                 ..Start::default()
             }
         } else {
+            let one = match route.strategy {
+                Strategy::Interpreters => starts.interpreter.or(starts.process),
+                _ => starts.process,
+            };
             Start {
-                each_s: starts.process.unwrap_or(0.0),
+                each_s: one.unwrap_or(0.0),
                 abreast: self.setting.cores,
                 before_s: 0.0,
             }
@@ -501,8 +491,13 @@ impl<'a> Model<'a> {
         if let Some(obstacle) = self.profile.pickle.obstacle() {
             return Some(obstacle);
         }
-        // Interpreters share what a process holds; how much of it nobody has measured.
-        plan.processes?;
+        if plan.interpreters.is_some() {
+            // Interpreters share what a process holds; how much of it nobody has measured.
+            let refused = self.profile.worker_start_s.interpreter_refused.as_ref()?;
+            return Some(format!(
+                "the function's module cannot be imported in a sub-interpreter: {refused}"
+            ));
+        }
         let each = self.profile.worker_rss_bytes?;
         let available = self.setting.memory_available?;
         let most = (available * MEMORY_SHARE / each.max(1.0)).floor();

@@ -9,6 +9,8 @@ use super::setting::{Cost, Setting};
 
 /// How long a chunk takes (`CHUNK_SECONDS` of the executor's map).
 const CHUNK_S: f64 = 0.002;
+/// The same for sub-interpreters, where a hand-over costs more (`chunk_seconds` of the executor's strategy).
+const INTERPRETER_CHUNK_S: f64 = 0.02;
 /// Tasks shorter than this go to processes in chunks (`CHUNKED_BELOW_S` of the laboratory's trial).
 const CHUNKED_BELOW_S: f64 = 0.005;
 /// Most tasks in a chunk (`MOST_ITEMS` of the executor's map).
@@ -22,6 +24,8 @@ const CHUNK_WINDOW: u32 = 4;
 /// A plan as the simulation runs it.
 #[derive(Debug, Clone)]
 pub(super) struct Route {
+    /// The plan's strategy.
+    pub(super) strategy: Strategy,
     /// Processes (or interpreters) that hold workers, each with a lock of its own.
     pub(super) processes: u32,
     /// Tasks at once in each.
@@ -67,7 +71,7 @@ impl Route {
             && !setting.asynchronous
             && (demands.mean.wall() < CHUNKED_BELOW_S || plan.chunk.is_some());
         let item = if mapped {
-            setting.handover.item()
+            setting.handover.item(strategy)
         } else {
             Cost::default()
         };
@@ -83,7 +87,11 @@ impl Route {
                 let even = setting.count.map_or(f64::INFINITY, |count| {
                     (count as f64 / (SHARES * f64::from(plan.workers()))).ceil()
                 });
-                (CHUNK_S / each.max(1e-9))
+                let chunk_s = match strategy {
+                    Strategy::Interpreters => INTERPRETER_CHUNK_S,
+                    _ => CHUNK_S,
+                };
+                (chunk_s / each.max(1e-9))
                     .min(even)
                     .clamp(1.0, f64::from(MOST_ITEMS))
                     .round() as u32
@@ -93,6 +101,7 @@ impl Route {
         let items = f64::from(chunk);
         let serial = strategy == Strategy::Serial;
         Self {
+            strategy,
             processes: outer.unwrap_or(1),
             slots: plan.threads.or(coroutines).unwrap_or(1),
             noun: match strategy {

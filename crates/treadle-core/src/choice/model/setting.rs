@@ -9,6 +9,11 @@ use super::super::plan::{Plan, Strategy};
 const THREAD: Cost = Cost::both(1e-6);
 const COROUTINE: Cost = Cost::both(4e-6);
 const PROCESS: Cost = Cost::both(2e-6);
+/// Each call of a sub-interpreter makes and drops a state for its thread there; CPython 3.14, two virtual cores.
+const INTERPRETER: Cost = Cost {
+    parent_s: 15e-6,
+    worker_s: 25e-6,
+};
 /// The share of one item of a chunk where none was measured: a call and its place in a list.
 const CHUNKED: Cost = Cost::both(0.3e-6);
 
@@ -57,6 +62,10 @@ pub struct Handover {
     pub processes: Option<Cost>,
     /// To a process, as one of many in a chunk.
     pub chunked: Option<Cost>,
+    /// To a sub-interpreter, each task by itself.
+    pub interpreters: Option<Cost>,
+    /// To a sub-interpreter, as one of many in a chunk.
+    pub interpreters_chunked: Option<Cost>,
 }
 
 impl Handover {
@@ -66,15 +75,18 @@ impl Handover {
             Strategy::Serial => Cost::default(),
             Strategy::Threads => self.threads.unwrap_or(THREAD),
             Strategy::Coroutines => self.coroutines.unwrap_or(COROUTINE),
-            Strategy::Processes | Strategy::Interpreters | Strategy::Hybrid => {
-                self.processes.unwrap_or(PROCESS)
-            }
+            Strategy::Interpreters => self.interpreters.unwrap_or(INTERPRETER),
+            Strategy::Processes | Strategy::Hybrid => self.processes.unwrap_or(PROCESS),
         }
     }
 
-    /// The cost of one more item in a chunk.
-    pub fn item(&self) -> Cost {
-        self.chunked.unwrap_or(CHUNKED)
+    /// The cost of one more item in a chunk under `strategy`.
+    pub fn item(&self, strategy: Strategy) -> Cost {
+        let measured = match strategy {
+            Strategy::Interpreters => self.interpreters_chunked,
+            _ => self.chunked,
+        };
+        measured.unwrap_or(CHUNKED)
     }
 }
 
@@ -127,9 +139,6 @@ pub enum Form {
     ProcessesCoroutines,
 }
 
-/// Predicted, and not raced: the executor of this version does not run them. A form that it learns to run leaves this list.
-const NOT_RUN_YET: [Form; 1] = [Form::Interpreters];
-
 impl Form {
     /// The forms that make sense for a function.
     pub fn all(setting: &Setting) -> Vec<Self> {
@@ -181,11 +190,6 @@ impl Form {
     /// Whether its workers are processes or interpreters, so that they have a start of their own and tasks are pickled.
     pub fn apart(self) -> bool {
         !matches!(self, Self::Threads | Self::Coroutines)
-    }
-
-    /// Whether this version's executor runs it.
-    pub fn runs(self) -> bool {
-        !NOT_RUN_YET.contains(&self)
     }
 
     /// The plan of `size`: workers, or workers in each of `processes` processes for a hybrid.

@@ -33,6 +33,8 @@ pub(crate) fn setting(cores: f64) -> Setting {
             coroutines: nothing,
             processes: nothing,
             chunked: nothing,
+            interpreters: nothing,
+            interpreters_chunked: nothing,
         },
         shared_loop: None,
     }
@@ -372,6 +374,59 @@ fn a_small_batch_stays_serial() {
 }
 
 #[test]
+fn interpreters_pay_their_own_start_and_hand_over() {
+    let mut profile = Profile::from_sample(&sample(0.001, 0.001));
+    profile.worker_start_s.process = Some(0.2);
+    profile.worker_start_s.interpreter = Some(0.02);
+    let mut setting = setting(4.0);
+    setting.count = Some(400);
+    let interpreters = Plan {
+        interpreters: Some(4),
+        ..Plan::SERIAL
+    };
+    let quick = predict(interpreters, &profile, &setting);
+    let processes = predict(Plan::processes(4), &profile, &setting);
+    within(quick.per_s, processes.per_s, 0.02);
+    assert!(
+        quick.batch_per_s > 1.5 * processes.batch_per_s,
+        "{quick:?} {processes:?}"
+    );
+    setting.handover.interpreters_chunked = Some(Cost {
+        parent_s: 1e-3,
+        worker_s: 1e-3,
+    });
+    let dear = predict(interpreters, &profile, &setting);
+    assert!(dear.per_s < 0.5 * quick.per_s, "{dear:?}");
+    assert_eq!(
+        predict(Plan::processes(4), &profile, &setting).per_s,
+        processes.per_s
+    );
+}
+
+#[test]
+fn a_module_that_refuses_makes_interpreters_infeasible() {
+    let mut profile = Profile::from_sample(&sample(0.01, 0.01));
+    profile.worker_start_s.interpreter_refused =
+        Some("module x does not support loading in subinterpreters".to_owned());
+    let mut setting = setting(4.0);
+    setting.interpreters = true;
+    let model = Model::new(&profile, &setting);
+    let curve = model.curve(Form::Interpreters);
+    assert!(!curve.points.is_empty());
+    for point in &curve.points {
+        assert!(
+            point
+                .infeasible
+                .as_ref()
+                .is_some_and(|why| why.contains("module x does not support")),
+            "{point:?}"
+        );
+    }
+    assert!(curve.knee().is_none());
+    assert!(model.curve(Form::Processes).knee().is_some());
+}
+
+#[test]
 fn stragglers_cost_the_end_of_a_batch() {
     let mut skewed = sample(0.01, 0.0001);
     skewed.walls = vec![0.005; 19];
@@ -418,7 +473,7 @@ fn memory_pickling_and_sync_functions_make_plans_infeasible() {
 }
 
 #[test]
-fn forms_that_this_version_does_not_run_are_predicted_and_say_so() {
+fn every_form_is_predicted() {
     let profile = Profile::from_sample(&sample(0.04, 0.01));
     let mut setting = setting(4.0);
     setting.interpreters = true;
@@ -426,7 +481,6 @@ fn forms_that_this_version_does_not_run_are_predicted_and_say_so() {
     for curve in model.curves() {
         assert!(!curve.points.is_empty());
         for point in &curve.points {
-            assert_eq!(point.not_run.is_none(), curve.form.runs(), "{point:?}");
             assert!(point.per_s > 0.0 && point.per_s <= point.bound_per_s * 1.0001);
             assert_eq!(Form::of(point.plan), Some(curve.form));
         }
