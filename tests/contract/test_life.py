@@ -19,7 +19,9 @@ import treadle
 from contract_calls import HYBRIDS, Gate
 
 CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters", *HYBRIDS)
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", "interpreters", *HYBRIDS)
+EVERY = pytest.mark.ways(
+    "serial", "threads", "processes", "spawn", "coroutines", "interpreters", *HYBRIDS
+)
 
 
 @EVERY

@@ -14,7 +14,9 @@ import pytest
 import treadle
 from contract_calls import HYBRIDS, Gate
 
-EVERY = pytest.mark.ways("serial", "threads", "processes", "spawn", "coroutines", "interpreters", *HYBRIDS)
+EVERY = pytest.mark.ways(
+    "serial", "threads", "processes", "spawn", "coroutines", "interpreters", *HYBRIDS
+)
 #: A serial plan runs each call inside ``submit``: nothing ever waits, so there is nothing to cancel, to hold or to stop.
 CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters", *HYBRIDS)
 
