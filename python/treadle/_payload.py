@@ -1,23 +1,18 @@
 """How a call becomes bytes, and what is said when it cannot; the parts that must be Python.
 
-The engine calls these by name, in the parent and in workers. What every task needs is in the engine; here is what is rare: functions seen for the first
-time, exceptions, failures.
+The engine calls these by name, in the parent; what a worker says is in :mod:`treadle._outcome`. What every task needs is in the engine; here is what is
+rare: functions seen for the first time, failures.
 """
 
 from __future__ import annotations
 
 import pickle
 import sys
-import threading
-import types
 from collections.abc import Callable
+from typing import Any
 
 from treadle import _core, errors
-from treadle._helping import help_while_waiting as help_while_waiting
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from treadle._outcome import BY_VALUE_HINT, as_broken_process_pool
 
 # ---- functions and calls
 
@@ -56,10 +51,6 @@ def _send_main_by_value() -> None:
     global main_by_value
     main_by_value = True
     _core.send_main_by_value(True)
-
-
-#: How `pip` names the extra that carries what a worker cannot import.
-_EXTRA = "install cloudpickle, which carries it by value (pip install 'treadle[cloudpickle]')"
 
 
 class _OnlyByValue(pickle.PicklingError):
@@ -110,12 +101,6 @@ def name_of(function: Any) -> str:
     return f"{module}.{name}" if isinstance(module, str) else name
 
 
-def load_function(pickled: bytes) -> Callable[..., Any]:
-    """The function of :func:`by_reference`, in a worker."""
-    function: Callable[..., Any] = pickle.loads(pickled)
-    return function
-
-
 def dump_call_otherwise(
     function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], error: BaseException
 ) -> bytes:
@@ -157,7 +142,7 @@ def _dump_otherwise(
     elif not by_name:
         raise errors.PayloadError(
             f"the call of {name_of(function)} cannot be sent to a worker: it uses what was defined at a prompt, in a notebook or with -c, "
-            f"where no worker can import it from\n\nhint: {_EXTRA}, or put the definitions into a module"
+            f"where no worker can import it from\n\nhint: {BY_VALUE_HINT}, or put the definitions into a module"
         )
     from treadle import _pickling
 
@@ -184,30 +169,7 @@ def _dump_with_multiprocessing(whole: Any) -> bytes | None:
     return stream.getvalue()
 
 
-def unreadable_call(error: BaseException) -> BaseException:
-    """The exception of a task whose call could not be rebuilt in the worker."""
-    if isinstance(error, errors.TaskInterrupted):
-        # The interruption came while the arguments were read: it says by itself what happened.
-        return error
-    text = f"the call could not be rebuilt in the worker: {type(error).__name__}: {error}"
-    if isinstance(error, AttributeError) and "__mp_main__" in str(error):
-        text += (
-            "\n\nhint: workers import the main module once, at their start; define the function at its top level, "
-            "outside `if __name__ == '__main__':`"
-        )
-    elif isinstance(error, AttributeError) and "__main__" in str(error):
-        text += f"\n\nhint: a worker cannot import what is defined at a prompt or in a notebook; put it into a module, or {_EXTRA}"
-    made = _as_broken_process_pool(errors.PayloadError)(text)
-    made.__cause__ = error
-    return made
-
-
-def _as_broken_process_pool(kind: type[errors.TreadleError]) -> Callable[..., BaseException]:
-    """This kind of error as what a program catches that was written for the standard library's pool of processes."""
-    return errors.as_standard(kind, "process", "BrokenProcessPool")
-
-
-# ---- results and exceptions
+# ---- results
 
 
 class Chunk:
@@ -226,33 +188,6 @@ class Chunk:
         self.exception = exception
 
 
-def dump_result_otherwise(result: Any, error: BaseException) -> bytes:
-    """A result that pickle refused, by value if cloudpickle is installed; else raises the error that explains."""
-    if not isinstance(error, Exception):
-        raise error
-    try:
-        import cloudpickle
-
-        by_value: bytes = cloudpickle.dumps(result, 5)
-        return by_value
-    except Exception:
-        raise unpicklable_result(result, error) from error
-
-
-def unpicklable_result(result: Any, error: BaseException) -> BaseException:
-    """The exception of a task whose result cannot travel."""
-    if isinstance(error, errors.TaskInterrupted):
-        return error
-    if not isinstance(error, Exception):
-        # SystemExit, KeyboardInterrupt: the result's class asked for that, nothing is to be explained.
-        return error
-    from treadle import _pickling
-
-    made = _pickling.explain_result(result, error)
-    made.__cause__ = error
-    return made
-
-
 def unpicklable_value(value: Any, error: BaseException) -> BaseException:
     """The error of a value that cannot be shared."""
     from treadle import _pickling
@@ -262,73 +197,6 @@ def unpicklable_value(value: Any, error: BaseException) -> BaseException:
     return errors.PayloadError(text if problem is None else f"{text}\n\nhint: {problem.hint}")
 
 
-def dump_exception(error: BaseException) -> bytes:
-    """An exception and its traceback as bytes, whatever the exception is made of."""
-    import traceback
-
-    try:
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    except Exception as trouble:
-        text = f"{type(error).__name__}: (its traceback could not be formatted: {trouble})\n"
-    kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    pickled = None
-    try:
-        pickled = pickle.dumps(error, 5)
-        # Many exceptions pickle and cannot be unpickled: learn it here, where the object still is.
-        pickle.loads(pickled)
-    except Exception:
-        pickled = None
-        try:
-            import cloudpickle
-
-            pickled = cloudpickle.dumps(error, 5)
-            pickle.loads(pickled)
-        except Exception:
-            pickled = None
-    return pickle.dumps((pickled, kind, str_of(error), text), 5)
-
-
-def str_of(error: BaseException) -> str:
-    """The exception's text, even when its ``__str__`` raises."""
-    try:
-        return str(error)
-    except Exception:
-        return "(its text could not be made)"
-
-
-def load_exception(pickled: bytes, buffers: list[Any] = []) -> BaseException:  # noqa: B006
-    """The exception of :func:`dump_exception`, with the worker's traceback as its cause."""
-    inner, kind, message, text = pickle.loads(pickled, buffers=buffers)
-    error = None
-    if inner is not None:
-        try:
-            error = pickle.loads(inner)
-        except Exception as trouble:
-            text += f"\n(the exception itself could not be unpickled here: {type(trouble).__name__}: {trouble})\n"
-    if not isinstance(error, BaseException):
-        error = errors.PayloadError(
-            f"the task raised {kind}: {message}\n\nhint: that exception cannot be pickled, so this one stands in its place; "
-            "give it arguments that pickle, or a __reduce__"
-        )
-    error.__cause__ = errors.RemoteTraceback(f'\n"""\n{text}"""')
-    return error
-
-
-def unreadable_result(error: BaseException) -> BaseException:
-    """The exception of a task whose result cannot be rebuilt in this process."""
-    made = _as_broken_process_pool(errors.PayloadError)(
-        f"the result could not be rebuilt in this process: {type(error).__name__}: {error}\n\n"
-        "hint: the worker pickled it; look at the __reduce__ or __setstate__ of its class"
-    )
-    made.__cause__ = error
-    return made
-
-
-def may_run_again(error: BaseException) -> bool:
-    """Whether ``retries`` is for this failure: not for an interrupted call, nor for one that asked the program to end."""
-    return isinstance(error, Exception) and not isinstance(error, errors.TaskInterrupted)
-
-
 # ---- failures that the engine reports
 
 
@@ -336,7 +204,7 @@ def worker_died(
     worker: int, pid: int, ending: str, deaths: int, task: int, function: str
 ) -> BaseException:
     """One worker died while it ran the task."""
-    return _as_broken_process_pool(errors.WorkerDied)(worker, pid, ending, deaths, task, function)
+    return as_broken_process_pool(errors.WorkerDied)(worker, pid, ending, deaths, task, function)
 
 
 #: Where a task ran: worker, process, which submission of its pool it is, its function.
@@ -382,11 +250,6 @@ def interrupted(place: Place, after: str) -> BaseException:
     return _place(errors.TaskInterrupted(text), place)
 
 
-def interrupted_early() -> BaseException:
-    """``interrupt`` came when a worker had taken the task and not begun it."""
-    return errors.TaskInterrupted("the task was interrupted")
-
-
 def name_interrupted(error: BaseException, place: Place) -> None:
     """Says in an interruption that a worker raised which task it ended: the worker does not know."""
     if isinstance(error, errors.TaskInterrupted):
@@ -397,7 +260,7 @@ def name_interrupted(error: BaseException, place: Place) -> None:
 
 def pool_broken(reason: str) -> BaseException:
     """The pool can run nothing any more."""
-    return _as_broken_process_pool(errors.PoolBroken)(f"the pool is broken: {reason}")
+    return as_broken_process_pool(errors.PoolBroken)(f"the pool is broken: {reason}")
 
 
 def shut_down() -> BaseException:
@@ -407,11 +270,6 @@ def shut_down() -> BaseException:
     return strategies.refusal()
 
 
-def no_memory(message: str) -> BaseException:
-    """No shared memory for a payload or a result."""
-    return errors.PayloadMemoryError(message)
-
-
 def forked(message: str) -> BaseException:
     """A pool was used in a fork of the process that made it."""
     return errors.PoolBroken(message)
@@ -419,7 +277,7 @@ def forked(message: str) -> BaseException:
 
 def not_started(message: str) -> BaseException:
     """The pool's machinery could not be started."""
-    return _as_broken_process_pool(errors.PoolBroken)(message)
+    return as_broken_process_pool(errors.PoolBroken)(message)
 
 
 def unreadable_reply(what: str) -> BaseException:
@@ -458,45 +316,6 @@ def deliver_note(worker: int, task: int, pickled: bytes) -> None:
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)
-
-
-# ---- coroutines in threads and processes
-
-_loops = threading.local()
-
-
-def run_coroutine(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:
-    """Runs a coroutine to its end on this worker's own event loop."""
-    loop = getattr(_loops, "loop", None)
-    if loop is None:
-        import asyncio
-
-        loop = _loops.loop = asyncio.new_event_loop()
-    return loop.run_until_complete(coroutine)
-
-
-def close_loop() -> None:
-    """Closes this thread's event loop, if it has one; not from inside a coroutine that it runs."""
-    loop = getattr(_loops, "loop", None)
-    if loop is None or loop.is_running():
-        return
-    _loops.loop = None
-    import asyncio
-
-    try:
-        pending = asyncio.all_tasks(loop)
-        for task in pending:
-            task.cancel()
-        if pending:
-            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    finally:
-        loop.close()
-
-
-def is_coroutine(value: Any) -> bool:
-    """Whether a call returned a coroutine that has to be awaited."""
-    return type(value) is types.CoroutineType
 
 
 # ---- failures of the choice

@@ -12,9 +12,9 @@ worker is that moment here too: the descriptors are kept open for as long as the
 
 from __future__ import annotations
 
+import _pickle
 import io
 import os
-import pickle
 import sys
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ def dump(value: Any) -> tuple[bytes, list[int]]:
     """The pickle of a value and the descriptors that must travel with it, which stay the value's own."""
     context = sys.modules.get("multiprocessing.context")
     if context is None:
-        return pickle.dumps(value, 5), []
+        return _pickle.dumps(value, 5), []
     from multiprocessing.reduction import ForkingPickler
 
     passing, before = _Passing(), context.get_spawning_popen()

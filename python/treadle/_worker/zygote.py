@@ -24,17 +24,9 @@ if TYPE_CHECKING:
 
 _LONGEST = 128 * 1024
 
-#: What every worker needs, imported before the forks: done in each worker it would cost each 2.4 MB and a millisecond.
-_SHARED = (
-    "faulthandler",
-    "logging",
-    "pickle",
-    "threading",
-    "traceback",
-    "treadle._worker.inheritance",
-    "treadle._worker.main",
-    "treadle._worker.native",
-)
+#: What every worker needs, imported before the forks: done in each worker it would be memory of each, and a millisecond. It needs little: what the
+#: standard library has for threads and logs costs each worker 1.2 MB, most of it in hooks that run after a fork and dirty what is shared.
+_SHARED = ("treadle._outcome", "treadle._worker.main")
 
 #: Most descriptors in one message; as in ``zygote.rs``.
 _MOST_DESCRIPTORS = 64
@@ -46,6 +38,7 @@ _run: Callable[[int, list[bytes], list[int]], int]
 
 def main() -> None:
     """Serves until the parent is gone."""
+    _worker.child = True
     channel = _take_channel()
     # The thread that started this process blocks every signal, and a child inherits that.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
@@ -104,6 +97,14 @@ def _prepare_forks() -> None:
     gc.freeze()
     # And what is not alive any more, after all the reading of modules, shall not be there at all.
     _core.trim_heap()
+
+
+def _prepare_shape(threads: bytes, coroutines: bytes) -> None:
+    """Loads what workers of this shape need beside the others. A worker's main thread is also the one that :mod:`threading` takes for that."""
+    if coroutines != b"0":
+        import treadle._worker.turning
+    elif threads != b"0":
+        import treadle._worker.crew  # noqa: F401
 
 
 def _take_channel() -> _socket.socket:
@@ -215,6 +216,8 @@ def _spawn(
 ) -> None:
     tag, worker = fields[1], fields[2:]
     zygote = os.getpid()
+    if preparation[0] != b"spawn":
+        _prepare_shape(*worker[-2:])
     try:
         pid = os.fork()
     except OSError as error:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from treadle import _core, _payload, errors
+from treadle import _core, _coroutine, errors
 from treadle._usage import usage
 from treadle.future import Future
 from treadle.plan import Plan
@@ -252,7 +252,7 @@ class _Crew:
         try:
             replaced = not self._pool.work()
         finally:
-            _payload.close_loop()
+            _coroutine.close_loop()
         if replaced:
             # This thread's task was over its time and another thread took its place meanwhile.
             with self._lock:
