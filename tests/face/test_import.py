@@ -73,23 +73,3 @@ def test_a_worker_loads_no_pool_machinery() -> None:
         "treadle.executor",
         "treadle.strategies",
     }
-
-
-def loaded_in_worker() -> list[str]:
-    return [name for name in sys.modules if name.startswith("treadle")]
-
-
-def test_a_worker_imports_nothing_that_its_zygote_could_have() -> None:
-    """What a worker imports itself is memory of its own, and time at every start."""
-    code = (
-        "import sys\nfrom treadle._worker import zygote\n"
-        "for module in zygote._SHARED: __import__(module)\nprint(*sys.modules)"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    with treadle.Executor(processes=1) as pool:
-        pool.submit(loaded_in_worker).result()
-        loaded = set(pool.submit(loaded_in_worker).result())
-    assert "treadle._worker.main" in loaded
-    assert loaded <= set(found.stdout.split())

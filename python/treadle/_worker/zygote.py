@@ -100,11 +100,12 @@ def _prepare_forks() -> None:
 
 
 def _prepare_shape(threads: bytes, coroutines: bytes) -> None:
-    """Loads what workers of this shape need beside the others. A worker's main thread is also the one that :mod:`threading` takes for that."""
-    if coroutines != b"0":
-        import treadle._worker.turning
-    elif threads != b"0":
-        import treadle._worker.crew  # noqa: F401
+    """Loads what workers of this shape need beside the others. A worker's main thread is also the one that ``threading`` takes for that."""
+    module = "crew" if threads != b"0" else "turning" if coroutines != b"0" else None
+    if module is not None and f"treadle._worker.{module}" not in sys.modules:
+        __import__(f"treadle._worker.{module}")
+        gc.collect()
+        gc.freeze()
 
 
 def _take_channel() -> _socket.socket:
