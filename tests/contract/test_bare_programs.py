@@ -71,16 +71,24 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_an_idle_worker_has_loaded_little(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("beside", ["", "multiprocessing.managers"])
+def test_an_idle_worker_has_loaded_little(start: str, beside: str, tmp_path: Path) -> None:
     loaded = run(
         tmp_path,
-        """
+        f"""
         def double(value):
             return value + value
         def loaded():
             return list(sys.modules)
         def main():
-            with treadle.Executor(processes=1) as pool:
+            # The program's own: it is not at the top of the main module.
+            import {beside or "os"}
+            context = None
+            if {start!r} == "spawn":
+                import multiprocessing
+                context = multiprocessing.get_context("spawn")
+            with treadle.Executor(processes=1, mp_context=context) as pool:
                 pool.submit(double, 3).result()
                 pool.submit(double, [3]).result()
                 list(pool.map(double, [[1], 2.0, "three"], chunksize=2))
@@ -356,3 +364,54 @@ def test_an_import_that_fails_is_prepared_when_it_is_tried_again(tmp_path: Path)
         """,
     )
     assert seen == [0, [True, True]]
+
+
+def test_a_task_speaks_to_the_managers_of_its_program(tmp_path: Path) -> None:
+    seen = run(
+        tmp_path,
+        """
+        def task(address):
+            before = "multiprocessing" in sys.modules
+            import multiprocessing.managers
+            manager = multiprocessing.managers.BaseManager(address)
+            manager.connect()
+            return before
+        def main():
+            import multiprocessing.managers
+            with multiprocessing.Manager() as manager, treadle.Executor(processes=1) as pool:
+                return pool.submit(task, manager.address).result()
+        """,
+    )
+    assert seen is False
+
+
+def test_a_main_module_that_is_named_is_found_without_more(tmp_path: Path) -> None:
+    """``python -m``: the package is imported, and the module is the main module once."""
+    package = tmp_path / "outer" / "inner"
+    package.mkdir(parents=True)
+    (tmp_path / "outer" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("")
+    (package / "named.py").write_text(
+        textwrap.dedent("""
+        import sys
+        def loaded():
+            return [__name__, __spec__.name, list(sys.modules)]
+        if __name__ == "__main__":
+            import json, treadle
+            with treadle.Executor(processes=1) as pool:
+                json.dump(pool.submit(loaded).result(), sys.stdout)
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "outer.inner.named"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    name, named, loaded = json.loads(done.stdout)
+    assert (name, named) == ("__mp_main__", "outer.inner.named")
+    assert "outer.inner" in loaded
+    assert "outer.inner.named" not in loaded
+    assert (set(loaded) & NOT_IN_A_WORKER) - modules_after("") == set()

@@ -34,6 +34,16 @@ def prepare(name: str, preparation: Callable[[Any], object]) -> None:
         sys.meta_path.insert(0, _Finder)
 
 
+def find(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    """Where a module is, with ``path`` of the package that it is in. :mod:`importlib.util` finds it too, and brings ``threading`` along."""
+    for finder in list(sys.meta_path):
+        find_spec = None if finder is _Finder else getattr(finder, "find_spec", None)
+        spec: ModuleSpec | None = None if find_spec is None else find_spec(name, path, target)
+        if spec is not None:
+            return spec
+    return None
+
+
 class _Finder:
     """Finds what is waited for where the other finders find it."""
 
@@ -41,14 +51,10 @@ class _Finder:
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name not in _waiting:
             return None
-        for finder in list(sys.meta_path):
-            find = None if finder is _Finder else getattr(finder, "find_spec", None)
-            spec: ModuleSpec | None = None if find is None else find(name, path, target)
-            if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
-                return spec
-        return None
+        spec = find(name, path, target)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+        return spec
 
 
 class _Loader:

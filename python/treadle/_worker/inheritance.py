@@ -17,6 +17,8 @@ import io
 import os
 import sys
 
+from treadle._worker import importing
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -74,10 +76,12 @@ def authentication_key() -> bytes:
 
 
 def adopt_key(key: bytes) -> None:
-    """Speaks to managers as the parent does."""
-    import multiprocessing.process
+    """Speaks to managers as the parent does, from the import of ``multiprocessing`` on."""
 
-    multiprocessing.process.current_process().authkey = key
+    def adopt(process: Any) -> None:
+        process.current_process().authkey = key
+
+    importing.prepare("multiprocessing.process", adopt)
 
 
 def begin() -> None:

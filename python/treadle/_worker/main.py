@@ -92,7 +92,6 @@ def spawned(worker: str, preparation: str) -> None:
     """The main of a fresh interpreter (start method ``spawn``)."""
     from treadle._worker.zygote import import_main
 
-    _worker.child = True
     count, *told = bytes.fromhex(worker).split(b"\0")
     key, *descriptors = (int(field) for field in told[: int(count)])
     fields = told[int(count) :]

@@ -21,6 +21,7 @@ from treadle import _worker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from importlib.machinery import ModuleSpec
 
 _LONGEST = 128 * 1024
 
@@ -139,9 +140,7 @@ def import_main(kind: str, value: str) -> None:
     _worker.importing_main = True
     try:
         if kind == "module":
-            import importlib.util
-
-            spec = importlib.util.find_spec(value)
+            spec = _find(value)
             if spec is None or spec.loader is None:
                 raise ImportError(f"the main module {value!r} cannot be found from here")
             code = spec.loader.get_code(value)  # type: ignore[attr-defined]
@@ -161,6 +160,16 @@ def import_main(kind: str, value: str) -> None:
             exec(code, main.__dict__)
     finally:
         _worker.importing_main = False
+
+
+def _find(module: str) -> ModuleSpec | None:
+    """Where the main module is that the program names."""
+    from treadle._worker import importing
+
+    package = module.rpartition(".")[0]
+    path = __import__(package, fromlist=["__path__"]).__path__ if package else None
+    loaded = sys.modules.get(module)
+    return importing.find(module, path) if loaded is None else loaded.__spec__
 
 
 def _serve(channel: _socket.socket, parent: int, preparation: list[bytes]) -> None:
@@ -262,7 +271,10 @@ def _replace(worker: list[bytes], descriptors: list[int], preparation: list[byte
     preparation = [*preparation[:2], b"", *preparation[3:]]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
-    boot = "import sys; sys.path[:] = sys.argv[3:]; from treadle._worker.main import spawned; spawned(sys.argv[1], sys.argv[2])"
+    boot = (
+        "import sys; sys.path[:] = sys.argv[3:]; from treadle import _worker; _worker.child = True; "
+        "from treadle._worker.main import spawned; spawned(sys.argv[1], sys.argv[2])"
+    )
     numbers = [str(number).encode() for number in (len(descriptors), *descriptors)]
     told = b"\0".join([*numbers, *worker])
     from treadle.strategies.processes import _interpreter_flags
