@@ -69,7 +69,7 @@ test-rust: $(INSTALLED) ## the Rust tests
 test-python: $(BUILT) ## the Python tests; PYTEST='-k name' to choose
 	$(BIN)/python -m pytest $(PYTEST)
 
-test-integrations: $(BUILT) $(INTEGRATIONS) ## Dask, Ray, joblib and scikit-learn, each for real (installs them, 150 MB)
+test-integrations: $(BUILT) $(INTEGRATIONS) ## Dask, Ray, joblib, scikit-learn and Jupyter, each for real (installs them, 160 MB)
 	$(BIN)/python -m pytest tests/integrations $(PYTEST)
 
 test-all: $(BUILT) ## the Python tests on every other interpreter (3.10 to 3.14) found here

@@ -24,7 +24,8 @@ WATCHDOG_S = 180  # ten times the time that a decision takes: it hangs
 class Advice:
     """What came back. `plan` is None when nothing was decided; `why` then says why.
 
-    `errors` are |predicted / measured - 1| of the candidates that raced. `attempts` counts the runs
+    `errors` are |predicted / measured - 1| of the candidates that raced, but for the plain loop's, whose
+    prediction is the profile. `attempts` counts the runs
     that a noisy machine took; `forced`: the last one was told to decide all the same.
     """
 
@@ -100,7 +101,7 @@ def read(comparison: dict[str, Any], seconds: float, attempts: int) -> Advice:
         errors={
             name: abs(one["predicted_per_s"] / one["measured_per_s"] - 1.0)
             for name, one in raced.items()
-            if one["predicted_per_s"]
+            if one["predicted_per_s"] and name != "serial"
         },
         raced={name: one["measured_per_s"] for name, one in raced.items()},
     )

@@ -115,7 +115,10 @@ def heavy_tail(seed: int, count: int, least: float, most: float) -> list[float]:
 
 
 def files(name: str, count: int, make: Callable[[int], bytes]) -> list[str]:
-    """The paths of `count` files whose content `make` gives, written at the first call."""
+    """The paths of `count` files whose content `make` gives, written at the first call.
+
+    They are in the page cache, also where they were written long ago: they are read here.
+    """
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:04}" for number in range(count)]
@@ -124,4 +127,5 @@ def files(name: str, count: int, make: Callable[[int], bytes]) -> list[str]:
             unfinished = path.with_suffix(".part")
             unfinished.write_bytes(make(number))
             unfinished.replace(path)
+        path.read_bytes()
     return [str(path) for path in paths]

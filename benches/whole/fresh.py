@@ -1,6 +1,6 @@
 """Samples taken in a fresh interpreter, for what depends on what a process did before.
 
-    python -m benches.whole.fresh start|memory|memory-numpy CONTENDER WORKERS
+    python -m benches.whole.fresh start|memory|memory-numpy|waiting CONTENDER WORKERS
 
 prints the sample: seconds, or bytes. With ``memory-numpy`` the main module imports NumPy, as programs do that have work for
 several processes; the peers' workers import the main module each for itself.
@@ -76,7 +76,20 @@ def proportional_set_size(pid: int) -> int:
     raise ValueError(f"/proc/{pid}/smaps_rollup has no Pss line")
 
 
-MEASURES = {"start": second_start, "memory": idle_memory, "memory-numpy": idle_memory}
+def waiting_calls(name: str, workers: int) -> float:
+    """Bytes for each of many calls that wait."""
+    # Not at the top: what the main module imports is measured, and this brings asyncio.
+    from benches.whole.waiting_calls import waiting_memory
+
+    return waiting_memory(name, workers)
+
+
+MEASURES = {
+    "start": second_start,
+    "memory": idle_memory,
+    "memory-numpy": idle_memory,
+    "waiting": waiting_calls,
+}
 
 if __name__ == "__main__":
     print(MEASURES[sys.argv[1]](sys.argv[2], int(sys.argv[3])))

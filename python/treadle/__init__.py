@@ -7,14 +7,16 @@ The map of the package::
     executor     Executor: one concurrent.futures.Executor for every plan
     future       Future: concurrent.futures.Future, and interrupt()
     mapping      Executor.map: lazy, bounded, chunked by measurement
-    awaiting     Executor.asubmit: futures on an event loop
-    progress     the line that map(progress=True) shows
+    awaiting, awaiting_in_trio
+                 Executor.asubmit and amap: futures on an event loop
+    progress     what map(progress=True) shows
     strategies/  one file for each way to run tasks, over one contract
     _payload     how a call becomes bytes, and what is said when it cannot
     _outcome     what a task brought, as bytes: its result or its exception
     _worker/     all that runs in a child: the zygote and the worker's main
     serving, metrics
                  the numbers of all pools, for Prometheus
+    holding      which threads held the interpreter lock, while somebody asks
     measuring, comparing, record, checking
                  thin faces over the choice: profile, race, decision, check
     integrations/ other programs' ways in: the pytest plug-in

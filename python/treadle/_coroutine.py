@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _thread import _local
+from _thread import _local, get_ident
 from types import CoroutineType
 
 TYPE_CHECKING = False
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 _loops: Any = _local()
 
+#: The loops of this process's threads, by the thread.
+_loop_of: dict[int, Any] = {}
+
 
 def run_coroutine(coroutine: CoroutineType[Any, Any, Any]) -> Any:
     """Runs a coroutine to its end on this worker's own event loop."""
@@ -18,8 +21,28 @@ def run_coroutine(coroutine: CoroutineType[Any, Any, Any]) -> Any:
     if loop is None:
         import asyncio
 
-        loop = _loops.loop = asyncio.new_event_loop()
-    return loop.run_until_complete(coroutine)
+        loop = _loops.loop = _loop_of[get_ident()] = asyncio.new_event_loop()
+    task = loop.create_task(coroutine)
+    try:
+        return loop.run_until_complete(task)
+    except BaseException:
+        if not task.done():
+            # An interruption was raised in the loop itself: what it was for must not go on with the next call.
+            import asyncio
+
+            task.cancel()
+            loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        raise
+
+
+def wake_loops() -> None:
+    """Lets each loop turn, so that a thread which waits in one sees an exception that was raised for it."""
+    for loop in list(_loop_of.values()):
+        try:
+            loop.call_soon_threadsafe(int)
+        except RuntimeError:
+            # It has just been closed.
+            continue
 
 
 def close_loop() -> None:
@@ -28,6 +51,7 @@ def close_loop() -> None:
     if loop is None or loop.is_running():
         return
     _loops.loop = None
+    _loop_of.pop(get_ident(), None)
     import asyncio
 
     try:

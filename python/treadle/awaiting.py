@@ -1,10 +1,11 @@
-"""Futures of an executor on an event loop.
+"""Futures of an executor on an event loop, of asyncio (uvloop's too) or of Trio.
 
 ::
 
-    task ends ─► collector ─► bridge of the loop: deque ─► one call_soon_threadsafe for a burst ─► asyncio futures
+    task ends ─► collector ─► bridge of the loop: deque ─► one wake of the loop for a burst ─► awaited calls
 
-The standard library's ``asyncio.wrap_future`` wakes the loop once for every future; here all that end together wake it once.
+The standard library's ``asyncio.wrap_future`` wakes the loop once for every future; here all that end together wake it once. Which library runs is
+asked of the libraries that are imported already: nothing is imported to find out, and asyncio is not needed under Trio.
 
 A loop must not wait in ``submit`` while a pool is full. Such a call stands in the pool's :class:`Entrance`, whose thread waits for it::
 
@@ -13,11 +14,13 @@ A loop must not wait in ``submit`` while a pool is full. Such a call stands in t
 
 from __future__ import annotations
 
+import abc
 import asyncio
+import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from treadle.future import Future
@@ -25,11 +28,11 @@ from treadle.future import Future
 if TYPE_CHECKING:
     from treadle.strategies import Strategy
 
-__all__ = ["Awaited", "Bridge", "Entrance", "bridge", "entrance"]
+__all__ = ["Awaited", "Bridge", "Entrance", "bridge", "entrance", "results"]
 
 
 class Awaited(asyncio.Future):  # type: ignore[type-arg]
-    """A call of an executor on an event loop; cancelling it reaches the worker."""
+    """A call of an executor on an event loop of asyncio; cancelling it reaches the worker."""
 
     #: The executor's future; None while the call waits outside a full pool.
     source: Future | None = None
@@ -42,29 +45,62 @@ class Awaited(asyncio.Future):  # type: ignore[type-arg]
             self.source.interrupt()
         return True
 
+    def settle(self, ended: Future | BaseException) -> None:
+        """On the loop: copies the outcome of the call, which has ended or could not be submitted."""
+        if self.done():
+            return
+        outcome = (None, ended) if isinstance(ended, BaseException) else ended._ended()
+        if outcome is None:
+            super().cancel()
+        elif outcome[1] is None:
+            self.set_result(outcome[0])
+        elif isinstance(outcome[1], StopIteration):
+            # asyncio refuses it as a future's exception.
+            error = RuntimeError("the call raised StopIteration")
+            error.__cause__ = outcome[1]
+            self.set_exception(error)
+        else:
+            self.set_exception(outcome[1])
 
-class Bridge:
+    def when_ended(self, callback: Callable[[Any], object]) -> None:
+        """Has the callback called on the loop, with this, when it has ended."""
+        self.add_done_callback(callback)
+
+    def forget(self) -> None:
+        """Nobody awaits it any more: cancels it; an exception that it has is not reported as unseen."""
+        if not self.cancel() and not self.cancelled():
+            self.exception()
+
+
+class Bridge(abc.ABC):
     """What has ended and the loop does not know yet."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ended: deque[tuple[Awaited, Future | BaseException]] = deque()
+        self._ended: deque[tuple[Any, Future | BaseException]] = deque()
         self._called = False
 
-    def awaitable(self, future: Future) -> Awaited:
-        """An asyncio future of the loop that ends as this future does."""
+    @abc.abstractmethod
+    def pending(self) -> Any:
+        """What is awaited of a call that is not submitted yet: an :class:`Awaited`, or what has its methods."""
+
+    @abc.abstractmethod
+    def event(self) -> Any:
+        """An event of the loop's library: ``set()``, ``await wait()``."""
+
+    @abc.abstractmethod
+    def _call_soon(self, callback: Callable[[], object]) -> None:
+        """Has the loop call it; from any thread. ``RuntimeError`` when the loop has ended."""
+
+    def awaitable(self, future: Future) -> Any:
+        """What is awaited of a submitted call; it ends as the future does."""
         awaited = self.pending()
         awaited.source = future
         if not future._listen(lambda ended: self.end(awaited, ended)):
-            settle(awaited, future)
+            awaited.settle(future)
         return awaited
 
-    def pending(self) -> Awaited:
-        """An asyncio future of the loop, for a call that is not submitted yet."""
-        return Awaited(loop=self._loop)
-
-    def end(self, awaited: Awaited, outcome: Future | BaseException) -> None:
+    def end(self, awaited: Any, outcome: Future | BaseException) -> None:
         """A call has ended, or could not be submitted; called by any thread."""
         with self._lock:
             self._ended.append((awaited, outcome))
@@ -72,9 +108,9 @@ class Bridge:
                 return
             self._called = True
         try:
-            self._loop.call_soon_threadsafe(self._tell)
+            self._call_soon(self._tell)
         except RuntimeError:
-            # The loop is closed: nobody awaits any more.
+            # The loop has ended: nobody awaits any more.
             with self._lock:
                 self._called = False
                 self._ended.clear()
@@ -84,25 +120,100 @@ class Bridge:
             self._called = False
             ended, self._ended = self._ended, deque()
         for awaited, outcome in ended:
-            settle(awaited, outcome)
+            awaited.settle(outcome)
 
 
-def settle(awaited: Awaited, ended: Future | BaseException) -> None:
-    """Copies the outcome of an ended call."""
-    if awaited.done():
-        return
-    outcome = (None, ended) if isinstance(ended, BaseException) else ended._ended()
-    if outcome is None:
-        asyncio.Future.cancel(awaited)
-    elif outcome[1] is None:
-        awaited.set_result(outcome[0])
-    elif isinstance(outcome[1], StopIteration):
-        # asyncio refuses it as a future's exception.
-        error = RuntimeError("the call raised StopIteration")
-        error.__cause__ = outcome[1]
-        awaited.set_exception(error)
-    else:
-        awaited.set_exception(outcome[1])
+class _AsyncioBridge(Bridge):
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def pending(self) -> Awaited:
+        return Awaited(loop=self._loop)
+
+    def event(self) -> asyncio.Event:
+        return asyncio.Event()
+
+    def _call_soon(self, callback: Callable[[], object]) -> None:
+        self._loop.call_soon_threadsafe(callback)
+
+
+_bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = weakref.WeakKeyDictionary()
+
+
+def bridge() -> Bridge:
+    """The bridge of the loop that runs in this thread.
+
+    Raises:
+        RuntimeError: when none runs here.
+    """
+    # First: Trio may run as a guest of an asyncio loop.
+    if "trio" in sys.modules:
+        from treadle import awaiting_in_trio
+
+        found = awaiting_in_trio.bridge()
+        if found is not None:
+            return found
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "no running event loop: asubmit and amap are for coroutines, under asyncio (uvloop's loops too), Trio, or AnyIO on either\n\n"
+            "hint: call submit or map here, or call from a coroutine"
+        ) from None
+    known = _bridges.get(loop)
+    if known is None:
+        known = _bridges[loop] = _AsyncioBridge(loop)
+    return known
+
+
+async def results(
+    submit: Callable[..., Any],
+    function: Callable[..., Any],
+    items: Iterator[Any],
+    window: int,
+    ordered: bool,
+) -> AsyncIterator[Any]:
+    """The results of ``submit(function, *item)`` for all items, of which at most ``window`` are in flight; see :meth:`treadle.Executor.amap`."""
+    here = bridge()
+    running: dict[Any, None] = {}
+    ended: deque[Any] = deque()
+    news = here.event()
+
+    def note(call: Any) -> None:
+        ended.append(call)
+        news.set()
+
+    try:
+        more = True
+        while True:
+            while more and len(running) < window:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    more = False
+                    break
+                call = submit(function, *item)
+                running[call] = None
+                if not ordered:
+                    call.when_ended(note)
+            if not running:
+                return
+            if ordered:
+                call = next(iter(running))
+                if not call.done():
+                    call.when_ended(note)
+                else:
+                    ended.append(call)
+            while not ended:
+                news = here.event()
+                await news.wait()
+            call = ended.popleft()
+            del running[call]
+            yield call.result()
+    finally:
+        for call in running:
+            call.forget()
 
 
 class Entrance:
@@ -114,7 +225,7 @@ class Entrance:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._calls: deque[tuple[Bridge, Awaited, Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._calls: deque[tuple[Bridge, Any, Callable[..., Any], tuple[Any, ...]]] = deque()
         self._waits = False
 
     def __bool__(self) -> bool:
@@ -128,8 +239,8 @@ class Entrance:
         function: Any,
         arguments: tuple[Any, ...],
         keywords: dict[str, Any],
-    ) -> Awaited:
-        """The asyncio future of a call that is submitted when its turn comes and the pool has room."""
+    ) -> Any:
+        """What is awaited of a call that is submitted when its turn comes and the pool has room."""
         awaited = bridge.pending()
         with self._lock:
             self._calls.append((bridge, awaited, submit, (function, arguments, keywords)))
@@ -173,19 +284,3 @@ def entrance(strategy: Strategy) -> Entrance:
             strategy.entrance = Entrance()
         made: Entrance = strategy.entrance
         return made
-
-
-_bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = weakref.WeakKeyDictionary()
-
-
-def bridge() -> Bridge:
-    """The bridge of the running loop.
-
-    Raises:
-        RuntimeError: when no loop runs in this thread.
-    """
-    loop = asyncio.get_running_loop()
-    known = _bridges.get(loop)
-    if known is None:
-        known = _bridges[loop] = Bridge(loop)
-    return known

@@ -103,15 +103,17 @@ class _Calls(_core.Submitter):
     def asubmit(
         self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any
     ) -> asyncio.Future[Result]:
-        """Schedules the call; await what is returned for its result. Call it on an event loop.
+        """Schedules the call; await what is returned for its result. Call it in a coroutine.
 
-        Cancelling it, or the task that awaits it, reaches the worker: a call that no worker has is taken back, a running one is interrupted.
-        It never holds up the loop: while ``max_pending`` or the memory for payloads is reached, the call waits outside the pool, behind those
-        that came before it.
+        Under asyncio it is an ``asyncio.Future`` of the running loop; under Trio an object to await, with its ``cancel``, ``cancelled``, ``done``
+        and ``result``. Cancelling it, or the task or scope that awaits it, reaches the worker: a call that no worker has is taken back, a running
+        one is interrupted. It never holds up the loop: while ``max_pending`` or the memory for payloads is reached, the call waits outside the
+        pool, behind those that came before it.
 
         Raises:
             PoolShutDown: after :meth:`shutdown`; a call that waits outside the pool then ends with it.
             PoolBroken: when the pool can run nothing any more.
+            RuntimeError: when no event loop runs in this thread.
         """
         from treadle import awaiting
 
@@ -123,7 +125,7 @@ class _Calls(_core.Submitter):
                 return bridge.awaitable(future)
         return awaiting.entrance(self._strategy).queue(bridge, self.submit, fn, args, kwargs)
 
-    async def amap(
+    def amap(
         self,
         fn: Callable[..., Result],
         *iterables: Iterable[Any],
@@ -134,39 +136,11 @@ class _Calls(_core.Submitter):
 
         Args and errors as :meth:`map`. Leaving the loop early, or cancelling the task that runs it, stops the calls in flight.
         """
-        import asyncio
-        from collections import deque
+        from treadle import awaiting
 
         window = whole_number("buffersize", buffersize) or max(64, 4 * self._strategy.concurrency)
         items = zip(*iterables, strict=False)
-        running: deque[asyncio.Future[Result]] = deque()
-        try:
-            more = True
-            while running or more:
-                while more and len(running) < window:
-                    try:
-                        item = next(items)
-                    except StopIteration:
-                        more = False
-                        break
-                    running.append(self.asubmit(fn, *item))
-                if not running:
-                    break
-                if ordered:
-                    task = running[0]
-                    await asyncio.wait([task])
-                    running.popleft()
-                    yield task.result()
-                else:
-                    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    running = deque(task for task in running if task not in done)
-                    for task in done:
-                        yield task.result()
-        finally:
-            for task in running:
-                task.cancel()
-            if running:
-                await asyncio.gather(*running, return_exceptions=True)
+        return awaiting.results(self.asubmit, fn, items, window, ordered)
 
 
 class View(_Calls):
@@ -262,9 +236,7 @@ class Executor(_Calls, concurrent.futures.Executor):
         if plan is None:
             plan = Plan(**given)
             if plan.strategy == "serial":
-                plan = Plan(
-                    threads=min(32, (_process_cpuwhole_number() or 1) + 4), chunk=plan.chunk
-                )
+                plan = Plan(threads=min(32, (_default_count() or 1) + 4), chunk=plan.chunk)
         elif not isinstance(plan, Plan):
             raise PlanError(
                 f"the plan must be a treadle.Plan, not {plan!r}\n\n"
@@ -393,7 +365,7 @@ class Executor(_Calls, concurrent.futures.Executor):
         return f"<treadle.{type(self).__name__} {self._plan}>"
 
 
-def _process_cpuwhole_number() -> int | None:
+def _default_count() -> int | None:
     if _worker.current is not None:
         # A pool inside a worker gets the worker's share of the machine, unless it is asked for more.
         return max(1, int(_core.usable_cores()))
@@ -424,7 +396,7 @@ class ThreadPoolExecutor(_DropIn):
         **options: Any,
     ) -> None:
         if max_workers is None:
-            max_workers = min(32, (_process_cpuwhole_number() or 1) + 4)
+            max_workers = min(32, (_default_count() or 1) + 4)
         if max_workers <= 0:
             raise PlanError("max_workers must be greater than 0")
         # The standard library's default name, which logs and debuggers show.
@@ -452,7 +424,7 @@ class ProcessPoolExecutor(_DropIn):
         **options: Any,
     ) -> None:
         if max_workers is None:
-            max_workers = _process_cpuwhole_number() or 1
+            max_workers = _default_count() or 1
         if max_workers <= 0:
             raise PlanError("max_workers must be greater than 0")
         super().__init__(

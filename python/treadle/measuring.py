@@ -141,6 +141,7 @@ def measure(
     star: bool = False,
     sample: int | None = None,
     max_seconds: float = 10.0,
+    once: bool = False,
 ) -> Profile:
     """Profiles `function` over `items` in a process of its own: every number per task, with its interval.
 
@@ -149,8 +150,10 @@ def measure(
     and 4 seconds of it give a margin of 2 points for every part of the time). The function and the inputs
     travel by pickle, or by cloudpickle where pickle refuses and it is installed.
 
-    Each input runs once at most, if the interpreter lock can be watched: on CPython with a lock, on Linux.
-    Elsewhere a function that computes is also run in two threads.
+    A plain function runs on each input once at most, if the interpreter lock can be watched: on CPython with a
+    lock, on Linux. Elsewhere a function that computes is also run in two threads, and an async function also on
+    a loop that many of its tasks share. With `once`, no input is run twice anywhere, and an input may be one
+    that running uses up.
 
     Raises ``pickle.PicklingError`` if they cannot travel, and a `treadle.TreadleError` if the function fails
     on every input, ends its process or does not return in time.
@@ -161,7 +164,9 @@ def measure(
             raise ValueError(f"sample is {sample}, but at least one input is needed")
         taken = min(sample, len(inputs))
         inputs = [inputs[position * len(inputs) // taken] for position in range(taken)]
-    found = ask(function, inputs, star=star, budget_s=max_seconds, profile_only=True)
+    found = ask(
+        function, inputs, star=star, budget_s=max_seconds, profile_only=True, once=once or None
+    )
     return Profile.of(found["profile"])
 
 

@@ -1,7 +1,8 @@
 """The meters of this program's pools as text that Prometheus reads: the families, and the ledger that keeps counts true.
 
-Names follow OpenTelemetry's way of naming, in the form of Prometheus. A label holds a pool's name, its strategy, a state or
-an outcome; never a process id, a task or an argument. Pools of one name and strategy are added up.
+Names follow OpenTelemetry's way of naming, in the form of Prometheus. A label holds a pool's name, its strategy, a function's name, a state, an
+outcome or a direction; never a process id, a task or an argument. Pools of one name and strategy are added up. Functions have series of their own up
+to so many of a pool (``functions.rs``); the others are ``other`` together.
 
 *Guarantees*: a counter never falls: what a pool had counted when it ended stays in the sums.
 *Assumes*: a pool ends by ``shutdown`` or is read once more before it vanishes; what a pool counts after its last reading and
@@ -18,9 +19,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from treadle import strategies
+from treadle import holding, strategies
 from treadle._usage import usage
-from treadle.strategies import Histogram, Stats, Strategy
+from treadle.strategies import FunctionStats, Histogram, Sizes, Stats, Strategy, Transfer
 
 #: What the text is, for the header of an answer.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,23 +40,20 @@ class _Sums:
 
     counts: Counter[str] = field(default_factory=Counter)
     cpu_s: float = 0.0
-    wait: Histogram | None = None
-    duration: Histogram | None = None
-    turnaround: Histogram | None = None
+    overhead_s: float = 0.0
+    functions: tuple[FunctionStats, ...] = ()
+    arguments: Transfer | None = None
+    results: Transfer | None = None
 
     def add(self, other: _Sums) -> None:
         self.counts.update(other.counts)
         self.cpu_s += other.cpu_s
-        self.wait = _added(self.wait, other.wait)
-        self.duration = _added(self.duration, other.duration)
-        self.turnaround = _added(self.turnaround, other.turnaround)
-
-
-def _added(one: Histogram | None, other: Histogram | None) -> Histogram | None:
-    if one is None or other is None:
-        return one or other
-    pairs = zip(one.counts, other.counts, strict=True)
-    return Histogram(one.bounds_s, tuple(a + b for a, b in pairs), one.sum_s + other.sum_s)
+        self.overhead_s += other.overhead_s
+        self.functions = strategies.by_function([*self.functions, *other.functions])
+        if other.arguments is not None:
+            self.arguments = other.arguments.plus(self.arguments)
+        if other.results is not None:
+            self.results = other.results.plus(self.results)
 
 
 class _Reading:
@@ -66,6 +64,7 @@ class _Reading:
         self.key = Key(strategy.settings.name, strategy.plan.strategy)
         self.stats = strategy.stats()
         self._cpu: dict[int, float] = {}
+        self._overhead_s = 0.0
         self._counts: Counter[str] = Counter()
         self.take(self.stats)
 
@@ -73,6 +72,7 @@ class _Reading:
         self.stats = stats
         # A task that is over its time is counted so before it counts as ended: a difference of the two may dip.
         self._counts |= _counts(stats)
+        self._overhead_s = max(self._overhead_s, stats.overhead_s or 0.0)
         for worker in stats.workers:
             if worker.cpu_s is not None and worker.ident:
                 self._cpu[worker.ident] = max(worker.cpu_s, self._cpu.get(worker.ident, 0.0))
@@ -82,9 +82,10 @@ class _Reading:
         return _Sums(
             Counter(self._counts),
             sum(self._cpu.values()),
-            stats.wait,
-            stats.duration,
-            stats.turnaround,
+            self._overhead_s,
+            stats.functions,
+            stats.arguments,
+            stats.results,
         )
 
 
@@ -167,14 +168,15 @@ class _Family:
         inside = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels)
         self.lines.append(f"{self.name}{suffix}{{{inside}}} {_number(value)}")
 
-    def add_histogram(self, labels: _Labels, found: Histogram) -> None:
+    def add_histogram(self, labels: _Labels, found: Histogram | Sizes) -> None:
+        bounds, counts, total_sum = found
         below = 0
-        for bound, count in zip(found.bounds_s, found.counts, strict=False):
+        for bound, count in zip(bounds, counts, strict=False):
             below += count
-            self.add((*labels, ("le", repr(bound))), below, "_bucket")
-        total = sum(found.counts)
+            self.add((*labels, ("le", repr(float(bound)))), below, "_bucket")
+        total = sum(counts)
         self.add((*labels, ("le", "+Inf")), total, "_bucket")
-        self.add(labels, found.sum_s, "_sum")
+        self.add(labels, total_sum, "_sum")
         self.add(labels, total, "_count")
 
     @property
@@ -193,7 +195,14 @@ def _number(value: float) -> str:
 def text(own_cpu_s: float = 0.0) -> str:
     """All families. `own_cpu_s` is the CPU time that telling them has cost so far."""
     sums, living = ledger.read()
-    families = [*_counters(sums), *_gauges(living), *_process(own_cpu_s)]
+    meters_s = sum(found.overhead_s for found in sums.values())
+    families = [
+        *_counters(sums),
+        *_travelled(sums),
+        *_gauges(living),
+        *_lock(living),
+        *_process(own_cpu_s, meters_s),
+    ]
     return "".join(f"{line}\n" for family in families if not family.empty for line in family.lines)
 
 
@@ -254,13 +263,14 @@ def _counters(sums: dict[Key, _Sums]) -> Iterable[_Family]:
             deaths.add(_labels(key), counts["deaths"])
         if found.cpu_s:
             cpu.add(_labels(key), found.cpu_s)
-        for family, histogram in (
-            (wait, found.wait),
-            (duration, found.duration),
-            (turnaround, found.turnaround),
-        ):
-            if histogram is not None:
-                family.add_histogram(_labels(key), histogram)
+        for one in found.functions:
+            for family, histogram in (
+                (wait, one.wait),
+                (duration, one.duration),
+                (turnaround, one.turnaround),
+            ):
+                if histogram is not None:
+                    family.add_histogram(_labels(key, ("function", one.function)), histogram)
     return submitted, completed, retried, restarts, deaths, cpu, wait, duration, turnaround
 
 
@@ -286,8 +296,10 @@ def _gauges(living: dict[Key, list[Stats]]) -> Iterable[_Family]:
         "gauge",
         "Resident memory of the worker processes, added up; what they share counts for each.",
     )
-    transfer = _Family(
-        "treadle_executor_transfer_size_bytes", "gauge", "Payloads on their way in shared memory."
+    payloads = _Family(
+        "treadle_executor_payload_size_bytes",
+        "gauge",
+        "Payloads of unfinished tasks in shared memory, and values that were shared.",
     )
     for key, found in sorted(living.items()):
         pools.add(_labels(key), len(found))
@@ -308,11 +320,57 @@ def _gauges(living: dict[Key, list[Stats]]) -> Iterable[_Family]:
         if known:
             memory.add(_labels(key), sum(known))
         if key.strategy in ("processes", "hybrid"):
-            transfer.add(_labels(key), sum(stats.payload_bytes for stats in found))
-    return pools, tasks, oldest, limit, workers, most, memory, transfer
+            payloads.add(_labels(key), sum(stats.payload_bytes for stats in found))
+    return pools, tasks, oldest, limit, workers, most, memory, payloads
 
 
-def _process(own_cpu_s: float) -> Iterable[_Family]:
+def _travelled(sums: dict[Key, _Sums]) -> Iterable[_Family]:
+    size = _Family(
+        "treadle_transfer_size_bytes",
+        "histogram",
+        "Payloads to the workers and records with results from them, in the pickle (band in) and beside it (band out).",
+    )
+    duration = _Family(
+        "treadle_transfer_duration_seconds",
+        "histogram",
+        "Time of this process for pickling and copying a payload, and for rebuilding a result.",
+    )
+    for key, found in sorted(sums.items()):
+        for direction, told in (("argument", found.arguments), ("result", found.results)):
+            if told is None:
+                continue
+            label = ("direction", direction)
+            size.add_histogram(_labels(key, label, ("band", "in")), told.in_band)
+            size.add_histogram(_labels(key, label, ("band", "out")), told.out_of_band)
+            duration.add_histogram(_labels(key, label), told.time)
+    return size, duration
+
+
+def _lock(living: dict[Key, list[Stats]]) -> Iterable[_Family]:
+    """Who holds the interpreter lock; nothing until enough was seen, or where it cannot be."""
+    held = _Family(
+        "treadle_gil_held_ratio",
+        "gauge",
+        "Share of the last seconds in which any thread of this process held the interpreter lock.",
+    )
+    by_pool = _Family(
+        "treadle_executor_gil_held_ratio",
+        "gauge",
+        "Share of the last seconds in which a thread of these executors held it.",
+    )
+    shares = holding.shares()
+    if shares is not None:
+        held.add((("interpreter", "main"),), shares.held)
+    for key, found in sorted(living.items()):
+        own = [worker.lock_share for stats in found for worker in stats.workers]
+        known = [share for share in own if share is not None]
+        # Without the youngest threads it would be too small a sum.
+        if known and len(known) == len(own):
+            by_pool.add(_labels(key), sum(known))
+    return held, by_pool
+
+
+def _process(own_cpu_s: float, meters_s: float) -> Iterable[_Family]:
     """This process, by the names that every Prometheus client uses, and what telling costs."""
     cpu = _Family("process_cpu_seconds_total", "counter", "CPU time of this process.")
     cpu.add((), time.process_time())
@@ -323,7 +381,9 @@ def _process(own_cpu_s: float) -> Iterable[_Family]:
     own = _Family(
         "treadle_observer_cpu_time_seconds_total",
         "counter",
-        "CPU time that telling these numbers has cost.",
+        "CPU time that Treadle's own watching has cost: answering here, looking who holds the lock, and the meters of the executors.",
     )
-    own.add((), own_cpu_s)
+    own.add((("part", "endpoint"),), own_cpu_s)
+    own.add((("part", "lock"),), holding.cpu_s())
+    own.add((("part", "meters"),), meters_s)
     return cpu, memory, own

@@ -143,6 +143,27 @@ def test_once_runs_no_input_twice(
     assert len(inputs) == len(set(inputs)) > 0
 
 
+def test_measuring_once_runs_no_input_twice(
+    run: Callable[..., Any], write: Callable[[str, str], Path]
+) -> None:
+    seen = write("seen.txt", "")
+    write(
+        "noting.py",
+        "import asyncio\nasync def note(x):\n"
+        f"    with open({str(seen)!r}, 'a') as file:\n        file.write(f'{{x}}\\n')\n"
+        "    await asyncio.sleep(0.002)\n",
+    )
+    ran = run(
+        "from noting import note",
+        "profile = treadle.measure(note, range(300), max_seconds=2, once=True)",
+        "print(profile.workload, len(profile.walls) > 0)",
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "io-bound True\n"
+    inputs = seen.read_text().split()
+    assert len(inputs) == len(set(inputs)) > 0
+
+
 def test_star(run: Callable[..., Any]) -> None:
     ran = run(
         "print(treadle.measure(add, [(1, 2)] * 5, star=True).errors)",

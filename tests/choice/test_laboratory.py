@@ -32,6 +32,9 @@ def spin_and_note(x):
 async def note_async(x):
     note(x)
 
+def uneven_nap(x):
+    time.sleep(0.05 if x % 4 == 3 else 0.005)
+
 def run_a_program(x):
     import subprocess
     program = "import time\\nwhile time.process_time() < 0.1: pass"
@@ -262,6 +265,33 @@ def test_a_block_stops_when_its_time_is_up(laboratory: Any) -> None:
         found = laboratory.ask("block", first=0, count=10**9, seconds=0.05)
         assert 0 < found["count"] < 10**9
         assert len(found["latencies"]) <= 2000
+
+
+def test_a_rate_is_that_of_the_full_pool(laboratory: Any) -> None:
+    # One task in four takes ten times as long: whole blocks end with such a one, and look slower than they are.
+    laboratory.load("jobs_at_hand:uneven_nap", "range:100000")
+    for plan, workers in (({}, 1), ({"threads": 8}, 8), ({"processes": 2}, 2)):
+        laboratory.ask("plan", plan=plan)
+        laboratory.ask("block", first=0, count=10**9, seconds=0.1)
+        found = laboratory.ask("block", first=3, count=10**9, seconds=0.25)
+        assert found["window_s"] == pytest.approx(0.25)
+        assert found["window_s"] < found["wall_s"]
+        assert found["work"] < found["count"], "what was in flight counts for its part"
+        # What ends later than it begins: no more than the workers and what waits for them.
+        assert found["count"] - found["work"] <= workers + max(2, 0.02 * found["count"] / 0.25) + 1
+    # A block that ends for want of inputs is whole.
+    found = laboratory.ask("block", first=0, count=8, seconds=60.0)
+    assert (found["work"], found["window_s"]) == (8, found["wall_s"])
+
+
+def test_a_worker_is_started_only_where_it_may_matter(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:double", "range:20")
+    assert "worker_start_s" not in laboratory.ask("profile", max_seconds=0.1, workers=False)
+    inside = laboratory.ask("worker", apart=False)
+    assert inside["worker_start_s"]["process"] is None
+    assert inside["worker_rss_bytes"] is None
+    assert inside["worker_start_s"]["thread"] > 0
+    assert laboratory.ask("worker")["worker_start_s"]["process"] > 0
 
 
 def test_a_lost_worker_is_counted_and_the_rest_goes_on(laboratory: Any) -> None:

@@ -5,6 +5,7 @@ Lower bounds only: a busy machine may take longer for anything.
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from treadle._laboratory.position import Position
 from treadle._laboratory.target import Target
 
 JOBS = """
-import asyncio, hashlib, subprocess, sys, threading, time
+import asyncio, hashlib, os, subprocess, sys, threading, time
 
 def spin(milliseconds):
     end = time.thread_time() + milliseconds / 1000
@@ -45,6 +46,11 @@ def always_fail(index):
 
 def leave(index):
     sys.exit(3)
+
+def fork_and_return(index):
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
 
 def threaded(milliseconds):
     helper = threading.Thread(target=spin, args=(milliseconds,))
@@ -184,6 +190,16 @@ def test_the_sample_ends_when_enough_is_known(profile: Callable[..., dict[str, A
     assert few["measured"] >= 900
 
 
+def test_tasks_that_wait_alike_need_not_be_many(profile: Callable[..., dict[str, Any]]) -> None:
+    enough = serial.Enough(seconds=0.0, count=900)
+    found = profile("nap", [30] * 1000, enough=enough)
+    assert serial.FEW_WAITING <= found["measured"] < 900
+    # The longest and the shortest differ by a factor of ten, in no order: their mean takes more.
+    chance = random.Random(1)
+    mixed = [chance.choice([3, 30]) for _ in range(1000)]
+    assert profile("nap", mixed, enough=enough)["measured"] > found["measured"]
+
+
 def test_each_call_has_its_clocks(profile: Callable[..., dict[str, Any]]) -> None:
     found = profile("spin", [3] * 20)
     for key in ("walls", "cpus", "natives"):
@@ -260,6 +276,14 @@ def test_a_coroutine_that_nobody_awaits_is_refused(
 ) -> None:
     with pytest.raises(serial.Refusal, match="returned a coroutine"):
         profile("returns_coroutine", [1, 2, 3])
+
+
+def test_a_child_that_comes_back_from_the_call_is_told(
+    profile: Callable[..., dict[str, Any]],
+) -> None:
+    with pytest.raises(serial.Refusal, match="child came back from the call") as refused:
+        profile("fork_and_return", range(10))
+    assert "os._exit" in (refused.value.hint or "")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,14 @@ async def note_async(x):
         file.write(f"{x}\\n")
     await asyncio.sleep(0.002)
 
+def asks(x):
+    return input("which? ")
+
+def fork_and_return(x):
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+
 def long_nap(x):
     time.sleep(0.02)
     return x

@@ -176,6 +176,35 @@ async def ignore_once_async(gate: Gate, folder: Path) -> int:
     return ran
 
 
+@pytest.mark.ways("processes", "processes+threads")
+def test_an_async_function_that_is_interrupted_does_not_go_on_later(
+    way: Any, new_gate: Callable[[], Gate]
+) -> None:
+    """It runs on the worker's own loop, which the next call uses too."""
+    gate, later = new_gate(), new_gate()
+    pool = way.make(workers=1)
+    future = pool.submit(sleep_long, gate)
+    gate.await_arrivals()
+    assert future.interrupt(grace=60)
+    assert isinstance(future.exception(), treadle.TaskInterrupted)
+    future = pool.submit(sleep_long, later)
+    later.await_arrivals()
+    assert pool.stats().workers[0].restarts == 0
+    assert future.interrupt(grace=60)
+    assert isinstance(future.exception(), treadle.TaskInterrupted)
+    assert pool.submit(tasks_of_the_loop).result() == 1
+
+
+async def sleep_long(gate: Gate) -> None:
+    # From another thread, once this one has come to its sleep. The loop itself holds on to what sleeps.
+    threading.Timer(0.05, gate.arrive).start()
+    await asyncio.sleep(3600)
+
+
+async def tasks_of_the_loop() -> int:
+    return len(asyncio.all_tasks())
+
+
 async def compute_on(gate: Gate) -> None:
     calls.run_on(gate)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import treadle
+from treadle import _core
 
 parser = pytest.importorskip("prometheus_client.parser")
 
@@ -54,6 +55,13 @@ class Scrape:
             value for (found, own), value in self.samples.items() if found == name and wanted <= own
         ]
         return value
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of all samples of this name with these labels among their own."""
+        wanted = set(labels.items())
+        return sum(
+            value for (found, own), value in self.samples.items() if found == name and wanted <= own
+        )
 
     def has(self, name: str, **labels: str) -> bool:
         """Whether there is such a sample."""
@@ -129,20 +137,21 @@ def test_times_are_counted_in_buckets(plan: dict[str, int], server: treadle.Metr
     found = Scrape(server)
     for name in names:
         family = f"treadle_executor_task_{name}_seconds"
-        count = found(f"{family}_count", **pool)
-        assert count == 44
-        below = sorted(
-            (float(dict(labels)["le"]), value)
-            for (sample, labels), value in found.samples.items()
-            if sample == f"{family}_bucket" and ("pool", pool["pool"]) in labels
-        )
-        assert [value for _, value in below] == sorted(value for _, value in below)
-        assert below[-1] == (float("inf"), count)
-        assert below[0][0] == 1.024e-06
-        if name != "wait_time":
-            long = count - max(value for bound, value in below if bound < 0.005)
-            assert long >= 4, "sleeping tasks lie above 4 ms"
-            assert found(f"{family}_sum", **pool) >= 0.02
+        for function, count in ((f"{__name__}.square", 40), ("time.sleep", 4)):
+            own = {**pool, "function": function}
+            assert found(f"{family}_count", **own) == count
+            below = sorted(
+                (float(dict(labels)["le"]), value)
+                for (sample, labels), value in found.samples.items()
+                if sample == f"{family}_bucket" and set(own.items()) <= labels
+            )
+            assert [value for _, value in below] == sorted(value for _, value in below)
+            assert below[-1] == (float("inf"), count)
+            assert below[0][0] == 1.024e-06
+            if name != "wait_time" and function == "time.sleep":
+                long = count - max(value for bound, value in below if bound < 0.005)
+                assert long == 4, "sleeping tasks lie above 4 ms"
+                assert found(f"{family}_sum", **own) >= 0.02
 
 
 @pytest.mark.parametrize("plan", PLANS[:2], ids=lambda plan: next(iter(plan)))
@@ -234,11 +243,70 @@ def test_labels_name_no_process_and_no_argument(server: treadle.MetricsServer) -
         idents = {str(worker.ident) for worker in executor.stats().workers}
         found = Scrape(server)
     for name, labels in found.samples:
-        assert {label for label, _ in labels} <= {"pool", "strategy", "state", "outcome", "le"}, (
-            name
-        )
+        assert {label for label, _ in labels} <= {
+            "pool",
+            "strategy",
+            "function",
+            "state",
+            "outcome",
+            "direction",
+            "band",
+            "interpreter",
+            "part",
+            "le",
+        }, name
         values = {value for label, value in labels if label != "le"}
         assert not values & (idents | {str(secret), str(os.getpid())})
+
+
+def test_what_travels_is_told_by_direction_and_band(server: treadle.MetricsServer) -> None:
+    pool = {"pool": "moving", "strategy": "processes"}
+    with treadle.Executor(processes=1, name="moving") as executor:
+        assert executor.submit(len, bytes(1 << 20)).result() == 1 << 20
+        assert executor.submit(bytes, 1 << 21).result() == bytes(1 << 21)
+        found = Scrape(server)
+    size, duration = "treadle_transfer_size_bytes", "treadle_transfer_duration_seconds"
+    for direction, bytes_out in (("argument", 1 << 20), ("result", 1 << 21)):
+        own = {**pool, "direction": direction}
+        assert found(f"{size}_sum", band="out", **own) == bytes_out
+        assert found(f"{size}_count", band="out", **own) == 1
+        assert found(f"{size}_count", band="in", **own) == 2
+        assert found(f"{duration}_count", **own) == 1
+    assert not found.has(f"{size}_sum", strategy="threads")
+
+
+def test_the_share_of_the_interpreter_lock(server: treadle.MetricsServer) -> None:
+    if _core.LockWatch(100.0, 1.0).absent is not None:
+        pytest.skip("the interpreter lock cannot be watched here")
+    stop = threading.Event()
+
+    def compute() -> None:
+        while not stop.is_set():
+            pass
+
+    with treadle.Executor(threads=1, name="holding") as executor:
+        computing = executor.submit(compute)
+        try:
+            while not (found := Scrape(server)).has(
+                "treadle_executor_gil_held_ratio", pool="holding"
+            ):
+                time.sleep(0.2)
+        finally:
+            stop.set()
+        computing.result()
+    assert 0.3 < found("treadle_executor_gil_held_ratio", pool="holding") <= 1
+    assert 0.3 < found("treadle_gil_held_ratio", interpreter="main") <= 1
+    assert found("treadle_observer_cpu_time_seconds_total", part="lock") > 0
+
+
+def test_what_watching_costs_is_told(server: treadle.MetricsServer) -> None:
+    with treadle.Executor(threads=1, name="costly") as executor:
+        wait([executor.submit(square, number) for number in range(100)])
+        before = Scrape(server)
+        after = Scrape(server)
+    name = "treadle_observer_cpu_time_seconds_total"
+    assert after(name, part="meters") > 0
+    assert after(name, part="endpoint") > before(name, part="endpoint")
 
 
 def test_a_name_of_any_kind_is_escaped(server: treadle.MetricsServer) -> None:

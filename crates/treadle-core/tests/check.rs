@@ -33,11 +33,18 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn recorded(name: &str) -> Self {
+        let folder = Self::decided(name, "cpu", |_| ());
+        assert!(folder.toml().contains("plan = { processes = 2 }"));
+        folder
+    }
+
+    /// The decision about `script`, made as `change` asks.
+    fn decided(name: &str, script: &str, change: impl Fn(&mut Request)) -> Self {
         let folder =
             std::env::temp_dir().join(format!("treadle-check-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let folder = Self(folder);
-        let request = Request {
+        let mut request = Request {
             budget_s: 20.0,
             plans: Some("threads=2;processes=2".to_owned()),
             ignore_noise: true,
@@ -45,14 +52,14 @@ impl Folder {
             laboratory: Some(laboratory()),
             fingerprint: true,
             directory: Some(folder.0.clone()),
-            ..Request::new("cpu", "range:1000")
+            ..Request::new(script, "range:1000")
         };
+        change(&mut request);
         let comparison = compare(&request, &mut Silent, surroundings()).unwrap();
-        assert_eq!(comparison.decision.plan, Some(Plan::processes(2)));
         record::save(Saving {
             comparison: &comparison,
             name: "jobs",
-            function: "cpu",
+            function: script,
             directory: &folder.0,
             date: "2026-11-22",
             command: "treadle compare cpu --items range:1000 --save jobs",
@@ -60,6 +67,25 @@ impl Folder {
         })
         .unwrap();
         folder
+    }
+
+    fn toml(&self) -> String {
+        std::fs::read_to_string(self.0.join(FILE)).unwrap()
+    }
+
+    /// From now on, laboratories write down what they are asked.
+    fn listen(&self) {
+        std::fs::write(self.0.join("asked"), "").unwrap();
+    }
+
+    /// What they were asked: the word of each request, and the request.
+    fn asked(&self) -> Vec<(String, serde_json::Value)> {
+        let text = std::fs::read_to_string(self.0.join("asked")).unwrap();
+        let requests = text.lines().map(|line| {
+            let request: serde_json::Value = serde_json::from_str(line).unwrap();
+            (request["do"].as_str().unwrap().to_owned(), request)
+        });
+        requests.collect()
     }
 
     /// The function is what this script says from now on.
@@ -377,4 +403,93 @@ fn the_worst_of_several_is_the_report_s() {
         .unwrap();
     assert_eq!(report.exit_code, 0, "{report:?}");
     assert!(report.remarks[0].contains("number 0001"), "{report:?}");
+}
+
+#[test]
+fn what_may_run_once_is_checked_so_and_runs_nothing_twice() {
+    let folder = Folder::decided("once", "cpu", |request| request.once = true);
+    assert!(folder.toml().contains("once = true"), "{}", folder.toml());
+    folder.listen();
+    let measured = folder.answer(|asking| asking.measure = true);
+    assert_eq!(measured.answer, Verdict::Holds, "{measured:?}");
+    let raced = folder.answer(|asking| asking.race = true);
+    assert_eq!(
+        (raced.answer, raced.level),
+        (Verdict::Holds, Level::Race),
+        "{raced:?}"
+    );
+    let asked = folder.asked();
+    let of = |word: &str| asked.iter().filter(|(one, _)| one == word).count();
+    assert_eq!(of("profile"), 2, "the race's own sample is its profile");
+    for (word, request) in &asked {
+        if word == "load" || word == "profile" {
+            assert_eq!(request["once"], true, "{request}");
+        }
+        assert!(word != "block" || request["inputs"].is_array(), "{request}");
+    }
+    // Without the word in the table, the evidence is contradicted.
+    folder.edit(FILE, |text| text.replace("once = true\n", ""));
+    let edited = folder.answer(|asking| asking.static_only = true);
+    assert!(weighing(&edited).contains("treadle.toml has once false, the evidence true"));
+}
+
+#[test]
+fn what_was_only_proposed_is_checked_and_asks_for_a_race() {
+    let folder = Folder::decided("proposed", "cpu", |request| request.profile_only = true);
+    assert!(folder.toml().contains("status = \"proposed\""));
+    let unchanged = folder.answer(default);
+    assert_eq!(unchanged.answer, Verdict::Holds, "{unchanged:?}");
+    assert!(
+        unchanged.next.contains("no race has confirmed it yet"),
+        "{}",
+        unchanged.next
+    );
+    let measured = folder.answer(|asking| asking.measure = true);
+    assert_eq!(measured.answer, Verdict::Holds, "{measured:?}");
+    let raced = folder.answer(|asking| asking.race = true);
+    assert_eq!(
+        (raced.answer, raced.level),
+        (Verdict::Holds, Level::Race),
+        "{raced:?}"
+    );
+    folder.becomes("wait");
+    let answer = folder.answer(default);
+    assert_eq!(answer.answer, Verdict::Overturned, "{answer:?}");
+}
+
+#[test]
+fn a_lock_that_is_released_meets_the_condition_that_the_record_names() {
+    let folder = Folder::decided("released", "watched", |_| ());
+    let stem = folder.0.join(FOLDER).join("0001-jobs");
+    let page = std::fs::read_to_string(stem.with_extension("md")).unwrap();
+    let condition = "a task holds the interpreter lock for ";
+    assert!(page.contains(condition), "{page}");
+    let text = std::fs::read_to_string(stem.with_extension("json")).unwrap();
+    let evidence: record::Evidence = serde_json::from_str(&text).unwrap();
+    let split = evidence.comparison.profile.split.unwrap();
+    assert!(
+        split.gil_cpu.low_s < split.gil_cpu.mean_s && split.gil_cpu.mean_s < split.gil_cpu.high_s,
+        "the evidence has the intervals: {split:?}"
+    );
+    let bound = |fact: &str| {
+        let found = evidence.revisit.iter().find(|one| one.fact == fact);
+        found.unwrap_or_else(|| panic!("{fact} is not among {:?}", evidence.revisit))
+    };
+    let lock = bound("lock_share");
+    assert!(
+        lock.at_most
+            .is_some_and(|share| (0.1..0.9).contains(&share)),
+        "{lock:?}"
+    );
+    assert!(lock.then.unwrap().threads.is_some(), "{lock:?}");
+    assert!(bound("cpu_share").at_most.is_some_and(|share| share < 0.9));
+    folder.becomes("released");
+    let answer = folder.answer(default);
+    assert_eq!(answer.answer, Verdict::Overturned, "{answer:?}");
+    assert!(answer.instead.unwrap().threads.is_some(), "{answer:?}");
+    let told = weighing(&answer);
+    assert!(
+        told.contains("it was to be revisited when a task holds the interpreter lock for"),
+        "{told}"
+    );
 }

@@ -88,6 +88,83 @@ fn waiting_chooses_threads() {
     assert!(reason.contains("waits for"), "{reason}");
 }
 
+/// Counts the processes that were started for candidates.
+#[derive(Default)]
+struct Starts(Vec<Plan>);
+
+impl Observer for Starts {
+    fn progress(&mut self, progress: &Progress) {
+        if let Progress::Starting { plan } = progress {
+            self.0.push(*plan);
+        }
+    }
+}
+
+fn run_counting(request: &Request) -> (Comparison, Vec<Plan>) {
+    let mut starts = Starts::default();
+    let surroundings = Surroundings {
+        clock: &treadle_probe::clock::monotonic,
+        interrupted: &calm,
+    };
+    let comparison = compare(request, &mut starts, surroundings).expect("the script decides");
+    (comparison, starts.0)
+}
+
+#[test]
+fn an_obvious_case_takes_two_processes_and_two_counted_rounds() {
+    let mut request = request("far");
+    request.plans = None;
+    let (comparison, starts) = run_counting(&request);
+    let chosen = comparison.decision.plan.unwrap();
+    assert_eq!(chosen, Plan::threads(256));
+    assert_eq!(starts, [Plan::SERIAL, chosen]);
+    let race = comparison.race.as_ref().unwrap();
+    assert_eq!((race.rounds, race.finish.as_str()), (2, "leader-clear"));
+    assert!(
+        !comparison
+            .decision
+            .doubts
+            .contains(&"three-blocks".to_owned()),
+        "{:?}",
+        comparison.decision.doubts
+    );
+    // Smaller sizes were not needed, and what a process costs was not asked.
+    let (outcome, reason) = outcome(&comparison, Plan::threads(64));
+    assert_eq!(outcome, Outcome::NotRaced);
+    assert!(reason.contains("cannot do more than 1,280/s"), "{reason}");
+    assert_eq!(comparison.profile.worker_start_s.process, None);
+    assert_eq!(comparison.handover.processes, None);
+    // Two blocks do not show their spread: the interval is that of the assumed one.
+    let [times, low, high] = comparison
+        .candidates
+        .iter()
+        .find(|one| one.plan == chosen)
+        .and_then(|one| one.speedup)
+        .unwrap();
+    assert!(
+        low < 0.5 * times && 2.0 * times < high && low > 10.0,
+        "{low} {high}"
+    );
+}
+
+#[test]
+fn smaller_sizes_race_where_the_best_does_less_than_was_promised() {
+    // Whatever is outside bears twenty at once, and no more.
+    let mut request = request("wait");
+    request.plans = None;
+    let (comparison, starts) = run_counting(&request);
+    assert_eq!(starts[..2], [Plan::SERIAL, Plan::threads(256)]);
+    assert_eq!(starts[2..], [Plan::threads(64)]);
+    assert_eq!(
+        comparison.decision.plan,
+        Some(Plan::threads(64)),
+        "as fast, and simpler"
+    );
+    let (outcome, reason) = outcome(&comparison, Plan::threads(16));
+    assert_eq!(outcome, Outcome::NotRaced, "{reason}");
+    assert!(reason.contains("cannot do more than 320/s"), "{reason}");
+}
+
 #[test]
 fn a_comparison_read_back_predicts_the_same_again() {
     let comparison = run(&request("cpu")).unwrap();

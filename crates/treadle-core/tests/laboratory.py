@@ -14,7 +14,10 @@ import subprocess
 import sys
 from typing import Any
 
-RATES = {"cpu": {"processes": 1.9}, "wait": {"threads": 20.0}, "same": {"processes": 1.0}}
+RATES = {
+    "cpu": {"processes": 1.9}, "wait": {"threads": 20.0}, "far": {"threads": 100.0},
+    "watched": {"processes": 1.9, "threads": 1.11}, "released": {"processes": 1.9, "threads": 1.98}, "same": {"processes": 1.0},
+}  # fmt: skip
 
 
 def current(script: str) -> str:
@@ -73,12 +76,16 @@ def profile(script: str) -> dict[str, Any]:
             file.write(f"{os.getpid()} {child.pid}")
         os.rename(name + ".new", name)
         signal.pause()
-    cpu = 0.0001 if script == "wait" else 0.001
+    waits = script in ("wait", "far")
+    cpu = 0.0001 if waits else 0.001
+    # Of the instants at which it computed, so many were with the interpreter lock.
+    held = {"watched": 900, "released": 100}.get(script)
     lock = {"path": "result.lock", "type": "lock", "message": "cannot pickle", "hint": None}
     error = {"index": 0, "type": "ValueError", "message": "bad 0", "traceback": "in work"}
     return {
-        "count": 20, "wall_s": 0.001 if script != "wait" else 0.05, "walls": [0.001 if script != "wait" else 0.05] * 20,
-        "thread_cpu_s": cpu, "process_cpu_s": cpu, "run_queue_s": 0.0,
+        "count": 20, "wall_s": 0.05 if waits else 0.001, "walls": [0.05 if waits else 0.001] * 20,
+        "thread_cpu_s": cpu, "process_cpu_s": cpu, "run_queue_s": 0.0, "cpus": [cpu] * 20,
+        "tally": held and {"held_running": held, "free_running": 1000 - held, "watched_s": 0.01, "rate_hz": 1000.0},
         "errors": {"fails": 20, "some": 4}.get(script, 0), "all_failed": script == "fails",
         "first_error": error if script in ("fails", "some") else None,
         "argument_bytes": 20,
@@ -88,8 +95,7 @@ def profile(script: str) -> dict[str, Any]:
         "pickle": {"function": None, "argument": None, "exception": None,
                    "result": lock if script == "unpicklable" else None},
         "peak_rss_bytes": 2e7, "rss_growth_bytes": 0, "baseline_rss_bytes": 2e7, "modules": [],
-        "worker_start_s": {"process": 0.05, "thread": 0.0001}, "worker_rss_bytes": 1e6,
-        "pilot": {"threads": 2, "speedup": 1.0, "interval": [0.98, 1.02]} if script != "wait" else None,
+        "pilot": None if waits or held else {"threads": 2, "speedup": 1.0, "interval": [0.98, 1.02]},
         "native_threads": 0, "first_call_s": 0.001, "used": list(range(0, 1000, 50)),
     }  # fmt: skip
 
@@ -112,7 +118,7 @@ def block(
         position(437)
         signal.pause()
     strategy = next(iter(plan), "serial")
-    wall = 0.05 if script == "wait" else 0.001
+    wall = 0.05 if script in ("wait", "far") else 0.001
     speed = RATES.get(script, RATES["cpu"]).get(strategy, 1.0) / wall
     speed *= 1 + 0.01 * (number % 3 - 1)
     count = max(1, round(speed * request["seconds"]))
@@ -145,6 +151,9 @@ def main() -> None:
     print("this goes to standard error", file=sys.stderr, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
+        if os.path.exists("asked"):  # a test wants to know
+            with open("asked", "a") as file:
+                file.write(line)
         reply: dict[str, Any]
         if request["do"] == "quit":
             return
@@ -173,9 +182,16 @@ def main() -> None:
             reply = {
                 "ok": {"found": [{"target": "elsewhere.py:work", "same": request["hash"] == "cpu"}]}
             }
+        elif request["do"] == "worker":
+            process = 0.05 if request["apart"] else None
+            reply = {"ok": {"worker_start_s": {"process": process, "thread": 0.0001},
+                            "worker_rss_bytes": 1e6 if request["apart"] else None}}  # fmt: skip
         elif request["do"] == "handover":
             free = {"parent_s": 1e-6, "worker_s": 1e-6}
-            reply = {"ok": {"serial_s": 1e-6, "threads": free, "processes": free, "chunked": None}}
+            processes = free if request["processes"] else None
+            reply = {
+                "ok": {"serial_s": 1e-6, "threads": free, "processes": processes, "chunked": None}
+            }
         elif request["do"] == "plan":
             plan = request["plan"]
             if script == "nostart" and plan:

@@ -123,7 +123,7 @@ impl ProcessPool {
         (known, label): (Option<(u32, BlockRef)>, u32),
         pickled: PyResult<pickling::Pickled<'py>>,
         otherwise: impl FnOnce(&PyErr) -> PyResult<Bound<'py, PyAny>>,
-        (options, wait): (TaskOptions, bool),
+        (options, wait, began_ns): (TaskOptions, bool, Option<u64>),
     ) -> PyResult<Option<Bound<'py, FutureBase>>> {
         let (kind, function, pickled) = match pickled.and_then(pickling::Pickled::importable) {
             Ok(pickled) => (kinds.0, known, pickled),
@@ -144,6 +144,7 @@ impl ProcessPool {
             buffers: &pickled.slices(),
             options,
             wait,
+            began_ns,
         };
         self.send(py, &call)
     }
@@ -178,6 +179,7 @@ impl ProcessPool {
                     buffers: &writer.apart,
                     options,
                     wait,
+                    began_ns: self.begin_copying(&writer),
                 };
                 return self.send(py, &call);
             }
@@ -190,6 +192,7 @@ impl ProcessPool {
                 &empty
             }
         };
+        let began_ns = self.core.begin_call();
         let (kind, pickled) = match known {
             Some(_) => (
                 wire::CALL_PICKLED,
@@ -214,8 +217,16 @@ impl ProcessPool {
             (known, label),
             pickled,
             otherwise,
-            (options, wait),
+            (options, wait, began_ns),
         )
+    }
+
+    /// When the way of coded values begins: timed only if there is something to copy beside them.
+    fn begin_copying(&self, writer: &Writer<'_>) -> Option<u64> {
+        if writer.apart.is_empty() {
+            return None;
+        }
+        self.core.begin_call()
     }
 
     /// A future that has failed already, as the standard library's does when a call cannot be pickled.
@@ -251,10 +262,12 @@ impl ProcessPool {
                     buffers: &writer.apart,
                     options,
                     wait: true,
+                    began_ns: self.begin_copying(&writer),
                 };
                 return self.send(py, &call);
             }
         }
+        let began_ns = self.core.begin_call();
         let (kind, pickled) = match known {
             Some(_) => (wire::CHUNK_PICKLED, pickling::dump(items.as_any())),
             None => (
@@ -272,7 +285,7 @@ impl ProcessPool {
             (known, label),
             pickled,
             otherwise,
-            (options, true),
+            (options, true, began_ns),
         )
     }
 }

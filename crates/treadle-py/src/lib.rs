@@ -9,6 +9,7 @@ mod codec;
 mod completion;
 mod future;
 mod lease;
+mod lock_watch;
 mod meter;
 mod outcome;
 mod pickling;
@@ -16,6 +17,7 @@ mod process;
 mod processes;
 mod station;
 mod submitter;
+mod task_meters;
 mod threads;
 mod waiting;
 mod worker;
@@ -34,6 +36,8 @@ mod _core {
     #[pymodule_export]
     use crate::lease::Lease;
     #[pymodule_export]
+    use crate::lock_watch::{LockWatch, thread_state};
+    #[pymodule_export]
     use crate::meter::Meter;
     #[pymodule_export]
     use crate::pickling::send_main_by_value;
@@ -43,6 +47,8 @@ mod _core {
     use crate::processes::ProcessPool;
     #[pymodule_export]
     use crate::submitter::Submitter;
+    #[pymodule_export]
+    use crate::task_meters::{TaskMeters, empty_histogram, meter_cost};
     #[pymodule_export]
     use crate::threads::{ThreadPool, run_if_waiting};
     #[pymodule_export]

@@ -18,8 +18,8 @@ use treadle_probe::process::{RunQueueFile, pauses};
 use crate::future::lock as locked;
 
 /// The lock's words, proved, and the thread that they were proved for.
-struct Watched {
-    target: Target,
+pub(crate) struct Watched {
+    pub(crate) target: Target,
     source: Source,
 }
 
@@ -209,7 +209,7 @@ impl Meter {
 
 /// Finds and proves the lock of the caller's interpreter.
 #[allow(unsafe_code)]
-fn watch(py: Python<'_>, search: bool) -> Result<Watched, Absent> {
+pub(crate) fn watch(py: Python<'_>, search: bool) -> Result<Watched, Absent> {
     let mut version = {
         let version = py.version_info();
         (version.major, version.minor)

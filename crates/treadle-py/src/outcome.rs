@@ -40,11 +40,16 @@ impl FutureBase {
         if let Some(outcome) = &this.face().outcome {
             return Ok(Some(copy(outcome)));
         }
-        let Source::Process { cell, .. } = this.source() else {
+        let Source::Process { cell, pool, .. } = this.source() else {
             return Ok(None);
         };
         let Some(raw) = cell.outcome() else {
             return Ok(None);
+        };
+        let began_ns = if is_timed(raw) {
+            pool.begin_call()
+        } else {
+            None
         };
         let decoded = match raw {
             Outcome::Reply(reply) => match decode(py, reply) {
@@ -54,10 +59,22 @@ impl FutureBase {
             Outcome::Failed(failure) => Err(explain(py, failure)?),
             Outcome::Parts(parts, end) => Ok(decode_chunk(py, parts, end)?),
         };
+        if let Some(began) = began_ns {
+            pool.note_rebuilt(treadle_shm::monotonic_nanoseconds().saturating_sub(began));
+        }
         FutureBase::track_for(slf, &decoded);
         let mut face = this.face();
         let kept = face.outcome.get_or_insert(decoded);
         Ok(Some(copy(kept)))
+    }
+}
+
+/// Whether rebuilding it takes longer than two looks at the clock.
+fn is_timed(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Reply(reply) => reply.kind != wire::VALUE_SCALAR || !reply.buffers.is_empty(),
+        Outcome::Failed(_) => false,
+        Outcome::Parts(..) => true,
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
-use treadle_core::pool::meter::Histogram;
+use treadle_core::pool::meter::{Buckets, Histogram};
 use treadle_core::pool::places::Places;
 use treadle_core::pool::processes::{self as core, Settings, Waited};
+use treadle_core::pool::transfer::Transfer;
 use treadle_core::pool::zygote::Launch;
 
 use crate::calling::Functions;
@@ -34,11 +35,34 @@ pub(crate) struct ProcessPool {
 }
 
 /// Bounds in seconds, counts and sum, as `treadle.strategies.Histogram` takes them.
-pub(crate) fn histogram(found: &Histogram) -> (Vec<f64>, Vec<u64>, f64) {
+pub(crate) type HistogramTold = (Vec<f64>, Vec<u64>, f64);
+
+/// A histogram for Python.
+pub(crate) fn histogram(found: &Histogram) -> HistogramTold {
     (
         Histogram::bounds_s().to_vec(),
         found.counts().to_vec(),
         found.sum_s(),
+    )
+}
+
+/// Bounds in bytes, counts and sum, as `treadle.strategies.Sizes` takes them.
+pub(crate) type SizesTold = (Vec<u64>, Vec<u64>, u64);
+
+fn sizes<const FIRST_POWER: u32>(found: &Buckets<FIRST_POWER>) -> SizesTold {
+    (
+        Buckets::<FIRST_POWER>::bounds().to_vec(),
+        found.counts().to_vec(),
+        found.sum(),
+    )
+}
+
+/// In band, out of band and time, as `treadle.strategies.Transfer` takes them.
+fn transfer(found: &Transfer) -> (SizesTold, SizesTold, HistogramTold) {
+    (
+        sizes(&found.in_band),
+        sizes(&found.out_of_band),
+        histogram(&found.time),
     )
 }
 
@@ -53,7 +77,7 @@ impl ProcessPool {
     /// Makes a pool; its workers start with the first call. `threads` and `coroutines` of each worker: 0 for one task at a time. `admit` is
     /// called with a function that is new to the pool, and raises if the plan cannot run it. The `inherited` descriptors become the pool's own; each worker gets copies of them.
     #[new]
-    #[pyo3(signature = (*, workers, threads, coroutines, admit, program, arguments, environment, preparation, worker_fields, initializer, inherited, payload_limit, max_pending))]
+    #[pyo3(signature = (*, workers, threads, coroutines, admit, program, arguments, environment, preparation, worker_fields, initializer, inherited, payload_limit, max_pending, metered=true))]
     #[allow(unsafe_code, clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -70,6 +94,7 @@ impl ProcessPool {
         inherited: Vec<i32>,
         payload_limit: u64,
         max_pending: Option<usize>,
+        metered: bool,
     ) -> PyResult<ProcessPool> {
         let launch = Launch {
             program,
@@ -104,6 +129,7 @@ impl ProcessPool {
             inherited,
             arena_limit: payload_limit,
             max_pending,
+            metered,
         };
         let observers: Arc<Observers> = Arc::default();
         let slot = Arc::new(OnceLock::new());
@@ -265,6 +291,14 @@ impl ProcessPool {
         told.set_item("payload_bytes", snapshot.payload_bytes)?;
         told.set_item("oldest_s", snapshot.oldest_ns.map(|age| age as f64 / 1e9))?;
         told.set_item("turnaround", histogram(&snapshot.turnaround))?;
+        let functions: Vec<(&str, HistogramTold)> = snapshot
+            .functions
+            .iter()
+            .map(|(name, turnaround)| (&**name, histogram(turnaround)))
+            .collect();
+        told.set_item("functions", functions)?;
+        told.set_item("arguments", transfer(&snapshot.arguments))?;
+        told.set_item("results", transfer(&snapshot.results))?;
         let workers = PyList::empty(py);
         for worker in snapshot.workers {
             let one = PyDict::new(py);

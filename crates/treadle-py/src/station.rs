@@ -10,12 +10,15 @@
 //! *Assumes*: only the station's thread calls `begin`, `again` and `end`; a future that is looked for is alive, so that its address is its own.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use pyo3::prelude::*;
+use treadle_core::pool::functions::{MOST_FUNCTIONS, OTHERS};
 use treadle_core::pool::meter::{Count, Histogram, Tally};
 
 use crate::future::{FutureBase, lock};
+use crate::processes::histogram;
+use crate::task_meters::{Named, TimesTold};
 
 /// Nothing in the first place.
 const NOTHING: usize = 0;
@@ -44,6 +47,23 @@ pub(crate) enum Place {
     Stack,
 }
 
+/// From submission to start, and from there to the end, of one function's jobs in one thread.
+#[derive(Default)]
+struct Times {
+    wait: Tally,
+    duration: Tally,
+}
+
+/// The same of several threads.
+#[derive(Clone, Copy, Default)]
+struct TimesOfAll {
+    wait: Histogram,
+    duration: Histogram,
+}
+
+/// One place for each function that has its own, and a last one for all others.
+const PLACES: usize = MOST_FUNCTIONS + 1;
+
 /// One thread's place in a pool.
 pub(crate) struct Station {
     /// The thread's number in Python.
@@ -54,9 +74,11 @@ pub(crate) struct Station {
     stack: Mutex<Vec<Stacked>>,
     done: Count,
     retried: Count,
-    /// From submission to start, and from there to the end.
-    wait: Tally,
-    duration: Tally,
+    /// The functions that this thread knows, by key, in the pool's places; and the one that it ran last.
+    known: [AtomicU64; MOST_FUNCTIONS],
+    last: AtomicU64,
+    last_place: AtomicUsize,
+    times: [OnceLock<Box<Times>>; PLACES],
 }
 
 impl Station {
@@ -68,9 +90,35 @@ impl Station {
             stack: Mutex::default(),
             done: Count::default(),
             retried: Count::default(),
-            wait: Tally::default(),
-            duration: Tally::default(),
+            known: std::array::from_fn(|_| AtomicU64::new(0)),
+            last: AtomicU64::new(0),
+            last_place: AtomicUsize::new(0),
+            times: std::array::from_fn(|_| OnceLock::new()),
         }
+    }
+
+    /// Where the times of this function are counted; `None` when this thread has not learnt it.
+    pub(crate) fn times_of(&self, key: u64) -> Option<usize> {
+        if self.last.load(Ordering::Relaxed) == key {
+            return Some(self.last_place.load(Ordering::Relaxed));
+        }
+        let mut known = self.known.iter();
+        let place = known.position(|known| known.load(Ordering::Relaxed) == key)?;
+        self.remember(key, place);
+        Some(place)
+    }
+
+    /// The place of a function in its pool; called by this thread, as the others.
+    pub(crate) fn learn(&self, key: u64, place: usize) {
+        if let Some(known) = self.known.get(place) {
+            known.store(key, Ordering::Relaxed);
+        }
+        self.remember(key, place);
+    }
+
+    fn remember(&self, key: u64, place: usize) {
+        self.last.store(key, Ordering::Relaxed);
+        self.last_place.store(place, Ordering::Relaxed);
     }
 
     /// Enters a job that begins now.
@@ -108,8 +156,9 @@ impl Station {
         true
     }
 
-    /// Takes the job in hand out, and counts it; true when its time was over.
-    pub(crate) fn end(&self, place: Place, wait_ns: u64, duration_ns: u64) -> bool {
+    /// Takes the job in hand out, and counts it, with its function's place, its wait and its duration if they are counted; true when its time
+    /// was over.
+    pub(crate) fn end(&self, place: Place, times: Option<(usize, u64, u64)>) -> bool {
         let stacked = match place {
             Place::First => {
                 self.job.store(NOTHING, Ordering::Release);
@@ -118,8 +167,13 @@ impl Station {
             // The last one: a job that waits for a job of its own pool runs that one inside.
             Place::Stack => lock(&self.stack).pop(),
         };
-        self.wait.add(wait_ns);
-        self.duration.add(duration_ns);
+        if let Some((function, wait_ns, duration_ns)) = times
+            && let Some(times) = self.times.get(function)
+        {
+            let times = times.get_or_init(Box::default);
+            times.wait.add(wait_ns);
+            times.duration.add(duration_ns);
+        }
         self.done.add(1);
         stacked.is_some_and(|job| job.overdue)
     }
@@ -135,16 +189,32 @@ impl Station {
 pub(crate) struct Totals {
     pub(crate) done: u64,
     pub(crate) retried: u64,
-    pub(crate) wait: Histogram,
-    pub(crate) duration: Histogram,
 }
 
 impl Totals {
     fn add(&mut self, station: &Station) {
         self.done += station.done.read();
         self.retried += station.retried.read();
-        self.wait.join(&station.wait.read());
-        self.duration.join(&station.duration.read());
+    }
+}
+
+/// The times of all functions, by place.
+struct TimesByPlace([TimesOfAll; PLACES]);
+
+impl Default for TimesByPlace {
+    fn default() -> Self {
+        TimesByPlace([TimesOfAll::default(); PLACES])
+    }
+}
+
+impl TimesByPlace {
+    fn add(&mut self, station: &Station) {
+        for (all, own) in self.0.iter_mut().zip(&station.times) {
+            if let Some(own) = own.get() {
+                all.wait.join(&own.wait.read());
+                all.duration.join(&own.duration.read());
+            }
+        }
     }
 }
 
@@ -153,6 +223,9 @@ struct Places {
     stations: Vec<Arc<Station>>,
     /// What threads that have left had done.
     left: Totals,
+    times_left: TimesByPlace,
+    /// The functions that have places of their own.
+    functions: Vec<Named>,
 }
 
 /// Every station of a pool.
@@ -168,6 +241,49 @@ impl Crew {
         let mut places = lock(&self.0);
         places.stations.retain(|other| !Arc::ptr_eq(other, station));
         places.left.add(station);
+        places.times_left.add(station);
+    }
+
+    /// The place of a function; `None` when it has none yet and there is one for it.
+    pub(crate) fn function(&self, key: u64) -> Option<usize> {
+        let places = lock(&self.0);
+        let known = places.functions.iter().position(|named| named.key == key);
+        known.or((places.functions.len() == MOST_FUNCTIONS).then_some(MOST_FUNCTIONS))
+    }
+
+    /// Gives a function a place; the last one, of all others, when there are no more.
+    pub(crate) fn enter_function(&self, named: Named) -> usize {
+        let functions = &mut lock(&self.0).functions;
+        // Another thread may have entered it meanwhile.
+        if let Some(place) = functions.iter().position(|known| known.key == named.key) {
+            return place;
+        }
+        if functions.len() < MOST_FUNCTIONS {
+            functions.push(named);
+            return functions.len() - 1;
+        }
+        MOST_FUNCTIONS
+    }
+
+    /// The times of every function that has ended jobs.
+    pub(crate) fn functions(&self) -> Vec<TimesTold> {
+        let places = lock(&self.0);
+        let mut times = TimesByPlace(places.times_left.0);
+        for station in &places.stations {
+            times.add(station);
+        }
+        let names = places.functions.iter().map(|named| &*named.name);
+        let own = names.zip(times.0);
+        own.chain([(OTHERS, times.0[MOST_FUNCTIONS])])
+            .filter(|(_, times)| times.wait.count() > 0)
+            .map(|(name, times)| {
+                (
+                    name.to_owned(),
+                    histogram(&times.wait),
+                    histogram(&times.duration),
+                )
+            })
+            .collect()
     }
 
     pub(crate) fn totals(&self) -> Totals {
@@ -175,8 +291,6 @@ impl Crew {
         let mut totals = Totals {
             done: places.left.done,
             retried: places.left.retried,
-            wait: places.left.wait,
-            duration: places.left.duration,
         };
         for station in &places.stations {
             totals.add(station);

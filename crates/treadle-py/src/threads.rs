@@ -17,8 +17,8 @@ use treadle_shm::monotonic_nanoseconds;
 
 use crate::future::{FutureBase, Local, Source, new_future};
 use crate::pickling;
-use crate::processes::histogram;
 use crate::station::{Crew, Station};
+use crate::task_meters::{self, TimesTold};
 
 /// What a forked child is told that uses its parent's pool.
 const FORKED: &str = "this executor was made before this process was forked, and its threads are not in this process\n\n\
@@ -34,9 +34,6 @@ struct Job {
     submitted_ns: u64,
 }
 
-/// Bounds, counts and sum.
-type Meter = (Vec<f64>, Vec<u64>, f64);
-
 /// The queue and the meters of a pool of threads.
 #[pyclass(frozen, module = "treadle._core")]
 pub(crate) struct ThreadPool {
@@ -47,6 +44,8 @@ pub(crate) struct ThreadPool {
     complete: AtomicBool,
     /// How many forks lay before the process that made it: a forked child has the queue and none of the threads.
     forks: u32,
+    /// Whether times are counted; off only to measure what that costs.
+    metered: bool,
 }
 
 /// How a job ended for its thread.
@@ -87,7 +86,11 @@ impl ThreadPool {
         if !local.cell.start() {
             return Ok(Ran::default());
         }
-        let began_ns = began_ns.unwrap_or_else(monotonic_nanoseconds);
+        let began_ns = match began_ns {
+            Some(began_ns) if self.metered => began_ns,
+            _ if timeout.is_some() => monotonic_nanoseconds(),
+            _ => self.clock(),
+        };
         let wait_ns = began_ns.saturating_sub(submitted_ns);
         let limit = timeout.map(|seconds| (seconds, &function));
         let place = station.begin(future, limit, began_ns);
@@ -108,15 +111,42 @@ impl ThreadPool {
                 break Err(raised(py, error));
             }
         };
+        let times = self
+            .metered
+            .then(|| self.times_of(station, function.bind(py)));
         // What it was called with goes before the clock is read: the next job shall not pay for it.
         drop((function, arguments, keywords));
-        let ended_ns = monotonic_nanoseconds();
-        let overdue = station.end(place, wait_ns, ended_ns.saturating_sub(began_ns));
+        let ended_ns = self.clock();
+        let duration_ns = ended_ns.saturating_sub(began_ns);
+        let overdue = station.end(place, times.map(|times| (times, wait_ns, duration_ns)));
         let told = FutureBase::end_local(future, outcome)?;
         Ok(Ran {
             overdue,
             ended_ns: (!told).then_some(ended_ns),
         })
+    }
+
+    /// Where this thread counts the times of a function.
+    fn times_of(&self, station: &Station, function: &Bound<'_, PyAny>) -> usize {
+        let key = task_meters::key(function);
+        if let Some(place) = station.times_of(key) {
+            return place;
+        }
+        let place = match self.crew.function(key) {
+            Some(place) => place,
+            None => self.crew.enter_function(task_meters::named(function)),
+        };
+        station.learn(key, place);
+        place
+    }
+
+    /// The time, for the meters; nothing where there are none.
+    fn clock(&self) -> u64 {
+        if self.metered {
+            monotonic_nanoseconds()
+        } else {
+            0
+        }
     }
 }
 
@@ -267,13 +297,15 @@ pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
 #[pymethods]
 impl ThreadPool {
     #[new]
-    fn new() -> ThreadPool {
+    #[pyo3(signature = (metered=true))]
+    fn new(metered: bool) -> ThreadPool {
         ThreadPool {
             queue: Queue::default(),
             crew: Crew::default(),
             timed_out: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             forks: forks(),
+            metered,
         }
     }
 
@@ -300,7 +332,7 @@ impl ThreadPool {
             future: future.clone().unbind(),
             retries,
             timeout,
-            submitted_ns: monotonic_nanoseconds(),
+            submitted_ns: self.clock(),
         };
         Ok(self.queue.put(job).ok().map(|idle| (future, idle)))
     }
@@ -396,13 +428,13 @@ impl ThreadPool {
         self.crew.thread_of(future)
     }
 
-    /// `(age of the oldest waiting job in seconds, histogram from submission to start, histogram from start to end)`.
-    fn meters(&self) -> (Option<f64>, Meter, Meter) {
+    /// The age of the oldest waiting job in seconds, and of every function that has ended jobs `(name, histogram from submission to start,
+    /// histogram from start to end)`.
+    fn meters(&self) -> (Option<f64>, Vec<TimesTold>) {
         let oldest = self.queue.with_first(|job| {
             monotonic_nanoseconds().saturating_sub(job.submitted_ns) as f64 / 1e9
         });
-        let totals = self.crew.totals();
-        (oldest, histogram(&totals.wait), histogram(&totals.duration))
+        (oldest, self.crew.functions())
     }
 
     /// `(submitted, done, retried, timed out, waiting)`.

@@ -24,7 +24,17 @@ INSIDE = "TREADLE_LABORATORY"
 
 
 #: The requests that are served, each by the method of its name.
-_WORDS = ("load", "fingerprint", "locate", "profile", "loop", "handover", "plan", "block")
+_WORDS = (
+    "load",
+    "fingerprint",
+    "locate",
+    "profile",
+    "worker",
+    "loop",
+    "handover",
+    "plan",
+    "block",
+)
 
 
 def _take_streams() -> tuple[TextIO, int]:
@@ -147,8 +157,8 @@ class Laboratory:
             sys.path.insert(0, os.getcwd())
 
     def profile(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Runs the sample serially and starts one worker of each kind."""
-        from treadle._laboratory import serial, worker
+        """Runs the sample serially; unless ``workers`` is false, also starts one worker of each kind."""
+        from treadle._laboratory import serial
 
         self._need_loaded()
         enough = None
@@ -167,7 +177,16 @@ class Laboratory:
             once=bool(request.get("once")),
             enough=enough,
         )
-        return {**found, **worker.start_costs(self._target)}
+        if request.get("workers", True):
+            found.update(self.worker(request))
+        return found
+
+    def worker(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Starts one worker of each kind; no process and no interpreter if ``apart`` is false."""
+        from treadle._laboratory import worker
+
+        self._need_loaded()
+        return worker.start_costs(self._target, bool(request.get("apart", True)))
 
     def loop(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """Runs sampled inputs of an async function with many at a time on one loop."""

@@ -1,7 +1,10 @@
 """One plan on the user's own inputs: its pool started and warmed up, then run in blocks that are timed.
 
-A block keeps the pool full: besides one task a worker it keeps about `QUEUED_S` of work waiting, so that
-no worker idles while this process books results, and little is in flight when the block's time is up.
+A block keeps the pool full: besides one task a worker it keeps about `QUEUED_S` of work waiting (two tasks at least), so that
+no worker idles while this process books results, and little is in flight when the block's time is up. What
+is then in flight is finished, but a rate is told of the time in which the pool was full: a task that was
+half done when it ended counts half (``work`` over ``window_s``). So neither the filling and the draining of a
+large pool nor one long task at the end of a short block make a plan look slow.
 Short tasks go to processes through ``map``, in chunks, as the program that runs the plan would send them.
 
 *Guarantees*: one reply a block, with every submitted input finished or lost; results travel as they
@@ -36,6 +39,8 @@ from treadle._laboratory.target import Target
 #: Work kept waiting beyond one task a worker, seconds: four switch intervals (5 ms each), which hides this
 #: process's own delay, and is small against a block of 0.3 s.
 QUEUED_S = 0.02
+#: Fewest tasks kept waiting: when a worker ends, another may end before the next task has come.
+QUEUED = 2
 #: Tasks shorter than this (seconds) go to processes in chunks: sending one alone costs about 30 µs in this
 #: process, which is half a percent of it. Longer ones are submitted one by one, so that few are in flight at
 #: the block's end.
@@ -45,17 +50,19 @@ LATENCIES = 2000
 #: Longest that warm-up waits for all workers to have arrived, seconds; those absent then start cold.
 WARM_UP_S = 10.0
 
-Outcome = tuple["float | None", Any, "dict[str, Any] | None"]
+#: When a task began and ended, by the clock that all processes of a machine share (``perf_counter``).
+Span = tuple[float, float]
+Outcome = tuple["Span | None", Any, "dict[str, Any] | None"]
 
 
 def timed_call(function: Callable[..., Any], *given: Any) -> Outcome:
-    """Runs in the worker: (seconds, result, None), or (seconds, None, the error told in text)."""
+    """Runs in the worker: (span, result, None), or (span, None, the error told in text)."""
     started = time.perf_counter()
     try:
         result = function(*given)
     except BaseException as exception:
-        return time.perf_counter() - started, None, failure.describe(exception)
-    return time.perf_counter() - started, result, None
+        return (started, time.perf_counter()), None, failure.describe(exception)
+    return (started, time.perf_counter()), result, None
 
 
 def timed_item(function: Callable[..., Any], star: bool, item: Any) -> Outcome:
@@ -72,10 +79,10 @@ async def timed_await(function: Callable[..., Any], *given: Any) -> Outcome:
         task = asyncio.current_task()
         if task is not None and getattr(task, "cancelling", lambda: 0)():
             raise  # the pool is being shut down
-        return time.perf_counter() - started, None, failure.describe(exception)
+        return (started, time.perf_counter()), None, failure.describe(exception)
     except BaseException as exception:
-        return time.perf_counter() - started, None, failure.describe(exception)
-    return time.perf_counter() - started, result, None
+        return (started, time.perf_counter()), None, failure.describe(exception)
+    return (started, time.perf_counter()), result, None
 
 
 def meet(barrier: threading.Barrier) -> None:
@@ -177,6 +184,7 @@ class Trial:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.workers = workers_of(plan)
         self._task_s: float | None = None  # mean seconds of a task in the last block
+        self._rate: float | None = None  # its tasks a second
         self._may_chunk = bool(plan.get("processes")) and not target.is_async
         started = time.perf_counter()
         self._check()
@@ -268,6 +276,7 @@ class Trial:
         late = readings.tree_run_queue_seconds(members)
         ended = readings.ended_children_seconds(members) - ended
         self._task_s = tally.mean_latency()
+        self._rate = tally.count / max(tally.wall_s, 1e-9)
         self._position.idle()
         members = readings.tree()
         for pid in members:
@@ -291,12 +300,15 @@ class Trial:
 
     async def _serial(self, tally: _Tally, order: _Order, seconds: float) -> None:
         call, items, star, is_async = self._call, self._items, self._star, self._target.is_async
-        started = time.perf_counter()
-        while order.left and (not order.taken or time.perf_counter() - started < seconds):
+        time_is_up = tally.begin(seconds)
+        while order.left and (not order.taken or not time_is_up()):
             index = order.take()
             self._position.at(index)
             given = arguments(items[index], star)
-            tally.add(index, await call(*given) if is_async else call(*given))
+            outcome = await call(*given) if is_async else call(*given)
+            if order.left:
+                time_is_up()  # so that the task that went on beyond it counts for its part
+            tally.add(index, outcome)
             self._position.done(tally.count)
 
     def _in_chunks(self) -> bool:
@@ -310,10 +322,11 @@ class Trial:
         items, position = self._items, self._position
         assert self._pool is not None
         started = time.perf_counter()
+        time_is_up = tally.begin(seconds)
         sent: deque[int] = deque()
 
         def inputs() -> Iterator[Any]:
-            while order.left and (not order.taken or time.perf_counter() - started < seconds):
+            while order.left and (not order.taken or not time_is_up()):
                 index = order.take()
                 sent.append(index)
                 if len(sent) == 1:
@@ -344,14 +357,17 @@ class Trial:
         finished: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
         flying: dict[Future[Outcome], int] = {}
         oldest: deque[Future[Outcome]] = deque()
-        submitted, broken, window = 0, False, 2 * self.workers
+        submitted, broken = 0, False
+        # Until there is a rate, that of the block before.
+        window = self.workers + max(QUEUED, int((self._rate or 0.0) * QUEUED_S))
         started = time.perf_counter()
+        time_is_up = tally.begin(seconds)
         while True:
             while (
                 order.left
                 and not broken
                 and len(flying) < window
-                and (not submitted or time.perf_counter() - started < seconds)
+                and not (submitted and time_is_up())
             ):
                 index = order.take()
                 submitted += 1
@@ -370,13 +386,16 @@ class Trial:
             if not flying:
                 break
             self._position.at(flying[oldest[0]])
-            self._book(tally, finished.get(), flying)
+            first = finished.get()
+            if order.left:
+                time_is_up()
+            self._book(tally, first, flying)
             while not finished.empty():
                 self._book(tally, finished.get(), flying)
             while oldest and oldest[0] not in flying:
                 oldest.popleft()
             rate = tally.count / (time.perf_counter() - started)
-            window = 2 * self.workers + int(rate * QUEUED_S)
+            window = self.workers + max(QUEUED, int(rate * QUEUED_S))
 
     def _book(
         self, tally: _Tally, future: Future[Outcome], flying: dict[Future[Outcome], int]
@@ -460,15 +479,42 @@ class _Tally:
         self.errors = 0
         self.lost = 0
         self.wall_s = 0.0
+        self._began = 0.0
+        self._window_s = 0.0
+        self._up: float | None = None  # when the time was up, once it is
+        self._undone = 0.0  # tasks' parts that were done after it
         self._first_error: dict[str, Any] | None = None
         self._latencies: list[float] = []
 
+    def begin(self, seconds: float) -> Callable[[], bool]:
+        """The block begins, unless it has; gives a function that says whether its `seconds` are over.
+
+        It is to be asked while there are inputs left: a block that ends for want of them is whole.
+        """
+        now = time.perf_counter()
+        if not self._began:
+            self._began, self._window_s = now, seconds
+        until, clock = now + seconds, time.perf_counter
+
+        def time_is_up() -> bool:
+            if clock() < until:
+                return False
+            if self._up is None:
+                self._up = self._began + self._window_s
+            return True
+
+        return time_is_up
+
     def add(self, index: int, outcome: Outcome) -> None:
-        """One task ended; without seconds it failed on its way (its payload could not travel)."""
-        seconds, _, error = outcome
+        """One task ended; without a span it failed on its way (its payload could not travel)."""
+        span, _, error = outcome
         self.count += 1
-        if seconds is not None:
-            self._latencies.append(seconds)
+        if span is not None:
+            started, ended = span
+            self._latencies.append(ended - started)
+            up = self._up
+            if up is not None and ended > up:
+                self._undone += 1.0 if started >= up else (ended - up) / (ended - started)
         if error is not None:
             self.errors += 1
             if self._first_error is None:
@@ -491,6 +537,8 @@ class _Tally:
         return {
             "count": self.count,
             "wall_s": self.wall_s,
+            "work": self.count - self._undone,
+            "window_s": self.wall_s if self._up is None else min(self._window_s, self.wall_s),
             "errors": self.errors,
             "first_error": self._first_error,
             "latencies": taken,

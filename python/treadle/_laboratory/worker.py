@@ -14,14 +14,34 @@ from treadle._laboratory.target import Target
 THREADS = 10
 
 
-def start_costs(target: Target) -> dict[str, Any]:
+def start_costs(target: Target, apart: bool = True) -> dict[str, Any]:
     """``worker_start_s`` {"process", "thread", "interpreter"} (seconds) and ``worker_rss_bytes`` of the process.
 
-    Process and interpreter have imported the function's module. What could not be started has None, the
-    interpreter with its reason in ``interpreter_refused``.
+    Process and interpreter have imported the function's module; without `apart` neither is started. What was
+    not or could not be started has None, the interpreter with its reason in ``interpreter_refused``.
     """
+    seconds: float | None = None
+    size: int | None = None
+    interpreter_s: float | None = None
+    refused: str | None = None
+    if apart:
+        module = target.name.partition(":")[0]
+        seconds, size = _process(module)
+        interpreter_s, refused = interpreter.start(module, seconds)
+    return {
+        "worker_start_s": {
+            "process": seconds,
+            "thread": _thread_start_s(),
+            "interpreter": interpreter_s,
+            "interpreter_refused": refused,
+        },
+        "worker_rss_bytes": size,
+    }
+
+
+def _process(module: str) -> tuple[float | None, int | None]:
+    """(seconds to start a process that has imported `module`, its resident bytes); None if it did not start."""
     seconds = size = None
-    module = target.name.partition(":")[0]
     started = time.perf_counter()
     pool = None
     with contextlib.suppress(Exception):
@@ -34,16 +54,7 @@ def start_costs(target: Target) -> dict[str, Any]:
     if pool is not None:
         with contextlib.suppress(Exception):
             pool.shutdown(wait=seconds is not None, cancel_futures=True)
-    interpreter_s, refused = interpreter.start(module, seconds)
-    return {
-        "worker_start_s": {
-            "process": seconds,
-            "thread": _thread_start_s(),
-            "interpreter": interpreter_s,
-            "interpreter_refused": refused,
-        },
-        "worker_rss_bytes": size,
-    }
+    return seconds, size
 
 
 def _thread_start_s() -> float:

@@ -22,6 +22,7 @@ def run(worker: _core.Worker, count: int, name: str) -> None:
     def on_interrupt(signum: int, frame: FrameType | None) -> None:
         # Ctrl-C at the terminal reaches workers too; only the parent's own requests count here.
         worker.raise_where_requested(errors.TaskInterrupted)
+        _coroutine.wake_loops()
 
     _signal.signal(_signal.SIGINT, on_interrupt)
     # Before the threads: one of them sleeps with what this is said over.

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from treadle import _core
@@ -19,7 +19,22 @@ from treadle.errors import PoolShutDown
 from treadle.future import Future
 from treadle.plan import Plan
 
-__all__ = ["Settings", "Stats", "Strategy", "TaskOptions", "WorkerStats", "make"]
+__all__ = [
+    "Bounded",
+    "FunctionStats",
+    "Histogram",
+    "Settings",
+    "Sizes",
+    "Stats",
+    "Strategy",
+    "TaskOptions",
+    "Transfer",
+    "WorkerStats",
+    "make",
+]
+
+#: Switched off only by what measures the meters (``benches/meters``): pools that are made meanwhile count no times and no sizes.
+metered = True
 
 
 class TaskOptions(NamedTuple):
@@ -46,7 +61,8 @@ class Settings(NamedTuple):
 class WorkerStats(NamedTuple):
     """One worker: its number, process or thread id, state (starting, idle, busy, absent, overdue), finished tasks, restarts of its place, the
     seconds for which its task has run (of several, the oldest), its CPU seconds, the resident bytes of its process (None for a thread, or where
-    the system does not tell), and how many tasks it runs (None where the strategy does not say)."""
+    the system does not tell), the share of the last seconds for which it held the interpreter lock (0 to 1; None where that is not known, see
+    :mod:`treadle.holding`), and how many tasks it runs (None where the strategy does not say)."""
 
     worker: int
     ident: int
@@ -56,6 +72,7 @@ class WorkerStats(NamedTuple):
     running_s: float = 0.0
     cpu_s: float | None = None
     memory_bytes: int | None = None
+    lock_share: float | None = None
     running: int | None = None
 
 
@@ -73,13 +90,116 @@ class Histogram(NamedTuple):
         bounds, counts, total = found
         return cls(tuple(bounds), tuple(counts), total)
 
+    def plus(self, other: Histogram | None) -> Histogram:
+        """Both together."""
+        if other is None:
+            return self
+        pairs = zip(self.counts, other.counts, strict=True)
+        return Histogram(
+            self.bounds_s, tuple(one + more for one, more in pairs), self.sum_s + other.sum_s
+        )
+
+
+class Sizes(NamedTuple):
+    """How often a size fell between two bounds, as :class:`Histogram`; in bytes."""
+
+    bounds_bytes: tuple[int, ...]
+    counts: tuple[int, ...]
+    sum_bytes: int
+
+    @classmethod
+    def of(cls, found: tuple[list[int], list[int], int]) -> Sizes:
+        """From what the engine gives."""
+        bounds, counts, total = found
+        return cls(tuple(bounds), tuple(counts), total)
+
+    def plus(self, other: Sizes | None) -> Sizes:
+        """Both together."""
+        if other is None:
+            return self
+        pairs = zip(self.counts, other.counts, strict=True)
+        return Sizes(
+            self.bounds_bytes,
+            tuple(one + more for one, more in pairs),
+            self.sum_bytes + other.sum_bytes,
+        )
+
+
+class Transfer(NamedTuple):
+    """What has travelled in one direction, one count for each payload (a call or a chunk going out, a record coming back).
+
+    ``in_band`` is the size of the pickle, or of the coded values; ``out_of_band`` that of the buffers beside it, of payloads that have any.
+    ``time`` is what this process spent: going out, from the begin of pickling until the payload stood in shared memory, without waiting for
+    room; coming back, rebuilding the result when it is asked for. Payloads of numbers and short text are not timed: coding one takes some
+    30 nanoseconds, less than the look at the clock.
+    """
+
+    in_band: Sizes
+    out_of_band: Sizes
+    time: Histogram
+
+    @classmethod
+    def of(cls, found: tuple[Any, Any, Any]) -> Transfer:
+        """From what the engine gives."""
+        in_band, out_of_band, time = found
+        return cls(Sizes.of(in_band), Sizes.of(out_of_band), Histogram.of(time))
+
+    def plus(self, other: Transfer | None) -> Transfer:
+        """Both together."""
+        if other is None:
+            return self
+        return Transfer(
+            self.in_band.plus(other.in_band),
+            self.out_of_band.plus(other.out_of_band),
+            self.time.plus(other.time),
+        )
+
+
+class FunctionStats(NamedTuple):
+    """The ended tasks of one function: its name, or ``other`` for all beyond the first :data:`MOST_FUNCTIONS`; the histograms as in :class:`Stats`."""
+
+    function: str
+    wait: Histogram | None = None
+    duration: Histogram | None = None
+    turnaround: Histogram | None = None
+
+
+def by_function(found: list[FunctionStats]) -> tuple[FunctionStats, ...]:
+    """One for each name: a function that was defined twice, or a lambda, comes more than once."""
+    named: dict[str, FunctionStats] = {}
+    for one in found:
+        known = named.get(one.function)
+        if known is not None:
+            one = FunctionStats(
+                one.function,
+                *(
+                    mine.plus(theirs) if mine is not None else theirs
+                    for mine, theirs in zip(known[1:], one[1:], strict=True)
+                ),
+            )
+        named[one.function] = one
+    return tuple(named.values())
+
+
+def added_up(functions: Iterable[FunctionStats]) -> tuple[Histogram, Histogram]:
+    """The waits and the durations of all functions together."""
+    wait = duration = Histogram.of(_core.empty_histogram())
+    for one in functions:
+        wait = one.wait.plus(wait) if one.wait is not None else wait
+        duration = one.duration.plus(duration) if one.duration is not None else duration
+    return wait, duration
+
 
 class Stats(NamedTuple):
     """A pool at an instant. Counts are tasks since the pool's start; ``running`` and ``queued`` are now.
 
     ``oldest_s`` is the age of the oldest task that no worker has, ``limit`` the most unfinished tasks (None: no limit). The histograms are
     of tasks that ended: ``wait`` from submission to start, ``duration`` from start to end, ``turnaround`` from submission until the answer
-    was here; None where the strategy does not take them.
+    was here; None where the strategy does not take them. ``functions`` has them for each function. ``arguments`` and ``results`` are what has
+    travelled to and from the workers; None where nothing travels.
+
+    ``overhead_s`` is the CPU seconds that these meters have cost: what they cost for a task, measured in this process, times the tasks. None where
+    nothing is measured.
     """
 
     plan: Plan
@@ -100,6 +220,10 @@ class Stats(NamedTuple):
     wait: Histogram | None = None
     duration: Histogram | None = None
     turnaround: Histogram | None = None
+    functions: tuple[FunctionStats, ...] = ()
+    arguments: Transfer | None = None
+    results: Transfer | None = None
+    overhead_s: float | None = None
 
 
 class Strategy(abc.ABC):
@@ -206,6 +330,63 @@ class Strategy(abc.ABC):
         self.shutdown(wait=False, cancel_futures=False)
 
 
+class Bounded(Strategy):
+    """A strategy whose ``max_pending`` is kept here: a call takes room before it enters, and gives it back when its future has ended."""
+
+    def __init__(self, plan: Plan, settings: Settings) -> None:
+        super().__init__(plan, settings)
+        most = settings.max_pending
+        self._room = threading.BoundedSemaphore(most) if most else None
+
+    @abc.abstractmethod
+    def _enter(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
+    ) -> Future:
+        """Schedules one call, for which room was taken."""
+
+    def submit(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
+    ) -> Future:
+        if self._room is None:
+            return self._enter(function, arguments, keywords, options)
+        self._room.acquire()
+        return self._holding_room(self._enter, function, arguments, keywords, options)
+
+    def submit_now(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        options: TaskOptions,
+    ) -> Future | None:
+        if self._room is None:
+            return self._enter(function, arguments, keywords, options)
+        if not self._room.acquire(blocking=False):
+            return None
+        return self._holding_room(self._enter, function, arguments, keywords, options)
+
+    def _holding_room(self, enter: Callable[..., Future], *call: Any) -> Future:
+        """What ``enter(*call)`` gives, for which room was taken: it is given back when that has failed or its future has ended."""
+        room = self._room
+        assert room is not None
+        try:
+            future = enter(*call)
+        except BaseException:
+            room.release()
+            raise
+        # It holds the room and not this strategy, so that a dropped executor can end.
+        future.add_done_callback(lambda _: room.release())
+        return future
+
+
 _alive: weakref.WeakSet[Strategy] = weakref.WeakSet()
 
 
@@ -262,9 +443,19 @@ def _ended_by_ctrl_c() -> bool:
     return not session and isinstance(last, type) and issubclass(last, KeyboardInterrupt)
 
 
+#: How many forks lie between the first process and this one: a pool that was made at another count is a picture of its parent's.
+forks = 0
+
+
+def _note_fork() -> None:
+    global forks
+    forks += 1
+    _core.note_fork()
+
+
 # A forked child has a picture of its parent's pools, and none of their workers.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_core.note_fork)
+    os.register_at_fork(after_in_child=_note_fork)
 
 # The hook that the standard library's pools use: it runs before threads are joined, while new ones may still start.
 threading._register_atexit(_finish_all)  # type: ignore[attr-defined]

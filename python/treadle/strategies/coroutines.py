@@ -4,38 +4,50 @@
 
     submit ─► deque ─► loop: start ─► asyncio.Task ─► Future        at most ``coroutines`` tasks at a time
 
-A burst of submissions costs one wake of the loop: only the first of a burst calls ``call_soon_threadsafe``.
+The loop is woken only by a call that it could start at once, and once for a burst of them; in a full plan the task that ends starts the next one.
+
+*Guarantees*: each call runs in an ``asyncio.Task`` and a context of its own, which begins as the initializer left it; a call over its time is cancelled and its end awaited.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import inspect
 import io
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
-from treadle import _core, errors
+from treadle import _core, errors, holding, strategies
 from treadle._payload import name_of
 from treadle._usage import usage
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Settings, Stats, Strategy, TaskOptions, WorkerStats, refusal
+from treadle.strategies import (
+    Bounded,
+    FunctionStats,
+    Histogram,
+    Settings,
+    Stats,
+    TaskOptions,
+    WorkerStats,
+    added_up,
+    by_function,
+    refusal,
+)
 
 
-class Coroutines(Strategy):
+class Coroutines(Bounded):
     """An event loop that runs a bounded number of coroutines at a time."""
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         super().__init__(plan, settings)
         self._loop = _Loop(settings, plan.coroutines or 1)
-        self._room = (
-            threading.BoundedSemaphore(settings.max_pending) if settings.max_pending else None
-        )
 
     def submit(
         self,
@@ -44,10 +56,9 @@ class Coroutines(Strategy):
         keywords: dict[str, Any],
         options: TaskOptions,
     ) -> Future:
+        # Before it takes room, for which it might wait.
         _refuse_plain(function)
-        if self._room is not None:
-            self._room.acquire()
-        return self._enter(function, arguments, keywords, options)
+        return super().submit(function, arguments, keywords, options)
 
     def submit_now(
         self,
@@ -57,9 +68,7 @@ class Coroutines(Strategy):
         options: TaskOptions,
     ) -> Future | None:
         _refuse_plain(function)
-        if self._room is not None and not self._room.acquire(blocking=False):
-            return None
-        return self._enter(function, arguments, keywords, options)
+        return super().submit_now(function, arguments, keywords, options)
 
     def _enter(
         self,
@@ -68,17 +77,8 @@ class Coroutines(Strategy):
         keywords: dict[str, Any],
         options: TaskOptions,
     ) -> Future:
-        """Submits a call for which room was taken."""
         future: Future = _core.pending_future()
-        try:
-            self._loop.put(_Job(future, function, arguments, keywords, options))
-        except BaseException:
-            if self._room is not None:
-                self._room.release()
-            raise
-        if self._room is not None:
-            room = self._room
-            future.add_done_callback(lambda _: room.release())
+        self._loop.put(_Job(future, function, arguments, keywords, options))
         return future
 
     def interrupt(self, future: Future, grace: float) -> bool:
@@ -98,6 +98,10 @@ class Coroutines(Strategy):
         ident = (loop.thread.ident or 0) if loop.thread is not None else 0
         used = usage(f"/proc/self/task/{loop.thread.native_id}/stat") if loop.thread else None
         cpu_s = None if used is None else used.cpu_s
+        functions = loop.functions()
+        wait, duration = added_up(functions)
+        shares = holding.shares()
+        lock_share = None if shares is None else shares.of(loop.mark)
         return Stats(
             self.plan,
             "event loop",
@@ -108,8 +112,15 @@ class Coroutines(Strategy):
             timed_out=loop.timed_out,
             running=len(loop.running),
             queued=len(loop.waiting),
-            workers=(WorkerStats(0, ident, state, loop.completed, cpu_s=cpu_s),),
+            workers=(
+                WorkerStats(0, ident, state, loop.completed, cpu_s=cpu_s, lock_share=lock_share),
+            ),
+            oldest_s=loop.oldest_s(),
             limit=self.settings.max_pending,
+            wait=wait,
+            duration=duration,
+            functions=functions,
+            overhead_s=None if loop.meters is None else loop.completed * _seconds_for_each(),
         )
 
     def dump(self) -> str:
@@ -117,6 +128,8 @@ class Coroutines(Strategy):
 
 
 def _refuse_plain(function: Any) -> None:
+    if type(function) is FunctionType and function.__code__.co_flags & inspect.CO_COROUTINE:
+        return  # nearly always, and fifty times as fast as to look closely
     if not is_async(function):
         raise errors.PlanError(
             f"{getattr(function, '__qualname__', function)!s} is not an async function, and a plan of coroutines runs only those\n\n"
@@ -130,8 +143,31 @@ def is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
+@functools.cache
+def _seconds_for_each() -> float:
+    """What the meters cost for each call, measured once in this process."""
+    meters, count = _core.TaskMeters(), 2000
+    began = time.perf_counter()
+    for _ in range(count):
+        meters.ended(_refuse_plain, time.monotonic(), time.monotonic())
+    return (time.perf_counter() - began) / count
+
+
 class _Job:
-    __slots__ = ("arguments", "function", "future", "keywords", "options", "since", "task")
+    """One call: waiting, then running in ``task``."""
+
+    __slots__ = (
+        "arguments",
+        "expired",
+        "function",
+        "future",
+        "interrupted",
+        "keywords",
+        "options",
+        "since",
+        "submitted",
+        "task",
+    )
 
     def __init__(
         self,
@@ -147,7 +183,30 @@ class _Job:
         self.keywords = keywords
         self.options = options
         self.task: asyncio.Task[None] | None = None
+        self.submitted = time.monotonic()
         self.since = 0.0
+        self.expired = self.interrupted = False
+
+    def expire(self) -> None:
+        """On the loop: its time is over."""
+        self.expired = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def over_time(self) -> errors.TaskTimeout:
+        """The error of that."""
+        return errors.TaskTimeout(
+            f"the task ({name_of(self.function)}) ran longer than its timeout of {self.options.timeout:g} s and was cancelled"
+        )
+
+    def try_again(self) -> None:
+        """Forgets what stopped the last run."""
+        if self.expired:
+            self.expired = False
+            # From 3.11 on a task counts the requests to cancel it, and time-outs inside the call look at the count.
+            uncancel = getattr(self.task, "uncancel", None)
+            if uncancel is not None:
+                uncancel()
 
 
 class _Loop:
@@ -156,15 +215,19 @@ class _Loop:
     def __init__(self, settings: Settings, limit: int) -> None:
         self._settings = settings
         self._limit = limit
-        self._process = os.getpid()
+        self._forks = strategies.forks
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._up = threading.Event()
         self._over: asyncio.Event | None = None
+        #: Each call runs in a copy of it: what the initializer has left.
+        self._context = contextvars.Context()
         self._woken = False
         self._closed = False
         self._broken: BaseException | None = None
         self.thread: threading.Thread | None = None
+        #: The thread as the watch of the interpreter lock knows it.
+        self.mark: holding.Mark | None = None
         self.waiting: deque[_Job] = deque()
         self.running: dict[Future, _Job] = {}
         self.submitted = 0
@@ -172,9 +235,10 @@ class _Loop:
         self.cancelled = 0
         self.retried = 0
         self.timed_out = 0
+        self.meters = _core.TaskMeters() if strategies.metered else None
 
     def put(self, job: _Job) -> None:
-        if self._process != os.getpid():
+        if self._forks != strategies.forks:
             raise errors.PoolBroken(
                 "this executor was made before this process was forked, and its loop is not in this process\n\n"
                 "hint: make an executor of its own in the forked process"
@@ -192,7 +256,9 @@ class _Loop:
                 self._up.wait()
             self.submitted += 1
             self.waiting.append(job)
-            self._wake()
+            # In a full plan the next task that ends finds it: see `_end`.
+            if len(self.running) < self._limit:
+                self._wake()
 
     def _wake(self) -> None:
         """Under the lock: gets the loop to look, once for a burst."""
@@ -201,9 +267,11 @@ class _Loop:
             self._loop.call_soon_threadsafe(self._look)
 
     def _run(self) -> None:
+        self.mark = holding.mark()
         try:
             asyncio.run(self._serve())
         finally:
+            self.mark = None
             self._up.set()
 
     async def _serve(self) -> None:
@@ -214,6 +282,7 @@ class _Loop:
                 self._settings.initializer(*self._settings.initargs)
             except BaseException as error:
                 self._broken = error
+        self._context = contextvars.copy_context()
         self._up.set()
         if self._broken is None:
             await self._over.wait()
@@ -228,78 +297,96 @@ class _Loop:
             job.future._fail(broken)
 
     def _look(self) -> None:
-        """On the loop: starts what may start."""
+        """On the loop: starts what may start, after it was woken."""
         with self._lock:
             self._woken = False
-        while self.waiting and len(self.running) < self._limit:
-            job = self.waiting.popleft()
+        self._start()
+
+    def _start(self) -> None:
+        """On the loop: starts what may start."""
+        waiting, running = self.waiting, self.running
+        loop = self._loop
+        assert loop is not None
+        while waiting and len(running) < self._limit:
+            job = waiting.popleft()
             if not job.future._start():
                 self.cancelled += 1
                 continue
             job.since = time.monotonic()
-            assert self._loop is not None
-            job.task = self._loop.create_task(self._carry_out(job))
-            self.running[job.future] = job
-        if self._closed and not self.waiting and not self.running and self._over is not None:
+            running[job.future] = job
+            # Not in the context of whoever woke the loop, or of the task that has just ended here.
+            job.task = self._context.run(loop.create_task, self._carry_out(job))
+        if self._closed and not waiting and not running and self._over is not None:
             self._over.set()
 
     async def _carry_out(self, job: _Job) -> None:
-        future = job.future
-        tries_left = job.options.retries
+        loop, limit, tries_left = self._loop, job.options.timeout, job.options.retries
+        assert loop is not None
+        timer: asyncio.TimerHandle | None = None
+        result: Any = None
+        failure: BaseException | None = None
         try:
             while True:
+                if limit is not None:
+                    timer = loop.call_later(limit, job.expire)
                 try:
-                    result = await self._call(job)
+                    result = await job.function(*job.arguments, **job.keywords)
                 except asyncio.CancelledError:
-                    future._fail(
-                        errors.TaskInterrupted(
+                    if job.interrupted or not job.expired:
+                        tries_left = 0
+                        failure = errors.TaskInterrupted(
                             f"the task ({name_of(job.function)}) was interrupted"
                         )
-                    )
-                    return
                 except Exception as error:
-                    if tries_left == 0:
-                        future._fail(error)
-                        return
-                    tries_left -= 1
-                    self.retried += 1
+                    failure = error
                 except BaseException as error:
-                    future._fail(error)
+                    tries_left = 0
+                    failure = error
+                if timer is not None:
+                    timer.cancel()
+                if job.interrupted:
+                    tries_left = 0
+                elif job.expired:
+                    # Whatever the call made of it.
+                    self.timed_out += 1
+                    failure = job.over_time()
+                if failure is None:
+                    job.future._finish(result)
                     return
-                else:
-                    future._finish(result)
+                if tries_left == 0:
+                    job.future._fail(failure)
                     return
+                tries_left -= 1
+                self.retried += 1
+                failure = None
+                job.try_again()
         finally:
-            self.completed += 1
-            del self.running[future]
-            self._look()
+            self._end(job)
+            # The failure's traceback holds this frame, and the future holds the failure.
+            result = failure = None
+            del job
 
-    async def _call(self, job: _Job) -> Any:
-        call = job.function(*job.arguments, **job.keywords)
-        limit = job.options.timeout
-        if limit is None:
-            return await call
-        inner = asyncio.ensure_future(_caught(call))
-        done, _ = await _wait_cancelling(inner, limit)
-        if done:
-            result, error = inner.result()
-            if error is not None:
-                raise error
-            return result
-        self.timed_out += 1
-        raise errors.TaskTimeout(
-            f"the task ({name_of(job.function)}) ran longer than its timeout of {limit:g} s and was cancelled"
-        )
+    def _end(self, job: _Job) -> None:
+        """On the loop: a task has ended, and the next ones may start."""
+        if self.meters is not None:
+            self.meters.ended(job.function, job.submitted, job.since)
+        # Under the lock: whoever puts a call into a full plan wakes nobody, because what is waiting then is seen below.
+        with self._lock:
+            self.completed += 1
+            del self.running[job.future]
+        if self.waiting or self._closed:
+            self._start()
 
     def interrupt(self, future: Future) -> bool:
         job = self.running.get(future)
         if job is None or job.task is None or self._loop is None:
             return False
+        job.interrupted = True
         self._loop.call_soon_threadsafe(job.task.cancel)
         return True
 
     def close(self, cancel_waiting: bool, cancel_running: bool = False) -> None:
-        if self._process != os.getpid():
+        if self._forks != strategies.forks:
             return
         with self._lock:
             self._closed = True
@@ -309,6 +396,7 @@ class _Loop:
             job.future.cancel()
         for job in running:
             if job.task is not None and self._loop is not None and not self._loop.is_closed():
+                job.interrupted = True
                 self._loop.call_soon_threadsafe(job.task.cancel)
         with self._lock:
             if self._loop is not None and not self._loop.is_closed():
@@ -318,6 +406,23 @@ class _Loop:
     def join(self) -> None:
         if self.thread is not None and self.thread is not threading.current_thread():
             self.thread.join()
+
+    def oldest_s(self) -> float | None:
+        """How long the first call that waits has waited."""
+        try:
+            return max(0.0, time.monotonic() - self.waiting[0].submitted)
+        except IndexError:
+            return None
+
+    def functions(self) -> tuple[FunctionStats, ...]:
+        """The times of calls that ended, for each function."""
+        found = [] if self.meters is None else self.meters.read()
+        return by_function(
+            [
+                FunctionStats(name, Histogram.of(wait), Histogram.of(duration))
+                for name, wait, duration in found
+            ]
+        )
 
     def dump(self) -> str:
         out = io.StringIO()
@@ -333,28 +438,3 @@ class _Loop:
             if job.task is not None:
                 job.task.print_stack(file=out)
         return out.getvalue()
-
-
-async def _caught(call: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
-    """The call's result or exception; a loop would end at a ``SystemExit`` or ``KeyboardInterrupt`` that leaves a task."""
-    try:
-        return await call, None
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:
-        return None, error
-
-
-async def _wait_cancelling(inner: asyncio.Future[Any], limit: float) -> tuple[bool, None]:
-    """Waits for a task up to ``limit`` seconds; cancels it when the time is over or this wait is cancelled."""
-    try:
-        done, _ = await asyncio.wait([inner], timeout=limit)
-    except asyncio.CancelledError:
-        inner.cancel()
-        await asyncio.gather(inner, return_exceptions=True)
-        raise
-    if done:
-        return True, None
-    inner.cancel()
-    await asyncio.gather(inner, return_exceptions=True)
-    return False, None

@@ -29,7 +29,7 @@ from typing import Any
 from treadle import _core, _outcome, _payload, errors
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Settings, Stats, Strategy, TaskOptions, refusal
+from treadle.strategies import Bounded, Settings, Stats, TaskOptions, refusal
 
 __all__ = ["Answer", "Call", "Engine", "missing", "run_on_worker"]
 
@@ -84,7 +84,7 @@ class Call:
         self.interrupted = False
 
 
-class Engine(Strategy):
+class Engine(Bounded):
     """Calls that another engine schedules and runs."""
 
     has_chunks = True
@@ -113,9 +113,6 @@ class Engine(Strategy):
         workers = self._connect(plan, settings)
         super().__init__(plan, settings)
         self.concurrency = max(1, workers)
-        self._room = (
-            threading.BoundedSemaphore(settings.max_pending) if settings.max_pending else None
-        )
         self._collector = threading.Thread(target=self._collect, name=f"{settings.name}_collector")
         self._collector.start()
 
@@ -169,56 +166,42 @@ class Engine(Strategy):
                 f"hint: configure {self.engine}'s own workers, or use processes=… on this machine"
             )
 
-    def submit(
+    def _enter(
         self,
         function: Callable[..., Any],
         arguments: tuple[Any, ...],
         keywords: dict[str, Any],
         options: TaskOptions,
     ) -> Future:
-        if self._room is not None:
-            self._room.acquire()
-        return self._enter(function, [(arguments, keywords)], False, options)
-
-    def submit_now(
-        self,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-        options: TaskOptions,
-    ) -> Future | None:
-        if self._room is not None and not self._room.acquire(blocking=False):
-            return None
-        return self._enter(function, [(arguments, keywords)], False, options)
+        return self._hand_in(function, [(arguments, keywords)], False, options)
 
     def submit_chunk(
         self, function: Callable[..., Any], items: list[Any], single: bool, options: TaskOptions
     ) -> Future:
-        if self._room is not None:
-            self._room.acquire()
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
             ((item,) if single else item, {}) for item in items
         ]
-        return self._enter(function, calls, True, options)
+        if self._room is None:
+            return self._hand_in(function, calls, True, options)
+        self._room.acquire()
+        return self._holding_room(self._hand_in, function, calls, True, options)
 
-    def _enter(
+    def _hand_in(
         self,
         function: Callable[..., Any],
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]],
         chunk: bool,
         options: TaskOptions,
     ) -> Future:
-        """Submits a call for which room was taken."""
+        """Hands calls to the engine, as one task."""
         future: Future = _core.pending_future()
         if self._process != os.getpid():
-            self._give_room()
             raise errors.PoolBroken(
                 f"this executor was made before this process was forked, and its connection to {self.engine} is the parent's\n\n"
                 "hint: make an executor of its own in the forked process"
             )
         with self._lock:
             if self._closed:
-                self._give_room()
                 raise refusal()
             call = Call(
                 next(self._numbers), _payload.name_of(function), future, chunk, options.retries
@@ -272,16 +255,10 @@ class Engine(Strategy):
             self._calls.pop(call.number, None)
             if future.cancelled():
                 self._counts["cancelled"] += 1
-        self._give_room()
         if future.cancelled() and call.handle is not None:
             self._withdraw(call, force=False)
         if self._closed:
             self._ended.put(None)
-
-    def _give_room(self) -> None:
-        # Absent when a call is refused before the pool is whole.
-        if self._room is not None:
-            self._room.release()
 
     def _fail(self, call: Call, error: BaseException) -> None:
         if call.future.running() or call.future._start():

@@ -22,12 +22,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from treadle import _core, _payload, _worker, errors
+from treadle import _core, _payload, _worker, errors, strategies
 from treadle._usage import usage
 from treadle._worker import inheritance
 from treadle.future import Future
 from treadle.plan import Plan
-from treadle.strategies import Histogram, Settings, Stats, Strategy, TaskOptions, WorkerStats
+from treadle.strategies import (
+    FunctionStats,
+    Histogram,
+    Settings,
+    Stats,
+    Strategy,
+    TaskOptions,
+    Transfer,
+    WorkerStats,
+    by_function,
+)
 
 #: Variables that native libraries read when they are loaded, to size their own pools of threads.
 _NATIVE_THREADS = (
@@ -103,6 +113,7 @@ class Processes(Strategy):
             inherited=[os.dup(descriptor) for descriptor in inherited],
             payload_limit=self._payload_limit,
             max_pending=settings.max_pending,
+            metered=strategies.metered,
         )
 
     def submit(
@@ -165,6 +176,7 @@ class Processes(Strategy):
 
     def stats(self) -> Stats:
         now = self._pool.snapshot()
+        arguments, results = Transfer.of(now["arguments"]), Transfer.of(now["results"])
         return Stats(
             self.plan,
             self.engine,
@@ -182,6 +194,15 @@ class Processes(Strategy):
             oldest_s=now["oldest_s"],
             limit=self.settings.max_pending,
             turnaround=Histogram.of(now["turnaround"]),
+            functions=by_function(
+                [
+                    FunctionStats(name, turnaround=Histogram.of(turnaround))
+                    for name, turnaround in now["functions"]
+                ]
+            ),
+            arguments=arguments,
+            results=results,
+            overhead_s=_overhead_s(now["submitted"], now["answered"], arguments, results),
         )
 
     def dump(self) -> str:
@@ -211,6 +232,20 @@ class Processes(Strategy):
 
     def _stacks_of(self, pid: int, descriptor: int) -> str:
         return answer_to(_worker.DUMP_SIGNAL, pid, descriptor)
+
+
+def _overhead_s(
+    submitted: int, answered: int, arguments: Transfer, results: Transfer
+) -> float | None:
+    """What the meters have cost in this process: for a call a look at the clock and two additions, for an answer two additions; for each payload
+    that is timed one look more on its way out, two on its way back, and an addition."""
+    if not strategies.metered:
+        return None
+    sent, rebuilt = sum(arguments.time.counts), sum(results.time.counts)
+    beside = sum(arguments.out_of_band.counts) + sum(results.out_of_band.counts)
+    return _core.meter_cost(1, 0) * (submitted + sent + 2 * rebuilt) + _core.meter_cost(0, 1) * (
+        submitted + 2 * answered + sent + rebuilt + beside
+    )
 
 
 def answer_to(signum: int, pid: int, descriptor: int) -> str:
@@ -369,5 +404,5 @@ def _worker_stats(one: dict[str, Any]) -> WorkerStats:
         one["running_s"],
         None if used is None else used.cpu_s,
         None if used is None else used.memory_bytes,
-        one["running"],
+        running=one["running"],
     )

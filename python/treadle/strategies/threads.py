@@ -15,53 +15,34 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from treadle import _core, _coroutine, errors
+from treadle import _core, _coroutine, errors, holding, strategies
 from treadle._usage import usage
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import (
+    Bounded,
+    FunctionStats,
     Histogram,
     Settings,
     Stats,
-    Strategy,
     TaskOptions,
     WorkerStats,
+    added_up,
+    by_function,
     refusal,
 )
 
+#: What the meters do for each call: looks at the clock, additions to histograms.
+_METERED = (2, 2)
 
-class Threads(Strategy):
+
+class Threads(Bounded):
     """A pool of threads."""
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         super().__init__(plan, settings)
-        self._pool = _core.ThreadPool()
+        self._pool = _core.ThreadPool(strategies.metered)
         self._crew = _Crew(self._pool, settings, plan.threads or 1)
-        self._room = (
-            threading.BoundedSemaphore(settings.max_pending) if settings.max_pending else None
-        )
-
-    def submit(
-        self,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-        options: TaskOptions,
-    ) -> Future:
-        if self._room is not None:
-            self._room.acquire()
-        return self._enter(function, arguments, keywords, options)
-
-    def submit_now(
-        self,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-        options: TaskOptions,
-    ) -> Future | None:
-        if self._room is not None and not self._room.acquire(blocking=False):
-            return None
-        return self._enter(function, arguments, keywords, options)
 
     def _enter(
         self,
@@ -70,18 +51,13 @@ class Threads(Strategy):
         keywords: dict[str, Any],
         options: TaskOptions,
     ) -> Future:
-        """Submits a call for which room was taken."""
         entered = self._pool.submit(
             function, arguments, keywords or None, options.timeout, options.retries
         )
         if entered is None:
-            if self._room is not None:
-                self._room.release()
             raise self._crew.why_closed()
         future: Future
         future, idle = entered
-        if self._room is not None:
-            future.add_done_callback(self._give_room)
         self._crew.after_submit(idle, options.timeout is not None)
         return future
 
@@ -89,10 +65,6 @@ class Threads(Strategy):
         if self._room is not None:
             return self.submit, None
         return self._pool, self._crew.after_submit
-
-    def _give_room(self, _: object) -> None:
-        assert self._room is not None
-        self._room.release()
 
     def stop_now(self) -> None:
         self.shutdown(wait=False, cancel_futures=True)
@@ -120,9 +92,18 @@ class Threads(Strategy):
 
     def stats(self) -> Stats:
         submitted, done, retried, timed_out, waiting = self._pool.counts()
-        oldest_s, wait, duration = self._pool.meters()
+        oldest_s, told = self._pool.meters()
+        functions = by_function(
+            [
+                FunctionStats(name, Histogram.of(wait), Histogram.of(duration))
+                for name, wait, duration in told
+            ]
+        )
+        wait, duration = added_up(functions)
+        shares = holding.shares()
         running = dict(self._pool.running())
         workers = []
+        marks = self._crew.marks
         for number, thread in enumerate(self._crew.members()):
             seconds = running.get(thread.ident or 0)
             state = "idle" if seconds is None else "busy" if seconds >= 0 else "overdue"
@@ -134,6 +115,7 @@ class Threads(Strategy):
                     state,
                     running_s=abs(seconds or 0.0),
                     cpu_s=None if used is None else used.cpu_s,
+                    lock_share=None if shares is None else shares.of(marks.get(thread)),
                 )
             )
         return Stats(
@@ -149,8 +131,10 @@ class Threads(Strategy):
             workers=tuple(workers),
             oldest_s=oldest_s,
             limit=self.settings.max_pending,
-            wait=Histogram.of(wait),
-            duration=Histogram.of(duration),
+            wait=wait,
+            duration=duration,
+            functions=functions,
+            overhead_s=done * _core.meter_cost(*_METERED) if strategies.metered else None,
         )
 
     def dump(self) -> str:
@@ -190,6 +174,8 @@ class _Crew:
         self._size = size
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        #: Each thread as the watch of the interpreter lock knows it.
+        self.marks: dict[threading.Thread, holding.Mark] = {}
         self._started = 0
         self._left = 0
         self._clock: threading.Thread | None = None
@@ -242,6 +228,14 @@ class _Crew:
         self._pool.set_complete(self._started - self._left >= self._size)
 
     def _run(self) -> None:
+        me = threading.current_thread()
+        self.marks[me] = holding.mark()
+        try:
+            self._serve()
+        finally:
+            del self.marks[me]
+
+    def _serve(self) -> None:
         settings = self._settings
         if settings.initializer is not None:
             try:

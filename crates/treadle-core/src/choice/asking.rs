@@ -9,8 +9,9 @@ use super::error::ChoiceError;
 use super::fingerprint::{self, Asked, Fingerprint};
 use super::laboratory::{CallError, Laboratory, Launch, Surroundings};
 use super::model::{Handover, LoopCost};
+use super::profile::Profile;
 use super::request::Request;
-use super::sample::Sample;
+use super::sample::{Sample, WorkerCosts};
 use super::wording;
 
 /// Share of the budget for the serial sample, and its ceiling in seconds: a few hundred tasks of a millisecond suffice for means.
@@ -32,10 +33,12 @@ const LOAD_GRACE_S: f64 = 30.0;
 /// The profile may take the whole budget before an input counts as hanging, and in any case this many seconds: besides the sample it
 /// tries pickling, starts a worker of each kind and runs the pilot.
 const PROFILE_LEAST_S: f64 = 5.0;
-/// Seconds that tasks doing nothing run under each kind of plan, and that inputs run on a shared loop; and until they count as hanging.
+/// Seconds that tasks doing nothing run under each kind of plan, and until they count as hanging.
 const HANDOVER_S: f64 = 0.03;
-const SHARED_LOOP_S: f64 = 0.3;
 const HANDOVER_MOST_S: f64 = 10.0;
+/// Seconds that inputs run on a shared loop: four rounds of them, within these limits.
+const SHARED_LOOP_ROUNDS: f64 = 4.0;
+const SHARED_LOOP_S: (f64, f64) = (0.1, 0.3);
 /// Tasks at a time on the shared loop: wake-ups are shared by then (6 µs of 130 are left), and few services mind.
 const SHARED_LOOP_TASKS: u32 = 32;
 
@@ -123,13 +126,13 @@ pub(super) fn profile(
     } else {
         (request.budget_s * SAMPLE_SHARE).min(SAMPLE_MOST_S)
     };
-    let most = if request.once {
+    let most = if request.once && !request.profile_only {
         (count / SAMPLE_ONCE).clamp(SAMPLE_ONCE_LEAST, SAMPLE_MOST_COUNT)
     } else {
         SAMPLE_MOST_COUNT
     };
     let mut asked = json!({
-        "do": "profile", "max_seconds": seconds, "max_count": most, "once": request.once,
+        "do": "profile", "max_seconds": seconds, "max_count": most, "once": request.once, "workers": false,
     });
     if !request.profile_only {
         asked["enough_seconds"] = json!(SAMPLE_ENOUGH_S);
@@ -154,6 +157,10 @@ pub(super) fn profile(
         }
     };
     if sample.all_failed {
+        let reads = sample
+            .first_error
+            .as_ref()
+            .is_some_and(|error| error.class == "EOFError");
         let (what, detail) = sample.first_error.map_or_else(
             || (String::new(), None),
             |error| {
@@ -167,7 +174,14 @@ pub(super) fn profile(
         let tried = sample.count.max(sample.errors);
         return Err(ChoiceError::Function {
             message: format!("the function failed on every input that was tried ({tried}){what}"),
-            hint: Some("check --items, and --star if an input holds several arguments".to_owned()),
+            hint: Some(
+                if reads {
+                    "there is no standard input here, nor in workers: pass what the function reads as its input"
+                } else {
+                    "check --items, and --star if an input holds several arguments"
+                }
+                .to_owned(),
+            ),
             detail,
         });
     }
@@ -197,31 +211,63 @@ pub(super) fn fingerprint(
     }
 }
 
-/// What handing a task over costs, and a loop that many tasks share; what cannot be measured is left out, and the race shows it.
-pub(super) fn handover(
+/// What it costs to start one worker of each kind: processes and interpreters where `apart` says that they matter. Into the sample.
+pub(super) fn worker(
     laboratory: &mut Laboratory,
     request: &Request,
-    loaded: &Loaded,
+    apart: bool,
+    sample: &mut Sample,
     surroundings: Surroundings<'_>,
-) -> (Handover, Option<LoopCost>) {
-    let mut ask = |asked: Value| {
-        laboratory
-            .call(&asked, HANDOVER_MOST_S, surroundings, &mut |_| {})
-            .ok()
-    };
-    // The loop would run inputs a second time.
-    let shared = if loaded.asynchronous && !request.once {
-        ask(json!({"do": "loop", "concurrency": SHARED_LOOP_TASKS, "seconds": SHARED_LOOP_S}))
-    } else {
-        None
-    };
-    let costs = ask(json!({"do": "handover", "seconds": HANDOVER_S}));
-    (
-        costs
-            .and_then(|reply| Handover::deserialize(reply).ok())
-            .unwrap_or_default(),
-        shared.and_then(|reply| Option::deserialize(reply).ok().flatten()),
-    )
+) -> Result<(), ChoiceError> {
+    // A worker imports the function's module, as loading did.
+    let timeout = request.budget_s + LOAD_GRACE_S;
+    let asked = json!({"do": "worker", "apart": apart});
+    match laboratory.call(&asked, timeout, surroundings, &mut |_| {}) {
+        Ok(reply) => {
+            let costs =
+                WorkerCosts::deserialize(&reply).map_err(|error| broken(&error.to_string()))?;
+            sample.worker_start_s = costs.worker_start_s;
+            sample.worker_rss_bytes = costs.worker_rss_bytes;
+            Ok(())
+        }
+        Err(error) => Err(function_failure(
+            error,
+            "the start of a worker",
+            request.budget_s,
+        )),
+    }
+}
+
+/// What handing a task over costs, to processes only where `apart` says that they matter; what cannot be measured is left out, and the
+/// race shows it.
+pub(super) fn handover(
+    laboratory: &mut Laboratory,
+    apart: bool,
+    surroundings: Surroundings<'_>,
+) -> Handover {
+    let asked = json!({"do": "handover", "seconds": HANDOVER_S, "processes": apart});
+    laboratory
+        .call(&asked, HANDOVER_MOST_S, surroundings, &mut |_| {})
+        .ok()
+        .and_then(|reply| Handover::deserialize(reply).ok())
+        .unwrap_or_default()
+}
+
+/// What an async function costs a loop that many tasks share; nothing where it was not measured, which the race shows.
+pub(super) fn shared_loop(
+    laboratory: &mut Laboratory,
+    profile: &Profile,
+    surroundings: Surroundings<'_>,
+) -> Option<LoopCost> {
+    let (least, most) = SHARED_LOOP_S;
+    // A round takes as long as one task, or as all of them compute.
+    let computing_s = f64::from(SHARED_LOOP_TASKS) * profile.cpu_s();
+    let seconds = (SHARED_LOOP_ROUNDS * profile.wall_s.max(computing_s)).clamp(least, most);
+    let asked = json!({"do": "loop", "concurrency": SHARED_LOOP_TASKS, "seconds": seconds});
+    let reply = laboratory
+        .call(&asked, HANDOVER_MOST_S, surroundings, &mut |_| {})
+        .ok()?;
+    Option::deserialize(reply).ok().flatten()
 }
 
 /// A crash or a hang of the function, told with its input.

@@ -4,17 +4,17 @@
 //! left. Time spent racing stays within the budget but for one block.
 //! *Assumes*: the clock and the wish to stop are passed in.
 
-use super::asking::{fingerprint, handover, load, profile, start};
-use super::comparison::{Comparison, Curve, Items, SCHEMA};
-use super::contenders;
+use super::asking;
+use super::comparison::{Comparison, Curve, Items, SCHEMA, Took};
+use super::contenders::{self, Contender, HOPE_SHARE};
 use super::decide::{self, Measured};
 use super::driver::{self, Raced};
 use super::error::ChoiceError;
 use super::field::Field;
 use super::gate::{Before, Pressing, alone};
 use super::laboratory::Surroundings;
-use super::model::{self, Model, Prediction, Setting};
-use super::noise::{self, Level};
+use super::model::{self, Handover, Model, Setting};
+use super::noise::{self, CPU_SHARE_THAT_MATTERS, Level};
 use super::plan::Plan;
 use super::profile::{Profile, TOO_SMALL_S};
 use super::reason;
@@ -106,29 +106,32 @@ pub fn compare(
     }
     let before = Before::read();
     let launch = request.launch();
+    let mut watch = Watch::begin(surroundings);
 
     observer.progress(&Progress::Loading);
-    let mut laboratory = start(&launch)?;
-    let loaded = load(&mut laboratory, request, surroundings)?;
+    let mut laboratory = asking::start(&launch)?;
+    let loaded = asking::load(&mut laboratory, request, surroundings)?;
+    let loading_s = watch.lap();
     observer.progress(&Progress::Profiling {
         count: loaded.count,
     });
-    let sample = profile(&mut laboratory, request, loaded.count, surroundings)?;
+    let mut sample = asking::profile(&mut laboratory, request, loaded.count, surroundings)?;
+    let profile = Profile::from_sample(&sample);
+    // Waiting does not get slower when others compute: the first two candidates load while the rest is measured.
+    let waits = profile.cpu_share() < CPU_SHARE_THAT_MATTERS;
+    let loading = if waits && !request.profile_only {
+        driver::load_ahead(&launch, request)?
+    } else {
+        Vec::new()
+    };
     let fingerprint = request
         .fingerprint
-        .then(|| fingerprint(&mut laboratory, request, surroundings))
+        .then(|| asking::fingerprint(&mut laboratory, request, surroundings))
         .transpose()?;
-    let handover = handover(&mut laboratory, request, &loaded, surroundings);
-    laboratory.leave(surroundings);
-    if (surroundings.interrupted)() {
-        return Err(ChoiceError::Interrupted);
-    }
-    let profile = Profile::from_sample(&sample);
-
     let mut readings = before.readings(&profile);
     let verdict = noise::judge(&readings, profile.cpu_share());
     let refused = verdict.level == Level::Refuse && !request.ignore_noise;
-    let setting = Setting {
+    let mut setting = Setting {
         cores: before.cores.cores,
         gil: loaded.gil,
         asynchronous: loaded.asynchronous,
@@ -136,20 +139,40 @@ pub fn compare(
         count: (!loaded.items_truncated).then_some(loaded.count),
         memory_available: before.memory.available.map(|bytes| bytes as f64),
         interpreters: model::has_interpreters(&loaded.implementation, &loaded.python),
-        handover: handover.0,
-        shared_loop: handover.1,
+        handover: Handover::default(),
+        shared_loop: None,
     };
+    // The loop would run inputs a second time.
+    if loaded.asynchronous && !request.once {
+        setting.shared_loop = asking::shared_loop(&mut laboratory, &profile, surroundings);
+    }
+    // What cannot win need not be started to know what it would cost.
+    let apart = match &wanted {
+        _ if request.profile_only => true,
+        Some(plans) => plans.iter().any(Plan::apart),
+        None => Model::new(&profile, &setting).apart_may_win(HOPE_SHARE),
+    };
+    asking::worker(&mut laboratory, request, apart, &mut sample, surroundings)?;
+    setting.handover = asking::handover(&mut laboratory, apart, surroundings);
+    laboratory.dismiss();
+    if (surroundings.interrupted)() {
+        return Err(ChoiceError::Interrupted);
+    }
+    let profile = Profile::from_sample(&sample);
+    let profiling_s = watch.lap();
+
     let model = Model::new(&profile, &setting);
     let curves = model.curves();
-    let predictions: Vec<Prediction> = match &wanted {
+    let contenders: Vec<Contender> = match &wanted {
         Some(plans) => std::iter::once(Plan::SERIAL)
             .chain(plans.iter().copied().filter(|plan| *plan != Plan::SERIAL))
-            .map(|plan| model.predict(plan))
+            .map(|plan| Contender::new(model.predict(plan)))
             .collect(),
         None => contenders::contenders(&curves, &model),
     };
+    let predicting_s = watch.lap();
 
-    let mut field = Field::new(&predictions);
+    let mut field = Field::new(contenders);
     let mut account = None;
     let mut winner = None;
     let mut left_out = None;
@@ -168,6 +191,7 @@ pub fn compare(
             control_alone: alone(&profile),
             variation: variation(&sample.walls),
             unused: request.once.then(|| unused(loaded.count, &sample.used)),
+            loading,
             seed,
         };
         match driver::race(&mut field, terms, observer, surroundings)? {
@@ -186,6 +210,13 @@ pub fn compare(
             Raced::LeftOut(why) => left_out = Some(why),
         }
     }
+    laboratory.leave(surroundings);
+    let took = Took {
+        loading_s,
+        profiling_s,
+        predicting_s,
+        racing_s: account.is_some().then(|| watch.lap()),
+    };
     readings.steal_share = before.steal_since();
     let verdict = if refused {
         verdict
@@ -243,8 +274,9 @@ pub fn compare(
         },
         machine,
         profile,
-        handover: handover.0,
-        shared_loop: handover.1,
+        took,
+        handover: setting.handover,
+        shared_loop: setting.shared_loop,
         candidates,
         curves: curves
             .iter()
@@ -259,6 +291,28 @@ pub fn compare(
         profile_only: request.profile_only,
         decision,
     })
+}
+
+/// Laps of the clock.
+struct Watch<'a> {
+    clock: &'a dyn Fn() -> f64,
+    last: f64,
+}
+
+impl<'a> Watch<'a> {
+    fn begin(surroundings: Surroundings<'a>) -> Self {
+        let clock = surroundings.clock;
+        Self {
+            clock,
+            last: clock(),
+        }
+    }
+
+    /// Seconds since the last lap.
+    fn lap(&mut self) -> f64 {
+        let now = (self.clock)();
+        now - std::mem::replace(&mut self.last, now)
+    }
 }
 
 /// The inputs that the sample did not run.

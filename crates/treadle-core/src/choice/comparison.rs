@@ -247,6 +247,20 @@ pub struct RaceAccount {
     pub inputs_left: Option<u64>,
 }
 
+/// Seconds that each part of a comparison took.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Took {
+    /// Starting the measuring process and loading function and inputs.
+    pub loading_s: f64,
+    /// The serial sample, and what hand-over and workers cost.
+    pub profiling_s: f64,
+    /// The model.
+    pub predicting_s: f64,
+    /// The race, from starting the candidates to their leaving; null without one.
+    pub racing_s: Option<f64>,
+}
+
 /// Everything that was learnt: the object that `--json` writes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
@@ -269,6 +283,9 @@ pub struct Comparison {
     pub machine: Machine,
     /// What one task costs.
     pub profile: Profile,
+    /// What the parts of the comparison took.
+    #[serde(default)]
+    pub took: Took,
     /// What handing a task over costs.
     #[serde(default)]
     pub handover: Handover,

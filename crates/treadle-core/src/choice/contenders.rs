@@ -1,22 +1,47 @@
 //! The contenders: which of the many predicted plans are worth a place in the race.
 
-use super::model::{Curve, Form, Model, Prediction};
+use super::model::{Curve, Form, KNEE_SHARE, Model, Prediction};
 use super::plan::{Plan, Strategy};
 use super::race::EQUIVALENT;
 
-/// Most candidates in a race, serial among them: each more takes its share of the budget (diagnosis notes 3.4).
-pub const MOST_CANDIDATES: usize = 5;
+/// Most candidates that race at a time, serial among them: each more takes its share of the budget (diagnosis notes 3.4).
+pub(super) const MOST_CANDIDATES: usize = 5;
 /// A strategy that even at the high end of its interval promises less than this share of what the best promises at its low end is not
 /// raced. The rest, 30 %, is left for what the model does not know, which its interval does not hold either.
-const HOPE_SHARE: f64 = 0.7;
+pub(super) const HOPE_SHARE: f64 = 0.7;
 /// Where it was not measured what a loop costs that many tasks share, so many times the tasks are raced too: alone, a task that sleeps
 /// cost its loop six times what it cost among 128 (CPython 3.11, two virtual cores).
 const LARGER_LOOP: u32 = 4;
 /// The outside may bear fewer tasks at once than we can ask for, which no profile shows: these shares of the best size are raced too.
 const SMALLER: [u32; 2] = [4, 16];
+/// A task that waits was measured by itself, waking a processor that had gone to sleep: among others it may compute a third of that; and a
+/// task whose helpers compute leaves its core idle when it wakes up. So many times the workers may then still be of use.
+const LARGER: u32 = 4;
+/// A process costs memory and a start, so that fewer more are tried.
+const LARGER_APART: u32 = 2;
+
+/// A plan that is worth a place in the race.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contender {
+    /// The plan with what it promises.
+    pub prediction: Prediction,
+    /// The best size of its strategy, if it races only where that one, once it is measured, leaves room for it: a smaller one is better
+    /// where the outside bears less than was predicted, a larger one where tasks hinder each other less.
+    pub reserve: Option<Plan>,
+}
+
+impl Contender {
+    /// One that races from the start.
+    pub fn new(prediction: Prediction) -> Self {
+        Self {
+            prediction,
+            reserve: None,
+        }
+    }
+}
 
 /// The plans worth racing: serial first, then the knee of each promising strategy, then other sizes of the best one.
-pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Prediction> {
+pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Contender> {
     let serial = model.predict(Plan::SERIAL);
     let mut knees: Vec<(&Prediction, &Curve)> = curves
         .iter()
@@ -54,29 +79,53 @@ pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Prediction> {
         {
             continue;
         }
-        let larger = curve.points.iter().rev().find(|one| {
-            one.infeasible.is_none()
-                && one.plan.workers() > knee.plan.workers()
-                && one.plan.workers() <= knee.plan.workers() * LARGER_LOOP
-        });
+        let larger = at_most(curve, knee.plan.workers() * LARGER_LOOP)
+            .filter(|one| one.plan.workers() > knee.plan.workers());
         chosen.extend(larger.cloned());
     }
-    if let Some((knee, curve)) = knees.first() {
-        for divisor in SMALLER {
-            let wanted = knee.plan.workers() / divisor;
-            let smaller = curve.points.iter().rev().find(|one| {
-                one.infeasible.is_none() && one.plan.workers() > 1 && one.plan.workers() <= wanted
-            });
-            if let Some(smaller) = smaller
-                && !chosen.iter().any(|one| one.plan == smaller.plan)
+    let racing: Vec<Plan> = chosen.iter().map(|one| one.plan).collect();
+    let mut reserves: Vec<(Plan, &Prediction)> = Vec::new();
+    for (place, (knee, curve)) in knees.iter().enumerate() {
+        if !racing.contains(&knee.plan) {
+            continue;
+        }
+        let size = knee.plan.workers();
+        let times = if curve.form.apart() {
+            LARGER_APART
+        } else {
+            LARGER
+        };
+        // Only where the model sees nothing to gain from more: what it sees a gain in, it has weighed.
+        let larger = at_most(curve, size.saturating_mul(times))
+            .filter(|one| one.plan.workers() > size && KNEE_SHARE * one.per_s <= knee.per_s);
+        let smaller = SMALLER
+            .iter()
+            .filter_map(|divisor| at_most(curve, size / divisor));
+        // Other strategies' smaller sizes are not worth a process: the best one's stand for what the outside bears.
+        let smaller = smaller.take(if place == 0 { SMALLER.len() } else { 0 });
+        for one in larger.into_iter().chain(smaller) {
+            if !racing.contains(&one.plan)
+                && !reserves.iter().any(|(_, other)| other.plan == one.plan)
             {
-                chosen.push(smaller.clone());
+                reserves.push((knee.plan, one));
             }
         }
     }
     chosen.truncate(MOST_CANDIDATES - 1);
-    chosen.insert(0, serial);
-    chosen
+    let mut all = vec![Contender::new(serial)];
+    all.extend(chosen.into_iter().map(Contender::new));
+    all.extend(reserves.into_iter().map(|(knee, one)| Contender {
+        prediction: one.clone(),
+        reserve: Some(knee),
+    }));
+    all
+}
+
+/// The largest size of a curve with several workers, but so many at most.
+fn at_most(curve: &Curve, workers: u32) -> Option<&Prediction> {
+    curve.points.iter().rev().find(|one| {
+        one.infeasible.is_none() && one.plan.workers() > 1 && one.plan.workers() <= workers
+    })
 }
 
 #[cfg(test)]
@@ -90,8 +139,12 @@ mod tests {
     fn labels(profile: &Profile, setting: &Setting) -> Vec<String> {
         let model = Model::new(profile, setting);
         let chosen = contenders(&model.curves(), &model);
-        assert!(chosen.len() <= MOST_CANDIDATES);
-        chosen.iter().map(|one| one.plan.label()).collect()
+        let racing = chosen.iter().filter(|one| one.reserve.is_none());
+        assert!(racing.count() <= MOST_CANDIDATES);
+        chosen
+            .iter()
+            .map(|one| one.prediction.plan.label() + if one.reserve.is_some() { "?" } else { "" })
+            .collect()
     }
 
     #[test]
@@ -140,8 +193,11 @@ mod tests {
         let most = |setting: &Setting| {
             let model = Model::new(&profile, setting);
             let chosen = contenders(&model.curves(), &model);
-            let single = chosen.iter().filter(|one| one.plan.processes.is_none());
-            let loops: Vec<u32> = single.filter_map(|one| one.plan.coroutines).collect();
+            let racing = chosen.iter().filter(|one| one.reserve.is_none());
+            let single = racing
+                .map(|one| one.prediction.plan)
+                .filter(|plan| plan.processes.is_none());
+            let loops: Vec<u32> = single.filter_map(|plan| plan.coroutines).collect();
             (loops[0], *loops.iter().max().unwrap())
         };
         let (knee, largest) = most(&setting);
@@ -159,15 +215,15 @@ mod tests {
     fn contenders_are_few_and_hold_serial() {
         let profile = piloted(0.01, 0.01, 0.95, 1.02);
         let labels = labels(&profile, &setting(2.0));
-        assert_eq!(labels[..2], ["serial", "processes=2"]);
+        assert_eq!(labels[..3], ["serial", "processes=2", "processes=4?"]);
     }
 
     #[test]
-    fn waiting_work_races_several_sizes() {
+    fn waiting_work_races_its_best_size_and_keeps_smaller_ones_in_reserve() {
         let profile = Profile::from_sample(&sample(0.1, 0.0002));
         assert_eq!(
             labels(&profile, &setting(2.0)),
-            ["serial", "threads=256", "threads=64", "threads=16"]
+            ["serial", "threads=256", "threads=64?", "threads=16?"]
         );
     }
 }

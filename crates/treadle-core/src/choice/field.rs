@@ -5,6 +5,7 @@
 use serde::Deserialize;
 
 use super::comparison::{Candidate, Outcome};
+use super::contenders::{Contender, MOST_CANDIDATES};
 use super::decide::{self, Choice, Measured};
 use super::disturbance::Load;
 use super::laboratory::Laboratory;
@@ -20,11 +21,20 @@ use super::wording;
 /// A plan fails when it loses at least this share of its tasks while serial loses less than half of that share.
 const FAILING_SHARE: f64 = 0.5;
 
+/// Why a plan was not raced for which there was no place.
+pub(super) const CROWDED: &str =
+    "others were more promising, and each more takes its share of the budget";
+
 /// The laboratory's reply to `block`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Block {
     pub(super) count: u64,
     pub(super) wall_s: f64,
+    /// Tasks done while the pool was full, in parts where they went on beyond it, and its seconds; the whole block where not told.
+    #[serde(default)]
+    work: Option<f64>,
+    #[serde(default)]
+    window_s: Option<f64>,
     #[serde(default)]
     pub(super) errors: u64,
     #[serde(default)]
@@ -53,6 +63,14 @@ pub(super) struct Block {
 }
 
 impl Block {
+    /// Tasks done and the seconds that they took, while the pool was full.
+    pub(super) fn full(&self) -> (f64, f64) {
+        match (self.work, self.window_s) {
+            (Some(work), Some(window_s)) if work > 0.0 && window_s > 0.0 => (work, window_s),
+            _ => (self.count as f64, self.wall_s),
+        }
+    }
+
     /// What was read around it.
     pub(super) fn load(&self) -> Load {
         Load {
@@ -85,9 +103,22 @@ pub(super) struct Runner {
     pub(super) first_error: Option<TaskError>,
     pub(super) failed: Option<String>,
     pub(super) unraced: Option<String>,
+    /// The plan that has to be measured before it is known whether this one is worth racing.
+    pub(super) reserve: Option<Plan>,
     pub(super) steady: Option<(f64, Option<Interval>)>,
     pub(super) charged_per_s: Option<f64>,
     pub(super) speedup: Option<Interval>,
+}
+
+/// What is known of a plan in the middle of a race.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beside {
+    pub(super) plan: Plan,
+    pub(super) predicted_per_s: f64,
+    /// Measured so far.
+    pub(super) per_s: f64,
+    /// Cores in use.
+    pub(super) cores: Option<f64>,
 }
 
 /// All candidates; serial is the first.
@@ -96,12 +127,14 @@ pub(super) struct Field(pub(super) Vec<Runner>);
 
 impl Field {
     /// A field of these candidates, serial first.
-    pub(super) fn new(predictions: &[Prediction]) -> Self {
+    pub(super) fn new(contenders: Vec<Contender>) -> Self {
         Self(
-            predictions
-                .iter()
-                .map(|prediction| Runner {
-                    prediction: prediction.clone(),
+            contenders
+                .into_iter()
+                .map(|contender| Runner {
+                    failed: contender.prediction.infeasible.clone(),
+                    prediction: contender.prediction,
+                    reserve: contender.reserve,
                     laboratory: None,
                     start_s: None,
                     latencies: Vec::new(),
@@ -114,7 +147,6 @@ impl Field {
                     blocks: 0,
                     pending: Vec::new(),
                     first_error: None,
-                    failed: prediction.infeasible.clone(),
                     unraced: None,
                     steady: None,
                     charged_per_s: None,
@@ -122,6 +154,28 @@ impl Field {
                 })
                 .collect(),
         )
+    }
+
+    /// Lets those in reserve race from the start, smaller sizes first, as far as there are places.
+    pub(super) fn call_reserves(&mut self) {
+        let racing = self.0.iter().filter(|runner| runner.reserve.is_none());
+        let mut places = MOST_CANDIDATES.saturating_sub(racing.count());
+        for smaller in [true, false] {
+            for runner in &mut self.0 {
+                let size = runner.prediction.plan.workers();
+                if runner
+                    .reserve
+                    .take_if(|knee| (size < knee.workers()) == smaller)
+                    .is_none()
+                {
+                    continue;
+                }
+                match places.checked_sub(1) {
+                    Some(left) => places = left,
+                    None => runner.unraced = Some(CROWDED.to_owned()),
+                }
+            }
+        }
     }
 
     /// What was measured, for the decision.
@@ -163,6 +217,24 @@ impl Field {
             });
         }
         candidates
+    }
+
+    /// What is known of a plan, as far as its race has come.
+    pub(super) fn so_far(&self, plan: Plan, race: &Race) -> Option<Beside> {
+        let index = self
+            .0
+            .iter()
+            .position(|runner| runner.prediction.plan == plan)?;
+        let blocks = self.0[index].pending.iter().map(|(_, block)| block);
+        let wall_s: f64 = blocks.clone().map(|block| block.wall_s).sum();
+        let cpu_s: Option<f64> = blocks.map(|block| block.cpu_s).sum();
+        let cores = cpu_s.filter(|_| wall_s > 0.0).map(|cpu| cpu / wall_s);
+        Some(Beside {
+            plan,
+            predicted_per_s: self.0[index].prediction.per_s,
+            per_s: race.steady(index)?.0,
+            cores,
+        })
     }
 
     pub(super) fn leader(&self, race: &Race) -> Option<(Plan, f64)> {
@@ -375,7 +447,7 @@ fn judge(
         let (percent, name) = (wording::percent(behind), fastest.plan.label());
         let why = if started {
             format!(
-                "as fast as {name} once started, but its start makes this batch {percent} slower"
+                "as fast as {name} once started, but its start and its last tasks make this batch {percent} slower"
             )
         } else {
             format!("{percent} slower than {name}")

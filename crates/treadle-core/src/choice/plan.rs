@@ -69,6 +69,11 @@ impl Plan {
         chunk: None,
     };
 
+    /// Whether its workers are processes or interpreters: they have a start of their own, and tasks are pickled.
+    pub fn apart(&self) -> bool {
+        self.processes.is_some() || self.interpreters.is_some()
+    }
+
     /// `threads` threads.
     pub fn threads(threads: u32) -> Self {
         Self {

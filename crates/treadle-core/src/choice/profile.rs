@@ -129,6 +129,9 @@ pub struct Profile {
     pub peak_rss_bytes: Option<f64>,
     /// How much of that the sample added.
     pub rss_growth_bytes: Option<f64>,
+    /// How much of it one task needed while it ran, and gave back.
+    #[serde(default)]
+    pub task_rss_bytes: Option<f64>,
     /// Resident memory of one started worker process.
     pub worker_rss_bytes: Option<f64>,
     /// Seconds to start one worker.
@@ -203,6 +206,9 @@ impl Profile {
             pickle: sample.pickle.clone(),
             peak_rss_bytes: sample.peak_rss_bytes,
             rss_growth_bytes: sample.rss_growth_bytes,
+            task_rss_bytes: sample.peak_rss_bytes.and_then(|peak| {
+                Some((peak - sample.baseline_rss_bytes? - sample.rss_growth_bytes?).max(0.0))
+            }),
             worker_rss_bytes: sample.worker_rss_bytes,
             worker_start_s: sample.worker_start_s.clone(),
             pilot: sample.pilot,

@@ -9,7 +9,10 @@ use super::plan::{Plan, Strategy};
 use super::portrait::portrait;
 use super::profile::Profile;
 use super::target::Target;
-use super::wording::{count, rate};
+use super::wording::{count, rate, seconds};
+
+/// Tasks' times that a race of the plain loop and one other plan takes: a warm-up of one and two rounds of five, and a pool that drains twice.
+const TASKS_OF_A_RACE: f64 = 14.0;
 
 /// Everything that the paragraph draws on.
 pub(super) struct Grounds<'a> {
@@ -144,7 +147,11 @@ pub(super) fn decision(grounds: &Grounds<'_>) -> Decision {
         sentences.push(if grounds.profile_only {
             "Nothing was decided: only the profile was asked for, so the bounds are predictions that no race has confirmed.".to_owned()
         } else {
-            "Nothing was decided: the budget was spent before any plan could be measured; give a larger --budget.".to_owned()
+            format!(
+                "Nothing was decided: the budget was spent before any plan could be measured; where a task takes {}, give a --budget of {} or more.",
+                seconds(grounds.profile.wall_s),
+                seconds((TASKS_OF_A_RACE * grounds.profile.wall_s).ceil())
+            )
         });
         sentences.push(portrait(grounds.profile, grounds.setting));
         return undecided(sentences);

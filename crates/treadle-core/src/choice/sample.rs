@@ -172,3 +172,13 @@ pub struct Sample {
     #[serde(deserialize_with = "lenient")]
     pub used: Vec<u64>,
 }
+
+/// The laboratory's reply to `worker`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the fields are the protocol's, named as there")]
+pub struct WorkerCosts {
+    #[serde(deserialize_with = "lenient")]
+    pub worker_start_s: WorkerStart,
+    pub worker_rss_bytes: Option<f64>,
+}

@@ -373,9 +373,18 @@ fn kill_if(pid: i32, condition: impl Fn() -> bool, before: impl FnOnce()) {
     }
 }
 
-/// Whether the kernel says that a process is stopped, or gone.
+/// Whether the kernel says that a process is stopped with all its threads, or gone: each thread stops by itself.
 fn is_stopped(pid: i32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads
+        .flatten()
+        .all(|thread| is_thread_stopped(&thread.path().join("stat")))
+}
+
+fn is_thread_stopped(stat: &std::path::Path) -> bool {
+    let Ok(stat) = std::fs::read_to_string(stat) else {
         return true;
     };
     // The state follows the name, which stands in parentheses and may hold anything.

@@ -142,6 +142,12 @@ impl ProcessPool {
         ended: &mut Ended,
     ) -> bool {
         state.deaths_in_a_row = 0;
+        if self.settings.metered
+            && let Outcome::Reply(reply) = &outcome
+        {
+            let out_of_band = reply.buffers.iter().map(|buffer| buffer.mapped.len()).sum();
+            state.results.add(reply.body().len(), out_of_band, None);
+        }
         let mut outcome = match outcome {
             Outcome::Reply(reply) if reply.kind == wire::VALUES_PART => {
                 if let Some(task) = state.tasks.get(id) {
@@ -209,9 +215,19 @@ impl ProcessPool {
             }));
         }
         state.counts.answered += 1;
-        state
-            .turnaround
-            .add(ended.now_ns.saturating_sub(task.submitted_ns));
+        if self.settings.metered {
+            let turnaround = ended.now_ns.saturating_sub(task.submitted_ns);
+            match state.turnaround.of(task.label.into()) {
+                Some(histogram) => histogram.add(turnaround),
+                None => {
+                    let name = state.labels.name(task.label);
+                    state
+                        .turnaround
+                        .enter(task.label.into(), name)
+                        .add(turnaround);
+                }
+            }
+        }
         self.release_blocks(state, worker, &task);
         self.settle(state, id, task, outcome, ended);
         true

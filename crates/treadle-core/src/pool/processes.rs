@@ -18,6 +18,7 @@ use std::time::Duration;
 use treadle_shm::{Arena, BlockRef, Board, PeerArena, Publisher, RingReader, Shape, ShmError};
 
 use super::deadlines::Kill;
+use super::functions::Functions;
 use super::labels::Labels;
 use super::lock;
 use super::meter::Histogram;
@@ -26,6 +27,7 @@ use super::places::Places;
 use super::snapshot::Counts;
 use super::supervisor::{Order, Supervisor};
 use super::tasks::{Held, TaskId, TaskOptions, Tasks};
+use super::transfer::Transfer;
 use super::zygote::Launch;
 
 /// Task slots of a board: enough that two workers on tasks of a microsecond do not run dry while the collector sleeps a millisecond.
@@ -52,6 +54,8 @@ pub struct Settings {
     pub arena_limit: u64,
     /// Most unfinished tasks; `submit` waits beyond it.
     pub max_pending: Option<usize>,
+    /// Whether times and sizes are counted; off only to measure what that costs.
+    pub metered: bool,
 }
 
 /// Tells the future's side that observed tasks have ended.
@@ -118,6 +122,8 @@ pub struct Call<'a> {
     pub options: TaskOptions,
     /// Whether to sleep while the pool's limits are reached.
     pub wait: bool,
+    /// When its pickling began, in nanoseconds of the monotonic clock; `None` when that is not timed.
+    pub began_ns: Option<u64>,
 }
 
 /// How far a pool is in its life.
@@ -166,8 +172,12 @@ pub(super) struct State {
     pub(super) deaths_in_a_row: u32,
     pub(super) initializer: Option<BlockRef>,
     pub(super) counts: Counts,
-    /// From submission until the reply was drained.
-    pub(super) turnaround: Histogram,
+    /// From submission until the reply was drained, by the number of the function's name.
+    pub(super) turnaround: Functions<Histogram>,
+    /// Payloads of calls.
+    pub(super) arguments: Transfer,
+    /// Records with results. Their time is in `rebuilding`.
+    pub(super) results: Transfer,
     pub(super) collector_running: bool,
     pub(super) labels: Labels,
 }
@@ -220,6 +230,8 @@ pub struct ProcessPool {
     /// When the shared memory was last looked at, in nanoseconds.
     pub(super) inspected: AtomicU64,
     pub(super) notes: Mutex<Vec<Note>>,
+    /// Nanoseconds for rebuilding results.
+    pub(super) rebuilding: Mutex<Histogram>,
     /// Held while ends and notes are handed over, from taking them on.
     pub(super) handing_over: Mutex<()>,
     /// The thread that hands over now; 0 for none.
@@ -271,7 +283,9 @@ impl ProcessPool {
             deaths_in_a_row: 0,
             initializer,
             counts: Counts::default(),
-            turnaround: Histogram::default(),
+            turnaround: Functions::default(),
+            arguments: Transfer::default(),
+            results: Transfer::default(),
             collector_running: false,
             labels: Labels::default(),
         };
@@ -295,6 +309,7 @@ impl ProcessPool {
             unfinished: AtomicUsize::new(0),
             inspected: AtomicU64::new(0),
             notes: Mutex::default(),
+            rebuilding: Mutex::default(),
             handing_over: Mutex::default(),
             handed_by: AtomicI32::new(0),
             forks: super::forks(),
@@ -307,6 +322,11 @@ impl ProcessPool {
     /// Whether this is the process that made the pool (a forked child only holds a picture of it).
     pub fn is_mine(&self) -> bool {
         self.forks == super::forks()
+    }
+
+    /// A result was rebuilt, in so many nanoseconds.
+    pub fn note_rebuilt(&self, nanoseconds: u64) {
+        lock(&self.rebuilding).add(nanoseconds);
     }
 
     /// This pool, counted; `None` while it is being dropped.

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use super::lock;
 use super::meter::Histogram;
 use super::processes::{Note, ProcessPool};
+use super::transfer::Transfer;
 
 /// What has happened in a pool since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,6 +65,12 @@ pub struct Snapshot {
     pub oldest_ns: Option<u64>,
     /// From submission until the reply was here, of answered tasks.
     pub turnaround: Histogram,
+    /// The same for each function that has answered tasks.
+    pub functions: Vec<(Arc<str>, Histogram)>,
+    /// What went to the workers.
+    pub arguments: Transfer,
+    /// What came back.
+    pub results: Transfer,
 }
 
 impl ProcessPool {
@@ -117,6 +125,16 @@ impl ProcessPool {
             }
         }
         let oldest_ns = earliest_ns.map(|earliest| now.saturating_sub(earliest));
+        let mut turnaround = Histogram::default();
+        let mut functions = Vec::new();
+        for (name, histogram) in state.turnaround.iter() {
+            turnaround.join(histogram);
+            if histogram.count() > 0 {
+                functions.push((Arc::from(name), *histogram));
+            }
+        }
+        let mut results = state.results;
+        results.time = *lock(&self.rebuilding);
         Snapshot {
             unfinished: state.tasks.len(),
             running: (workers.iter())
@@ -127,7 +145,10 @@ impl ProcessPool {
             workers,
             payload_bytes,
             oldest_ns,
-            turnaround: state.turnaround,
+            turnaround,
+            functions,
+            arguments: state.arguments,
+            results,
         }
     }
 

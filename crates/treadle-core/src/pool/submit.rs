@@ -1,6 +1,6 @@
 //! Into the pool: a call becomes a payload, a payload a task, a task a slot.
 
-use std::cell::RefCell;
+use std::cell::{Cell as Local, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,11 +12,14 @@ use super::outcome::{Bytes, Outcome};
 use super::processes::{Call, Life, ProcessPool, State, SubmitError};
 use super::supervisor::Order;
 use super::tasks::{Held, Task, TaskId, TaskOptions};
+use super::transfer::Outgoing;
 use super::wire::{self, BufferRef};
 
 thread_local! {
     /// Where a thread puts its payloads together.
     static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Nanoseconds for which the call that this thread submits has waited for room.
+    static WAITED: Local<u64> = const { Local::new(0) };
 }
 
 impl ProcessPool {
@@ -50,6 +53,14 @@ impl ProcessPool {
         Ok(self.allocate(&[bytes], true)?.block)
     }
 
+    /// The instant at which a call's pickling begins, for [`Call::began_ns`]; `None` when nothing is counted.
+    pub fn begin_call(&self) -> Option<u64> {
+        self.settings.metered.then(|| {
+            WAITED.set(0);
+            treadle_shm::monotonic_nanoseconds()
+        })
+    }
+
     /// Submits one call. Sleeps while the pool's limits on pending tasks or payload bytes are reached, if the call says so.
     ///
     /// # Errors
@@ -61,7 +72,7 @@ impl ProcessPool {
         if let Some(limit) = self.settings.max_pending {
             let room = || self.unfinished.load(Ordering::SeqCst) < limit.max(1);
             if call.wait {
-                self.wait_until(room)?;
+                self.wait_for_room(room)?;
             } else if !room() {
                 // What has ended and was not read yet counts no more.
                 self.drain();
@@ -73,7 +84,14 @@ impl ProcessPool {
         PAYLOAD.with_borrow_mut(|payload| {
             let mut blocks = Vec::new();
             match self.place(call, payload, &mut blocks) {
-                Ok(kind) => self.enter(kind, payload, blocks, call.label, call.options),
+                Ok(kind) => {
+                    let outgoing = Outgoing {
+                        in_band: call.body.len(),
+                        out_of_band: call.buffers.iter().map(|(bytes, _)| bytes.len()).sum(),
+                        began_ns: call.began_ns,
+                    };
+                    self.enter((kind, payload), blocks, call.label, call.options, outgoing)
+                }
                 Err(error) => {
                     self.give_back(&blocks);
                     Err(error)
@@ -84,11 +102,11 @@ impl ProcessPool {
 
     pub(super) fn enter(
         &self,
-        kind: u32,
-        payload: &[u8],
+        (kind, payload): (u32, &[u8]),
         blocks: Vec<Held>,
         label: u32,
         options: TaskOptions,
+        outgoing: Outgoing,
     ) -> Result<(TaskId, Arc<Cell<Outcome>>), SubmitError> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
@@ -103,10 +121,15 @@ impl ProcessPool {
             return Err(refusal);
         }
         let cell: Arc<Cell<Outcome>> = Arc::default();
+        let submitted_ns = if self.settings.metered {
+            treadle_shm::monotonic_nanoseconds()
+        } else {
+            0
+        };
         let task = Task {
             cell: cell.clone(),
             kind,
-            submitted_ns: treadle_shm::monotonic_nanoseconds(),
+            submitted_ns,
             payload: Bytes::default(),
             blocks,
             position: None,
@@ -126,6 +149,18 @@ impl ProcessPool {
             }
         }
         state.counts.submitted += 1;
+        if self.settings.metered {
+            let took = |began| {
+                submitted_ns
+                    .saturating_sub(began)
+                    .saturating_sub(WAITED.get())
+            };
+            state.arguments.add(
+                outgoing.in_band,
+                outgoing.out_of_band,
+                outgoing.began_ns.map(took),
+            );
+        }
         self.unfinished.fetch_add(1, Ordering::SeqCst);
         let id = state.tasks.insert(task);
         let position = if state.backlog.is_empty() {
@@ -241,11 +276,23 @@ impl ProcessPool {
                     if !wait {
                         return Err(SubmitError::Full);
                     }
-                    self.wait_until(|| self.unfinished.load(Ordering::SeqCst) < before)?;
+                    self.wait_for_room(|| self.unfinished.load(Ordering::SeqCst) < before)?;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Waits, and notes for how long: that is no part of a payload's way.
+    fn wait_for_room(&self, holds: impl Fn() -> bool) -> Result<(), SubmitError> {
+        if holds() {
+            return Ok(());
+        }
+        let began = treadle_shm::monotonic_nanoseconds();
+        let waited = self.wait_until(holds);
+        let took = treadle_shm::monotonic_nanoseconds().saturating_sub(began);
+        WAITED.set(WAITED.get().saturating_add(took));
+        waited
     }
 
     pub(super) fn give_back(&self, blocks: &[Held]) {

@@ -4,12 +4,14 @@
 //! table      where CPython 3.13 and later say themselves that the lock's words are
 //! search     where they are in any version: set an unusual switch interval, and look for it
 //! sampler    a thread that looks at random instants while a function runs
+//! holders    one that counts who of all threads holds it, while somebody watches the program
 //! ```
 //!
 //! *Guarantees*: only aligned loads of two words; nothing is dereferenced that was read from them. No word counts before
 //! [`Proof`] has shown it to tell the truth in this process.
 //! *Assumes*: the caller is attached to an interpreter while it locates the words, and stops reading them before that interpreter ends.
 
+mod holders;
 mod memory;
 mod sampler;
 mod search;
@@ -19,6 +21,7 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
+pub use holders::{Holders, Holdings};
 pub use sampler::{Sampler, Tally, Target};
 
 /// The two words of a lock: is it taken, and by which thread state (last).
@@ -39,6 +42,15 @@ impl Words {
         // SAFETY: who located the words promised that they stay mapped while they are read.
         let (locked, holder) = unsafe { (self.locked.as_ref(), self.holder.as_ref()) };
         locked.load(Ordering::Relaxed) == 1 && holder.load(Ordering::Relaxed) == thread_state
+    }
+
+    /// The thread state that holds the lock now, if any does.
+    pub fn holder(self) -> Option<usize> {
+        // SAFETY: as in `held_by`.
+        let (locked, holder) = unsafe { (self.locked.as_ref(), self.holder.as_ref()) };
+        let held = locked.load(Ordering::Relaxed) == 1;
+        let state = holder.load(Ordering::Relaxed);
+        (held && state != 0).then_some(state)
     }
 
     /// From the addresses of the two words; `None` where they cannot be such words.

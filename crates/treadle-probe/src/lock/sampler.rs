@@ -29,7 +29,7 @@ use crate::clock::ThreadClock;
 /// A look that comes later than this is counted as late and not used: a thread that has to wait for a processor gets it when
 /// another one sleeps or calls the kernel, so such an instant is not a random one. Waking took 20 to 60 µs on the machine where
 /// this was chosen, busy or not; one look in thirty was later than this when both of its cores were taken.
-const PROMPT: Duration = Duration::from_micros(150);
+pub(super) const PROMPT: Duration = Duration::from_micros(150);
 /// A look that took longer than this was torn: the sampler lost its processor between its readings, perhaps to the measured
 /// thread as that woke up, and they are not of one instant. Ten times what the readings take.
 const TORN: Duration = Duration::from_micros(20);
@@ -41,7 +41,7 @@ const WATCH_BROKEN: Duration = Duration::from_micros(40);
 /// Reads of the lock between two looks at the time, which cost as much as ten reads.
 const READS: u32 = 16;
 /// A gap is at most so many means: an exponential gap is longer once in 22,000.
-const LONGEST_GAP: f64 = 10.0;
+pub(super) const LONGEST_GAP: f64 = 10.0;
 
 /// The thread to be measured and the lock that it takes.
 #[derive(Debug, Clone, Copy)]
@@ -407,7 +407,7 @@ impl State {
 }
 
 /// The next gap in means, from SplitMix64 (Steele, Lea and Flood, 2014).
-fn exponential(random: &mut u64) -> f64 {
+pub(super) fn exponential(random: &mut u64) -> f64 {
     *random = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut word = *random;
     word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -421,7 +421,7 @@ fn exponential(random: &mut u64) -> f64 {
 ///
 /// Both requests need no privilege; where the kernel refuses them, more looks come late.
 #[cfg(target_os = "linux")]
-fn wake_promptly() {
+pub(super) fn wake_promptly() {
     /// `struct sched_attr` in its first version.
     #[repr(C)]
     struct Attributes {
@@ -453,7 +453,7 @@ fn wake_promptly() {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn wake_promptly() {}
+pub(super) fn wake_promptly() {}
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]

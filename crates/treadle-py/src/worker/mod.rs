@@ -10,7 +10,6 @@ use std::cell::Cell;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -33,9 +32,6 @@ mod looped;
 
 /// Longer notes are refused: they would crowd results out of the ring.
 const LONGEST_NOTE: usize = 32 * 1024;
-
-/// How often the main thread of a process of threads looks for signals by itself: one that comes just before its sleep does not end it.
-const SIGNAL_LOOK: Duration = Duration::from_millis(500);
 
 thread_local! {
     /// Which of its process's lanes this thread runs.
@@ -233,7 +229,8 @@ impl Worker {
             if self.left.load(Ordering::SeqCst) >= count {
                 return Ok(());
             }
-            py.detach(|| self.parking.sleep(seen, Some(SIGNAL_LOOK)));
+            // A signal that comes just before the sleep does not end it; the parent sends its own again.
+            py.detach(|| self.parking.sleep(seen, None));
             py.check_signals()?;
         }
     }

@@ -79,11 +79,9 @@ pub(super) fn settings(decided: &Decided, evidence: &Evidence) -> Vec<Change> {
     if let Some(spec) = &decided.items {
         told("items", spec, &items.spec);
     }
-    told(
-        "star",
-        if decided.star { "true" } else { "false" },
-        if items.star { "true" } else { "false" },
-    );
+    let word = |set: bool| if set { "true" } else { "false" };
+    told("star", word(decided.star), word(items.star));
+    told("once", word(decided.once), word(items.once));
     let targets = evidence.comparison.targets.join(",");
     let here = decided.targets.as_deref().unwrap_or("");
     if here.replace(' ', "") != targets {

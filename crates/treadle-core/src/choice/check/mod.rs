@@ -232,6 +232,9 @@ impl Case<'_> {
             return Ok(self.unchanged(&evidence));
         }
         let request = self.request(&evidence);
+        if request.once && self.asking.race {
+            return self.once(&evidence, request, observer, surroundings);
+        }
         let profiled = Request {
             budget_s: PROFILE_S,
             profile_only: true,
@@ -262,6 +265,35 @@ impl Case<'_> {
             Err(ChoiceError::Interrupted) => Err(ChoiceError::Interrupted),
             Err(error) => Ok(self.unmeasurable(&error, Level::Race)),
         }
+    }
+
+    /// Levels 1 to 3 in one race, for inputs that may be run once: its own sample is the profile.
+    fn once(
+        &mut self,
+        evidence: &Evidence,
+        request: Request,
+        observer: &mut dyn Observer,
+        surroundings: Surroundings<'_>,
+    ) -> Result<Finding, ChoiceError> {
+        let mut plans = vec![self.decided.plan.label()];
+        plans.extend(evidence.margin.as_ref().map(|margin| margin.plan.label()));
+        let raced = Request {
+            plans: Some(plans.join(";")),
+            budget_s: self.asking.budget_s,
+            targets: self.decided.targets.clone(),
+            ..request
+        };
+        let race = match compare(&raced, observer, surroundings) {
+            Ok(race) => race,
+            Err(ChoiceError::Interrupted) => return Err(ChoiceError::Interrupted),
+            Err(error) => return Ok(self.unmeasurable(&error, Level::Race)),
+        };
+        let finding = self.demands(evidence, &race);
+        Ok(if finding.verdict == Verdict::Overturned {
+            finding
+        } else {
+            self.order(evidence, &race)
+        })
     }
 
     /// The command that decides again, as it was recorded or as far as it is known.
@@ -471,6 +503,7 @@ impl Case<'_> {
         let items = &evidence.comparison.items;
         Request {
             star: decided.star,
+            once: decided.once,
             limit: decided.limit.unwrap_or_else(default_limit),
             ignore_noise: self.asking.ignore_noise,
             python: self.asking.python.clone(),

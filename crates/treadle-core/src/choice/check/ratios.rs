@@ -36,12 +36,12 @@ pub struct Ratio {
 /// The ratios of both profiles; `alike` says whether absolute times may be compared.
 pub fn ratios(before: &Profile, now: &Profile, alike: bool) -> Vec<Ratio> {
     let mut found = Vec::new();
-    let mut share = |name: &str, before: f64, now: f64| {
+    let mut share = |name: &str, before: f64, now: f64, apart: bool| {
         found.push(Ratio {
             name: name.to_owned(),
             before,
             now,
-            moved: (now - before).abs() > SHARE_BAND,
+            moved: apart && (now - before).abs() > SHARE_BAND,
             words: format!(
                 "{name}: {} in the record, {} now",
                 wording::percent(before),
@@ -49,24 +49,31 @@ pub fn ratios(before: &Profile, now: &Profile, alike: bool) -> Vec<Ratio> {
             ),
         });
     };
-    share("CPU share", before.cpu_share(), now.cpu_share());
+    share("CPU share", before.cpu_share(), now.cpu_share(), true);
     if let (Some(old), Some(new)) = (lock_share(before), lock_share(now)) {
-        share("share with the interpreter lock held", old, new);
+        let apart = match (lock_interval(before), lock_interval(now)) {
+            (Some(old), Some(new)) => old[1] < new[0] || new[1] < old[0],
+            _ => true,
+        };
+        share("share with the interpreter lock held", old, new, apart);
     }
     share(
         "share of native helper threads",
         native_share(before),
         native_share(now),
+        true,
     );
     share(
         "pickling in the parent, of a task's time",
         before.parent_pickle_s() / before.own_s().max(1e-12),
         now.parent_pickle_s() / now.own_s().max(1e-12),
+        true,
     );
     share(
         "tasks that raise",
         before.errors as f64 / before.count.max(1) as f64,
         now.errors as f64 / now.count.max(1) as f64,
+        true,
     );
     for (name, old, new) in [
         ("argument size", before.argument_bytes, now.argument_bytes),
@@ -104,6 +111,17 @@ pub fn ratios(before: &Profile, now: &Profile, alike: bool) -> Vec<Ratio> {
     found
 }
 
+/// The 95 % interval of the same share.
+fn lock_interval(profile: &Profile) -> Option<[f64; 2]> {
+    let split = profile.split?;
+    let own = profile.own_s().max(1e-12);
+    let ends = |low: f64, high: f64| [low / own, high / own];
+    Some(ends(
+        split.gil_cpu.low_s + split.gil_blocked.low_s,
+        split.gil_cpu.high_s + split.gil_blocked.high_s,
+    ))
+}
+
 /// Share of a task's own time with the interpreter lock held; `None` where it was not measured.
 fn lock_share(profile: &Profile) -> Option<f64> {
     let held = profile.gil_cpu_s? + profile.gil_blocked_s.unwrap_or(0.0);
@@ -117,6 +135,7 @@ fn native_share(profile: &Profile) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::super::profile::tests::sample;
+    use super::super::super::split::{Estimate, Split};
     use super::*;
 
     fn profile(wall_s: f64, cpu_s: f64) -> Profile {
@@ -148,6 +167,45 @@ mod tests {
         assert_eq!(
             moved(&profile(0.010, 0.0099), &profile(0.010, 0.0092), true),
             Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn a_share_that_was_sampled_moves_only_when_its_intervals_are_apart() {
+        let watched = |held: f64, half: f64| {
+            let part = |mean_s: f64| Estimate {
+                mean_s,
+                low_s: mean_s - half,
+                high_s: mean_s + half,
+            };
+            let split = Split {
+                samples: 100,
+                late: 0,
+                rate_hz: 1000.0,
+                gil_cpu: part(held),
+                gil_blocked: Estimate {
+                    mean_s: 0.0,
+                    low_s: 0.0,
+                    high_s: 0.0,
+                },
+                free_cpu: part(0.010 - held),
+                wait: part(0.0),
+                native_cpu: part(0.0),
+                run_queue: part(0.0),
+                releases_per_task: None,
+                overhead: 0.0,
+            };
+            Profile {
+                split: Some(split),
+                gil_cpu_s: Some(held),
+                ..profile(0.010, 0.010)
+            }
+        };
+        let few = moved(&watched(0.005, 0.002), &watched(0.008, 0.002), true);
+        assert_eq!(few, Vec::<String>::new(), "30 points, and 40 of margin");
+        assert_eq!(
+            moved(&watched(0.005, 0.0003), &watched(0.008, 0.0003), true),
+            ["share with the interpreter lock held: 50 % in the record, 80 % now"]
         );
     }
 

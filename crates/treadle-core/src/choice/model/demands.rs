@@ -231,7 +231,13 @@ fn lock_shares(profile: &Profile, setting: &Setting, reading: Reading) -> (f64, 
         };
         return (
             share(split.gil_cpu, split.free_cpu),
-            share(split.gil_blocked, split.wait),
+            // Nobody was ever seen asleep with the lock: a share below what looks can tell is not feared, for it would make
+            // half of a waiting task's cost.
+            if split.gil_blocked.mean_s > 0.0 {
+                share(split.gil_blocked, split.wait)
+            } else {
+                0.0
+            },
         );
     }
     let all = profile.thread_cpu_s.max(1e-12);

@@ -22,6 +22,8 @@ const MOST_THREADS: u32 = 256;
 const MOST_COROUTINES: u32 = 1000;
 /// Share of the free memory that worker processes may fill; the rest is for their data and for others.
 const MEMORY_SHARE: f64 = 0.8;
+/// Below this, what a task needed while it ran cannot be told from what the allocator keeps.
+const LEAST_TASK_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
 /// Rounds of all workers that are counted at least, and that pass before: the queues have settled after two.
 const COUNTED_ROUNDS: u64 = 4;
 const SKIPPED_ROUNDS: u64 = 2;
@@ -94,7 +96,7 @@ pub struct Curve {
 }
 
 /// A smaller size is preferred when it promises this share of the best of its form (the decision's five percent).
-const KNEE_SHARE: f64 = 0.95;
+pub(crate) const KNEE_SHARE: f64 = 0.95;
 
 impl Curve {
     /// The smallest size that promises nearly as much as the best.
@@ -113,6 +115,27 @@ fn knee(points: &[Prediction]) -> Option<usize> {
     points
         .iter()
         .position(|one| feasible(one) && one.batch_per_s >= KNEE_SHARE * best)
+}
+
+/// What passes before the workers of a batch are there.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    /// Seconds of each process.
+    each_s: f64,
+    /// Processes that start at the same time.
+    abreast: f64,
+    /// Seconds before anything is submitted.
+    before_s: f64,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self {
+            each_s: 0.0,
+            abreast: 1.0,
+            before_s: 0.0,
+        }
+    }
 }
 
 /// A profile in a setting, ready to predict.
@@ -181,6 +204,40 @@ impl<'a> Model<'a> {
             points[knee] = sharp;
         }
         Curve { form, points }
+    }
+
+    /// Whether a plan whose workers are processes or interpreters may reach `share` of what one without them surely does: by its bounds
+    /// alone, with nothing charged for starting and reaching its workers. Where it may not, neither need be measured.
+    pub fn apart_may_win(&self, share: f64) -> bool {
+        if self.profile.pickle.obstacle().is_some() {
+            return false;
+        }
+        let forms = Form::all(self.setting);
+        let (apart, inside): (Vec<Form>, Vec<Form>) = forms
+            .into_iter()
+            .filter(|form| form.runs())
+            .partition(|form| form.apart());
+        let largest = |form: &Form| {
+            self.sizes(*form)
+                .last()
+                .map(|(one, size)| form.plan(*one, *size))
+        };
+        let sure = inside
+            .iter()
+            .filter_map(largest)
+            .chain([Plan::SERIAL])
+            .map(|plan| self.predict(plan).batch_low_per_s())
+            .fold(0.0, f64::max);
+        apart
+            .iter()
+            .flat_map(|form| {
+                self.sizes(*form)
+                    .into_iter()
+                    .map(|(one, size)| form.plan(one, size))
+            })
+            .any(|plan| {
+                bounds::least(&bounds::bounds(plan, &self.hopeful, self.setting)) >= share * sure
+            })
     }
 
     /// (processes, size) of the points of a form.
@@ -344,27 +401,51 @@ impl<'a> Model<'a> {
         self.setting.gil && (route.slots > 1 || route.parent_inside)
     }
 
-    /// Tasks per second over the whole batch: its start and its end simulated, its middle at the steady rate.
+    /// Seconds that a finite batch takes beyond its steady rate when its workers are there: they fill, and in the end they run out of
+    /// tasks one after the other. 0 where its length is not known.
+    pub fn end_s(&self, plan: Plan) -> f64 {
+        let route = Route::new(plan, &self.likely, self.setting);
+        let per_s = self.point(plan).per_s;
+        match self.setting.count {
+            Some(count) if per_s > 0.0 => (self.batch_s(&route, per_s, count, Start::default())
+                - count as f64 / per_s)
+                .max(0.0),
+            _ => 0.0,
+        }
+    }
+
+    /// Tasks per second over the whole batch, the start of its workers included.
     fn batch(&self, route: &Route, per_s: f64) -> f64 {
-        let Some(count) = self.setting.count else {
+        let Some(count) = self.setting.count.map(|count| count.max(1)) else {
             return per_s;
         };
         if per_s <= 0.0 {
             return 0.0;
         }
-        let count = count.max(1) as f64;
         let starts = &self.profile.worker_start_s;
-        let workers = route.workers();
-        let (start_s, abreast, before_s) = if route.submit_s == 0.0 {
-            (0.0, 1.0, 0.0)
+        let start = if route.submit_s == 0.0 {
+            Start::default()
         } else if route.parent_inside {
-            let threads = if route.on_loop { 1 } else { workers };
-            (0.0, 1.0, starts.thread.unwrap_or(0.0) * f64::from(threads))
+            let threads = if route.on_loop { 1 } else { route.workers() };
+            Start {
+                before_s: starts.thread.unwrap_or(0.0) * f64::from(threads),
+                ..Start::default()
+            }
         } else {
-            (starts.process.unwrap_or(0.0), self.setting.cores, 0.0)
+            Start {
+                each_s: starts.process.unwrap_or(0.0),
+                abreast: self.setting.cores,
+                before_s: 0.0,
+            }
         };
-        if workers == 1 && start_s == 0.0 {
-            return count / (before_s + count / per_s);
+        (count as f64 / self.batch_s(route, per_s, count, start)).min(per_s)
+    }
+
+    /// Seconds of a batch: its start and its end simulated, its middle at the steady rate.
+    fn batch_s(&self, route: &Route, per_s: f64, count: u64, start: Start) -> f64 {
+        let (count, workers) = (count as f64, route.workers());
+        if workers == 1 && start.each_s == 0.0 {
+            return start.before_s + count / per_s;
         }
         let units = (count / f64::from(route.chunk)).ceil();
         let ends = units.min(f64::from(workers) * 2.0 + 32.0) as u64;
@@ -375,16 +456,41 @@ impl<'a> Model<'a> {
             skipped: 0,
             counted: ends,
             finite: true,
-            start_s,
-            abreast,
+            start_s: start.each_s,
+            abreast: start.abreast,
         };
         let end_s = simulation::run(route, &script, course).end_s;
         let middle = (units - ends as f64).max(0.0) * f64::from(route.chunk);
-        (count / (before_s + end_s + middle / per_s)).min(per_s)
+        start.before_s + end_s + middle / per_s
+    }
+
+    /// Why so many tasks at once do not fit into the memory, if they do not.
+    fn too_big(&self, plan: Plan) -> Option<String> {
+        let each = self
+            .profile
+            .task_rss_bytes
+            .filter(|bytes| *bytes >= LEAST_TASK_BYTES)?;
+        let available = self.setting.memory_available?;
+        let processes = plan.processes.map_or(0.0, f64::from);
+        let kept = self.profile.worker_rss_bytes.unwrap_or(0.0)
+            + self.profile.rss_growth_bytes.unwrap_or(0.0);
+        let needed = f64::from(plan.workers()) * each + processes * kept;
+        (plan.workers() > 1 && needed > available * MEMORY_SHARE).then(|| {
+            format!(
+                "memory: {} tasks at once that need {} each do not fit in {} of the {} that are free",
+                plan.workers(),
+                wording::bytes(each),
+                wording::percent(MEMORY_SHARE),
+                wording::bytes(available)
+            )
+        })
     }
 
     /// Why a plan cannot run this function at all.
     fn infeasible(&self, plan: Plan) -> Option<String> {
+        if let Some(why) = self.too_big(plan) {
+            return Some(why);
+        }
         if plan.coroutines.is_some() && !self.setting.asynchronous {
             return Some(
                 "the function is not an async function, so coroutines would run one after the other"

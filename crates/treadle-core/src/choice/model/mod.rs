@@ -21,6 +21,7 @@ mod setting;
 mod simulation;
 
 pub(super) use demands::most_under_lock;
+pub(super) use forecast::KNEE_SHARE;
 pub use forecast::{Curve, Model, Prediction};
 pub use setting::{Cost, Form, Handover, LoopCost, Setting, has_interpreters};
 

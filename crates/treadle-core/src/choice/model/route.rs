@@ -1,7 +1,7 @@
 //! The route of a task under a plan: who hands it over, in which process and slot it runs, and what that costs beside it.
 //!
 //! *Assumes*: our pools' rules: processes take tasks below [`CHUNKED_BELOW_S`] in chunks of about [`CHUNK_S`], results in order;
-//! all others one by one, with two tasks a worker and 20 ms of work waiting.
+//! all others one by one, with a task in each worker and 20 ms of work waiting.
 
 use super::super::plan::{Plan, Strategy};
 use super::demands::Demands;
@@ -16,7 +16,7 @@ const MOST_ITEMS: u32 = 4096;
 /// With a known number of inputs, chunks leave so many for each worker (`SHARES` of the executor's map).
 const SHARES: f64 = 4.0;
 /// Tasks or chunks in flight for each worker, one by one and in chunks (the trial's window, `AHEAD` of the executor's map).
-const WINDOW: u32 = 2;
+const WINDOW: u32 = 1;
 const CHUNK_WINDOW: u32 = 4;
 
 /// A plan as the simulation runs it.

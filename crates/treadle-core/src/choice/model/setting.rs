@@ -178,6 +178,11 @@ impl Form {
         }
     }
 
+    /// Whether its workers are processes or interpreters, so that they have a start of their own and tasks are pickled.
+    pub fn apart(self) -> bool {
+        !matches!(self, Self::Threads | Self::Coroutines)
+    }
+
     /// Whether this version's executor runs it.
     pub fn runs(self) -> bool {
         !NOT_RUN_YET.contains(&self)

@@ -26,6 +26,8 @@ use super::script::{Need, Script, Stretch};
 pub(super) const SWITCH_INTERVAL_S: f64 = 0.005;
 /// Work that the trial keeps waiting beyond its window, in seconds at the present rate (`QUEUED_S` of the laboratory's trial).
 const QUEUED_S: f64 = 0.02;
+/// Fewest tasks that it keeps waiting (`QUEUED` of the laboratory's trial).
+const QUEUED: f64 = 2.0;
 /// Events after which a run ends as it stands: a hundred times what the longest of ours takes.
 const MOST_EVENTS: u64 = 5_000_000;
 
@@ -428,7 +430,7 @@ impl Simulation<'_> {
         let ahead = if self.route.ordered {
             0.0
         } else {
-            rate * QUEUED_S
+            (rate * QUEUED_S).max(QUEUED)
         };
         let window = f64::from(self.route.window) * workers + ahead;
         let supply =

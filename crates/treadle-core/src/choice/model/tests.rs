@@ -485,3 +485,35 @@ fn every_plan_of_a_comparison_is_predicted_in_a_moment() {
         assert!(points > 10 && chosen.len() > 1);
     }
 }
+
+#[test]
+fn sizes_whose_tasks_do_not_fit_into_the_memory_are_infeasible() {
+    let mut hungry = sample(0.1, 0.001);
+    hungry.baseline_rss_bytes = Some(30e6);
+    hungry.rss_growth_bytes = Some(50e6);
+    hungry.peak_rss_bytes = Some(2.08e9);
+    let profile = Profile::from_sample(&hungry);
+    assert_eq!(profile.task_rss_bytes, Some(2e9));
+    let mut setting = setting(2.0);
+    setting.memory_available = Some(20e9);
+    let model = Model::new(&profile, &setting);
+    for form in [Form::Threads, Form::Processes] {
+        let curve = model.curve(form);
+        let most = curve.points.iter().filter(|one| one.infeasible.is_none());
+        // Eight of 2 GB fit into 80 % of 20 GB; with a process around each, seven.
+        let most = most.map(|one| one.plan.workers()).max().unwrap();
+        assert_eq!(most, if form == Form::Threads { 8 } else { 6 });
+        assert!(curve.knee().unwrap().plan.workers() <= most);
+    }
+    let why = model.quick(Plan::threads(256)).infeasible.unwrap();
+    assert!(
+        why.contains("256 tasks at once that need 1.9 GiB each"),
+        "{why}"
+    );
+    // What stays after the first task is shared by threads.
+    hungry.rss_growth_bytes = Some(2.05e9);
+    let profile = Profile::from_sample(&hungry);
+    assert_eq!(profile.task_rss_bytes, Some(0.0));
+    let model = Model::new(&profile, &setting);
+    assert_eq!(model.quick(Plan::threads(256)).infeasible, None);
+}

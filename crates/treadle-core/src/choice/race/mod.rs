@@ -2,7 +2,8 @@
 //!
 //! Sans-IO: `next` says what to do, `observe` takes what happened, time is passed in. Blocks of all candidates are
 //! interleaved in random order, so that what the machine does hits all alike, and compared round by round (paired).
-//! The first round warms up and is not counted; it and the first counted one go by promise. Blocks double when four rounds did not suffice, and once more.
+//! A candidate's first block warms up, is half as long and is not counted; it and the first counted one go by promise. Blocks double when
+//! four rounds did not suffice, and once more. Candidates in reserve enter when the caller says so.
 //!
 //! *Rule*. After some rounds (`sequential`) the race looks. A candidate leaves when it certainly misses a target, when it is simpler than
 //! the leader and certainly more than five percent slower, or when it is not simpler and certainly not more than five percent
@@ -13,8 +14,8 @@
 //! Rounds in which others disturbed a block are set aside and run again. When they are the larger part, all rounds count, and
 //! candidates are compared by their fair rates (`disturbance`).
 //!
-//! *Guarantees*: the serial control runs to the end; the race never plans a block past its budget; nothing is called certain before three
-//! counted rounds but that a candidate leaves.
+//! *Guarantees*: the serial control runs to the end; the race never plans a block past its budget; before three counted rounds nothing is
+//! called certain but what stands apart by more than any spread that was ever seen (`sequential`), and before two the race does not end.
 //! *Assumes*: what `sequential` and `disturbance` assume.
 
 mod rounds;
@@ -29,8 +30,12 @@ pub use terms::{Entry, Finish, Ran, Rules, Step};
 
 /// Two candidates within this share of each other are equivalent (diagnosis notes 3.4).
 pub const EQUIVALENT: f64 = 0.05;
-/// Counted rounds before the race may end: with fewer the spread is assumed, not seen.
+/// Counted rounds from which on the spread is seen; with fewer it is assumed, which only a great distance outweighs.
 pub const LEAST_ROUNDS: usize = 3;
+/// Counted rounds before the race may end, however far apart the candidates are: one block of each has no interval.
+pub const FEWEST_ROUNDS: usize = 2;
+/// A warm-up block over a counted one: imports, caches and connections are made by the first tasks of each worker, which it holds anyway.
+const WARM_UP_SHARE: f64 = 0.5;
 /// Counted rounds of a block length; then it doubles, twice at most. Longer blocks average what happens within them, but what happens
 /// from one to the next is told only by more of them: with no bound, ten rounds of five candidates took half of 30 s.
 const ROUNDS_OF_A_LENGTH: usize = 4;
@@ -38,6 +43,7 @@ const MOST_DOUBLINGS: usize = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    Reserve,
     Racing,
     Dropped,
     Withdrawn,
@@ -47,6 +53,8 @@ enum State {
 struct Runner {
     entry: Entry,
     state: State,
+    /// Whether its first block is behind it.
+    warm: bool,
     rounds: Vec<Option<Sample>>,
     /// Wall seconds of the longest block over the seconds asked for, to plan by.
     overrun_s: f64,
@@ -75,6 +83,7 @@ impl Race {
             .map(|entry| Runner {
                 entry: *entry,
                 state: State::Racing,
+                warm: !rules.warm_up,
                 rounds: Vec::new(),
                 overrun_s: 0.0,
             })
@@ -119,21 +128,24 @@ impl Race {
         }
     }
 
-    /// Takes a block's outcome.
-    pub fn observe(&mut self, candidate: usize, outcome: &Ran<'_>) {
+    /// Takes a block's outcome; gives the counted round that it belongs to, `None` for a warm-up.
+    pub fn observe(&mut self, candidate: usize, outcome: &Ran<'_>) -> Option<usize> {
         let counted = self.counted_round();
         let runner = &mut self.runners[candidate];
         let (count, wall_s) = (outcome.count, outcome.load.wall_s);
         runner.overrun_s = runner.overrun_s.max(wall_s - outcome.asked_s);
-        let Some(round) = counted else { return };
+        let warm = std::mem::replace(&mut runner.warm, true);
+        let round = counted.filter(|_| warm)?;
         if count == 0 || wall_s <= 0.0 {
-            return;
+            return Some(round);
         }
-        let tasks = count as f64;
+        let (tasks, full_s) = outcome.full;
         let start_s = tasks * runner.entry.start_per_task_s;
-        let needed_s = outcome
-            .load
-            .needed_s(self.rules.cores, runner.entry.parallelism);
+        // Of the time in which the pool was full, the same part was its own as of the whole block.
+        let needed_s = full_s / wall_s
+            * outcome
+                .load
+                .needed_s(self.rules.cores, runner.entry.parallelism);
         let over = self.rules.targets.iter().map(|target| {
             let over = |bound: f64| outcome.latencies.iter().filter(|one| **one > bound).count();
             match target.quantity {
@@ -145,8 +157,8 @@ impl Race {
             count,
             errors: outcome.errors,
             load: outcome.load,
-            steady: tasks / wall_s,
-            charged: tasks / (wall_s + start_s),
+            steady: tasks / full_s,
+            charged: tasks / (full_s + start_s),
             fair: tasks / (needed_s + start_s),
             disturbed: self.rules.computes
                 && outcome
@@ -157,6 +169,19 @@ impl Race {
         };
         runner.rounds.resize(round + 1, None);
         runner.rounds[round] = Some(sample);
+        Some(round)
+    }
+
+    /// Keeps a candidate out of the race until it [enters](Self::enter).
+    pub fn reserve(&mut self, candidate: usize) {
+        self.runners[candidate].state = State::Reserve;
+    }
+
+    /// Lets a candidate in reserve take part from the next round on; `start_per_task_s` is the start-up to charge to its tasks.
+    pub fn enter(&mut self, candidate: usize, start_per_task_s: f64) {
+        let runner = &mut self.runners[candidate];
+        runner.entry.start_per_task_s = start_per_task_s;
+        runner.state = State::Racing;
     }
 
     /// Takes a candidate out of the race for good, because it failed.
@@ -201,7 +226,13 @@ impl Race {
             .counted_round()
             .map_or(0, |round| (round / ROUNDS_OF_A_LENGTH).min(MOST_DOUBLINGS));
         let length = self.rules.block_s * f64::from(1u32 << grown);
-        length.max(self.runners[candidate].entry.least_block_s)
+        let runner = &self.runners[candidate];
+        let whole = length.max(runner.entry.least_block_s);
+        if runner.warm {
+            whole
+        } else {
+            whole * WARM_UP_SHARE
+        }
     }
 
     fn active(&self) -> Vec<usize> {
@@ -296,7 +327,12 @@ impl Race {
                 }
             }
         }
-        if rounds < LEAST_ROUNDS {
+        let fewest = if self.rules.targets.is_empty() {
+            FEWEST_ROUNDS
+        } else {
+            LEAST_ROUNDS
+        };
+        if rounds < fewest {
             return;
         }
         let certain = |race: &Self, index: usize| -> Option<bool> {
@@ -350,12 +386,7 @@ impl Race {
     /// Bounds of the paired ratio at an error probability of `level`.
     fn certain_ratio(&self, candidate: usize, other: usize, level: f64) -> Option<Bounds> {
         let logarithms = self.log_ratios(candidate, other);
-        let least = |of: usize| {
-            let counts = self.samples(of).into_iter().map(|sample| sample.count);
-            counts.min().unwrap_or(1)
-        };
-        let assumed =
-            sequential::assumed_spread(self.rules.variation, least(candidate), least(other));
+        let assumed = self.assumed_spread(candidate, other);
         let found = sequential::mean_bounds(&logarithms, assumed, level)?;
         Some(Bounds {
             low: found.low.exp(),

@@ -3,6 +3,7 @@
 //! Rounds in which others disturbed a block are set aside while they are few; when they are the larger part, all count, by fair rates.
 
 use super::super::disturbance::Load;
+use super::super::sequential;
 use super::super::statistics::{Interval, Random, bootstrap_mean, mean, median};
 use super::Race;
 
@@ -77,8 +78,30 @@ impl Race {
     /// The paired throughput ratio of one candidate to another, start-up charged, with its 95 % interval.
     pub fn ratio(&self, candidate: usize, other: usize) -> Option<Interval> {
         let logarithms = self.log_ratios(candidate, other);
-        bootstrap_mean(&logarithms, &mut self.summary_random())
+        self.interval(&logarithms, candidate, other)
             .map(|interval| interval.map(f64::exp))
+    }
+
+    /// The 95 % interval of a mean of logarithms: bootstrapped, or by the assumed spread while there are too few to see theirs.
+    fn interval(&self, logarithms: &[f64], one: usize, other: usize) -> Option<Interval> {
+        if logarithms.len() < 2 || logarithms.len() > sequential::EARLY_LOOKS {
+            return bootstrap_mean(logarithms, &mut self.summary_random());
+        }
+        let bounds = sequential::mean_bounds(logarithms, self.assumed_spread(one, other), 0.05)?;
+        Some(Interval {
+            estimate: mean(logarithms)?,
+            low: bounds.low,
+            high: bounds.high,
+        })
+    }
+
+    /// The spread assumed of the logarithm of the ratio of two candidates' blocks.
+    pub(super) fn assumed_spread(&self, one: usize, other: usize) -> f64 {
+        let least = |of: usize| {
+            let counts = self.samples(of).into_iter().map(|sample| sample.count);
+            counts.min().unwrap_or(1)
+        };
+        sequential::assumed_spread(self.rules.variation, least(one), least(other))
     }
 
     /// Blocks of a candidate that count.
@@ -217,7 +240,7 @@ impl Race {
             .map(|sample| rate(sample).ln())
             .collect();
         let middle = mean(&logarithms)?.exp();
-        let interval = bootstrap_mean(&logarithms, &mut self.summary_random());
+        let interval = self.interval(&logarithms, candidate, candidate);
         Some((middle, interval.map(|one| one.map(f64::exp))))
     }
 

@@ -36,7 +36,7 @@ pub struct Entry {
     pub simplicity: (Strategy, u32),
     /// A block never asks for less than this, so that it holds several tasks.
     pub least_block_s: f64,
-    /// Start-up seconds to charge to each task of a finite batch.
+    /// Seconds to charge to each task of a finite batch, for its start and its end.
     pub start_per_task_s: f64,
     /// Cores that it can keep busy at most as far as is known: threads that take turns at the interpreter lock one, processes any number.
     pub parallelism: f64,
@@ -47,6 +47,8 @@ pub struct Entry {
 pub struct Ran<'a> {
     /// Tasks done, failed ones included.
     pub count: u64,
+    /// Tasks done while the pool was full, and its seconds: filling and draining a large pool is not its rate.
+    pub full: (f64, f64),
     /// Failed tasks.
     pub errors: u64,
     /// Seconds that were asked for.

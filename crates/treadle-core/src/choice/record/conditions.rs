@@ -12,6 +12,7 @@ use super::super::model::Setting;
 use super::super::plan::{Plan, Strategy};
 use super::super::profile::Profile;
 use super::super::ranking::{self, Calibration, Ranking};
+use super::super::split::{Estimate, Split};
 use super::super::wording;
 
 /// A fact and the values at which the decision is to be looked at again.
@@ -160,6 +161,29 @@ pub(super) fn conditions(comparison: &Comparison, plan: Plan) -> Vec<Condition> 
         words,
     ));
 
+    if let Some(held) = measured("lock_share", profile).filter(|_| comparison.machine.gil) {
+        let at_share = |step: u32| {
+            let value = f64::from(step) / f64::from(SHARE_STEPS);
+            Some((value, turned(&with_lock_share(profile, value)?, &setting)?))
+        };
+        let words = |value: f64| {
+            format!(
+                "a task holds the interpreter lock for {} of its time",
+                wording::percent(value)
+            )
+        };
+        let here = (held * f64::from(SHARE_STEPS)).floor() as u32;
+        let up = (here + 1..=SHARE_STEPS).filter_map(at_share).next();
+        found.extend(bound("lock_share", true, up, words));
+        let down = (0..=here).rev().filter_map(at_share).next();
+        found.extend(bound(
+            "lock_share",
+            false,
+            down.filter(|(value, _)| *value < held),
+            words,
+        ));
+    }
+
     let at_time = |step: i32| {
         let factor = FACTOR.powi(step);
         let value = round(profile.own_s() * factor);
@@ -235,11 +259,19 @@ fn scaled(values: &[f64], factor: f64) -> Vec<f64> {
     values.iter().map(|value| value * factor).collect()
 }
 
+/// The same task computing for this share of its time, waiting for the rest; each sampled one in its proportion.
 fn with_cpu_share(profile: &Profile, share: f64) -> Profile {
     let own = profile.own_s();
     let factor = share * own / profile.cpu_s().max(1e-9);
     Profile {
         wall_s: own,
+        walls: scaled(&profile.walls, own / profile.wall_s.max(1e-12)),
+        // Where the sample hardly computed, its proportions say nothing.
+        cpus: if profile.cpu_share() > 0.5 / f64::from(SHARE_STEPS) {
+            scaled(&profile.cpus, factor)
+        } else {
+            Vec::new()
+        },
         run_queue_s: Some(0.0),
         thread_cpu_s: (profile.thread_cpu_s * factor)
             .max(share * own - profile.native_cpu_s * factor),
@@ -248,6 +280,35 @@ fn with_cpu_share(profile: &Profile, share: f64) -> Profile {
         pilot: None,
         ..profile.clone()
     }
+}
+
+/// The same task with this share of its time under the interpreter lock, its CPU time as it was; `None` where it does not compute enough
+/// for that, or too much of it is blocked with the lock.
+fn with_lock_share(profile: &Profile, share: f64) -> Option<Profile> {
+    let split = profile.split?;
+    let exact = |mean_s: f64| Estimate {
+        mean_s,
+        low_s: mean_s,
+        high_s: mean_s,
+    };
+    let cpu = split.gil_cpu.mean_s + split.free_cpu.mean_s;
+    let held = share * profile.own_s() - split.gil_blocked.mean_s;
+    // What is left of a share by rounding is not a reason to leave out all of it, or none.
+    let slack = 0.5 / f64::from(SHARE_STEPS) * profile.own_s();
+    if held < -1e-9 * cpu || held > cpu + slack {
+        return None;
+    }
+    let held = held.clamp(0.0, cpu);
+    Some(Profile {
+        split: Some(Split {
+            gil_cpu: exact(held),
+            free_cpu: exact(cpu - held),
+            ..split
+        }),
+        gil_cpu_s: Some(held),
+        free_cpu_s: Some(cpu - held),
+        ..profile.clone()
+    })
 }
 
 fn with_time(profile: &Profile, own_s: f64) -> Profile {
@@ -260,7 +321,7 @@ fn with_time(profile: &Profile, own_s: f64) -> Profile {
             &profile.walls,
             factor * profile.own_s() / profile.wall_s.max(1e-12),
         ),
-        cpus: Vec::new(),
+        cpus: scaled(&profile.cpus, factor),
         run_queue_s: Some(0.0),
         thread_cpu_s: profile.thread_cpu_s * factor,
         native_cpu_s: profile.native_cpu_s * factor,

@@ -25,6 +25,8 @@ pub struct Decided {
     pub items: Option<String>,
     /// Whether a tuple is the list of arguments.
     pub star: bool,
+    /// Whether no input is run twice.
+    pub once: bool,
     /// At most so many inputs.
     pub limit: Option<u64>,
     /// The requirements.
@@ -199,6 +201,7 @@ impl Settings {
             function: text("function")?,
             items: text("items")?,
             star: table.get("star").and_then(Item::as_bool).unwrap_or(false),
+            once: table.get("once").and_then(Item::as_bool).unwrap_or(false),
             limit: table
                 .get("limit")
                 .and_then(Item::as_integer)
@@ -246,11 +249,12 @@ impl Settings {
             }
         }
         let targets = comparison.targets.join(",");
-        let entries: [(&str, Option<Value>); 10] = [
+        let entries: [(&str, Option<Value>); 11] = [
             ("plan", Some(sizes.into())),
             ("function", Some(evidence.function.as_str().into())),
             ("items", Some(comparison.items.spec.as_str().into())),
             ("star", comparison.items.star.then(|| true.into())),
+            ("once", comparison.items.once.then(|| true.into())),
             (
                 "limit",
                 (limit != super::super::request::default_limit())

@@ -3,16 +3,16 @@
 //! *Guarantees*: all candidates race over the same inputs in a round; a candidate that crashes or hangs leaves the race with
 //! its reason; only the serial control's failure is the function's.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+mod block;
+mod opening;
+mod reserve;
 
-use super::asking::{function_failure, load_request, start};
 use super::compare::{Observer, Progress};
 use super::comparison::RaceAccount;
 use super::error::ChoiceError;
-use super::field::{Block, Field, Runner};
-use super::laboratory::{CallError, Launch, Surroundings};
-use super::model::{Setting, most_under_lock};
+use super::field::{Field, Runner};
+use super::laboratory::{Laboratory, Launch, Surroundings};
+use super::model::{Model, Setting, most_under_lock};
 use super::noise::CPU_SHARE_THAT_MATTERS;
 use super::once::{Inputs, Wish};
 use super::plan::Strategy;
@@ -22,18 +22,25 @@ use super::request::Request;
 use super::sequential::ERROR;
 use super::statistics::Random;
 use super::target::Target;
-use super::wording;
+use block::{Run, Work, block, confirm};
+use opening::Opening;
+pub(super) use opening::load_ahead;
+use reserve::called;
 
 /// First block length, shorter when the budget would not give each candidate eight blocks. A tenth of a second is twenty switch
 /// intervals of the interpreter lock and some thirty slices of the scheduler; what it leaves open, longer blocks settle.
 const BLOCK_S: f64 = 0.1;
 const BLOCK_LEAST_S: f64 = 0.05;
 const BLOCKS_WANTED: f64 = 8.0;
-/// A block holds at least so many of the profile's tasks one after the other, if the budget bears it: filling and draining
-/// a pool costs about one task's time, so four keep that below a quarter.
-const TASKS_IN_BLOCK: f64 = 4.0;
+/// A block holds at least so many of the profile's tasks one after the other, if the budget bears it: draining a pool takes about one
+/// task's time, in which nothing is learnt.
+const TASKS_IN_BLOCK: f64 = 3.0;
+/// The plain loop has nothing to drain.
+const TASKS_IN_CONTROL_BLOCK: f64 = 2.0;
 /// Share of the budget that starting candidates may take before the rest stays unraced.
 const START_SHARE: f64 = 0.4;
+/// Candidates in reserve are started until so much of the budget is spent: they need three rounds as the others do.
+const RESERVE_SHARE: f64 = 0.6;
 /// Seconds beyond the expected for one block or one start before it counts as hanging.
 const GRACE_S: f64 = 5.0;
 
@@ -50,6 +57,8 @@ pub(super) struct Terms<'a> {
     pub(super) variation: f64,
     /// The inputs that the sample did not run, when none may be run twice.
     pub(super) unused: Option<Vec<u64>>,
+    /// Laboratories that are loading the function already.
+    pub(super) loading: Vec<Laboratory>,
     pub(super) seed: u64,
 }
 
@@ -70,12 +79,17 @@ pub(super) fn race(
 ) -> Result<Raced, ChoiceError> {
     let Terms {
         request,
-        launch,
         profile,
         setting,
         seed,
         ..
     } = terms;
+    let mut opening = Opening {
+        request,
+        launch: terms.launch,
+        loading: terms.loading,
+        surroundings,
+    };
     let began = (surroundings.clock)();
     let elapsed = || (surroundings.clock)() - began;
     let mut inputs = match &terms.unused {
@@ -90,7 +104,14 @@ pub(super) fn race(
             }
         },
     };
-    open_all(field, request, launch, &elapsed, observer, surroundings)?;
+    if inputs.is_some() || !terms.targets.is_empty() {
+        // A smaller size may meet a target that the best one misses; and inputs are dealt once.
+        field.call_reserves();
+    }
+    let first: Vec<usize> = (0..field.0.len())
+        .filter(|index| field.0[*index].reserve.is_none())
+        .collect();
+    opening.open(field, &first, START_SHARE, &elapsed, observer)?;
 
     let budget_left = (request.budget_s - elapsed()).max(0.1);
     let count = field
@@ -100,7 +121,8 @@ pub(super) fn race(
         .count()
         .max(1) as f64;
     let block_s = (budget_left / (count * BLOCKS_WANTED)).clamp(BLOCK_LEAST_S, BLOCK_S);
-    let least_block_s = (TASKS_IN_BLOCK * profile.own_s()).min(budget_left / (count * 5.0));
+    let least = |tasks: f64| (tasks * profile.own_s()).min(budget_left / (count * 5.0));
+    let least_block_s = least(TASKS_IN_BLOCK);
     // Serial blocks cannot be shorter than a task; four rounds must fit, or the warm-up is left out.
     let warm_up = count * block_s.max(least_block_s).max(profile.wall_s) * 4.0 <= budget_left;
     let entries: Vec<Entry> = field
@@ -110,10 +132,12 @@ pub(super) fn race(
         .map(|(index, runner)| Entry {
             control: index == 0,
             simplicity: runner.prediction.plan.simplicity(),
-            least_block_s,
-            start_per_task_s: setting.count.map_or(0.0, |count| {
-                runner.charged_start_s(profile) / count.max(1) as f64
-            }),
+            least_block_s: if index == 0 {
+                least(TASKS_IN_CONTROL_BLOCK)
+            } else {
+                least_block_s
+            },
+            start_per_task_s: start_per_task_s(runner, profile, setting),
             parallelism: parallelism(runner.prediction.plan.strategy(), profile, setting),
         })
         .collect();
@@ -130,7 +154,12 @@ pub(super) fn race(
     };
     let mut race = Race::new(rules, &entries);
     for (index, runner) in field.0.iter().enumerate() {
-        if runner.laboratory.is_none() {
+        if runner.laboratory.is_some() {
+            continue;
+        }
+        if runner.reserve.is_some() {
+            race.reserve(index);
+        } else {
             race.withdraw(index);
         }
     }
@@ -142,6 +171,16 @@ pub(super) fn race(
                 seconds,
                 round,
             } => {
+                if race.counting().is_some_and(|round| round > 0) {
+                    for index in called(field, &race, profile, setting) {
+                        let one = [index];
+                        opening.open(field, &one, RESERVE_SHARE, &elapsed, observer)?;
+                        let runner = &field.0[index];
+                        if runner.laboratory.is_some() {
+                            race.enter(index, start_per_task_s(runner, profile, setting));
+                        }
+                    }
+                }
                 observer.progress(&Progress::Racing {
                     elapsed_s: elapsed(),
                     budget_s: request.budget_s,
@@ -178,11 +217,11 @@ pub(super) fn race(
                         if let (Some(inputs), Work::These(dealt)) = (&mut inputs, &work) {
                             inputs.give_back(dealt, block.taken.unwrap_or(u64::MAX));
                         }
-                        let counted = race.counting();
-                        race.observe(
+                        let counted = race.observe(
                             candidate,
                             &Ran {
                                 count: block.count,
+                                full: block.full(),
                                 errors: block.errors,
                                 asked_s: seconds,
                                 load: block.load(),
@@ -198,7 +237,14 @@ pub(super) fn race(
                         race.withdraw(candidate);
                         if let Some(input) = suspect.filter(|_| !request.once) {
                             let label = runner.prediction.plan.label();
-                            confirm(&mut field.0[0], input, &label, request, surroundings)?;
+                            confirm(
+                                &mut field.0[0],
+                                input,
+                                &label,
+                                profile,
+                                request,
+                                surroundings,
+                            )?;
                         }
                     }
                 }
@@ -272,87 +318,23 @@ fn divide(field: &mut Field, unused: &[u64], seed: u64) -> Option<Inputs> {
     Some(inputs)
 }
 
-/// Starts a laboratory for each candidate, all at the same time; then each its pool, one after the other, so that the time of its
-/// start is its own.
-fn open_all(
-    field: &mut Field,
-    request: &Request,
-    launch: &Launch,
-    elapsed: &dyn Fn() -> f64,
-    observer: &mut dyn Observer,
-    surroundings: Surroundings<'_>,
-) -> Result<(), ChoiceError> {
-    let mut loading = Vec::new();
-    for (index, runner) in field.0.iter_mut().enumerate() {
-        if runner.failed.is_some() || runner.unraced.is_some() {
-            continue;
-        }
-        let laboratory = runner.laboratory.insert(start(launch)?);
-        loading.push((index, laboratory.send(&load_request(request))));
-    }
-    let timeout = request.budget_s + GRACE_S;
-    for (index, sent) in loading {
-        let runner = &mut field.0[index];
-        let Some(laboratory) = runner.laboratory.as_mut() else {
-            continue;
-        };
-        observer.progress(&Progress::Starting {
-            plan: runner.prediction.plan,
-        });
-        let loaded = sent.and_then(|()| laboratory.receive(timeout, surroundings, &mut |_| {}));
-        opened(runner, index == 0, loaded, request)?;
-    }
-    for (index, runner) in field.0.iter_mut().enumerate() {
-        let Some(laboratory) = runner.laboratory.as_mut() else {
-            continue;
-        };
-        if index > 0 && elapsed() > START_SHARE * request.budget_s {
-            runner.unraced = Some(
-                "starting the others took too much of the budget; a larger --budget would race it"
-                    .to_owned(),
-            );
-            runner.laboratory = None;
-            continue;
-        }
-        let plan = json!({"do": "plan", "plan": runner.prediction.plan});
-        let reply = laboratory.call(&plan, timeout, surroundings, &mut |_| {});
-        if let Some(reply) = opened(runner, index == 0, reply, request)? {
-            runner.start_s = reply.get("start_s").and_then(Value::as_f64);
-        }
-    }
-    Ok(())
-}
-
-/// A step of a candidate's start; a failure of a rival is its own.
-fn opened(
-    runner: &mut Runner,
-    control: bool,
-    reply: Result<Value, CallError>,
-    request: &Request,
-) -> Result<Option<Value>, ChoiceError> {
-    match reply {
-        Ok(reply) => Ok(Some(reply)),
-        Err(CallError::Interrupted) => Err(ChoiceError::Interrupted),
-        Err(error) if control => Err(function_failure(
-            error,
-            "the start of the serial control",
-            request.budget_s,
-        )),
-        Err(error) => {
-            runner.laboratory = None;
-            runner.failed = Some(rival_failure(error, "while its workers were started"));
-            Ok(None)
-        }
-    }
+/// Seconds to charge to each task of a finite batch: the start of its workers as measured, and its end, in which workers run out of tasks,
+/// as simulated.
+fn start_per_task_s(runner: &Runner, profile: &Profile, setting: &Setting) -> f64 {
+    setting.count.map_or(0.0, |count| {
+        let end_s = Model::new(profile, setting).end_s(runner.prediction.plan);
+        (runner.charged_start_s(profile) + end_s) / count.max(1) as f64
+    })
 }
 
 /// Cores that a plan can keep busy at most, as far as the profile proves it.
 fn parallelism(strategy: Strategy, profile: &Profile, setting: &Setting) -> f64 {
     match strategy {
-        Strategy::Coroutines => 1.0,
+        // Helper threads compute beside the loop.
+        Strategy::Coroutines => (profile.cpu_s() / profile.thread_cpu_s.max(1e-12)).max(1.0),
         Strategy::Threads => {
             let locked = most_under_lock(profile, setting);
-            (profile.thread_cpu_s / locked.max(1e-12)).max(1.0)
+            (profile.cpu_s() / locked.max(1e-12)).max(1.0)
         }
         _ => f64::INFINITY,
     }
@@ -361,134 +343,4 @@ fn parallelism(strategy: Strategy, profile: &Profile, setting: &Setting) -> f64 
 /// Inputs to choose a round's first one from; blocks wrap around.
 fn setting_count(setting: &Setting, profile: &Profile) -> u64 {
     setting.count.unwrap_or(profile.count).max(1)
-}
-
-/// The inputs of a block.
-enum Work {
-    /// All inputs in order from this one on, over and over.
-    From(u64),
-    /// These and no others.
-    These(Vec<u64>),
-}
-
-/// What came of a block.
-enum Run {
-    /// It ran.
-    Done(Box<Block>),
-    /// The rival had to leave the race.
-    Left {
-        /// The input that may have ended or stopped it, and would do so under any plan.
-        suspect: Option<u64>,
-    },
-}
-
-/// Runs one block; a failure of a rival is its own, unless the function plainly ended the process itself.
-fn block(
-    runner: &mut Runner,
-    control: bool,
-    work: &Work,
-    seconds: f64,
-    profile: &Profile,
-    request: &Request,
-    surroundings: Surroundings<'_>,
-) -> Result<Run, ChoiceError> {
-    let Some(laboratory) = runner.laboratory.as_mut() else {
-        return Ok(Run::Left { suspect: None });
-    };
-    let plan = runner.prediction.plan;
-    // What is in flight when the block's time is up: each worker's task, one after the other if they share one core.
-    let drain = 10.0 * profile.wall_max_s + 2.0 * f64::from(plan.workers()) * profile.cpu_s();
-    let timeout = seconds + drain.min(request.budget_s) + GRACE_S;
-    let asked = match work {
-        Work::From(first) => {
-            json!({"do": "block", "first": first, "count": 1_000_000_000u64, "seconds": seconds})
-        }
-        Work::These(inputs) => json!({"do": "block", "inputs": inputs, "seconds": seconds}),
-    };
-    let reply = laboratory.call(&asked, timeout, surroundings, &mut |_| {});
-    let block = reply.and_then(|value| {
-        Block::deserialize(&value).map_err(|error| CallError::Broken(error.to_string()))
-    });
-    let within = plan.processes.is_none() && plan.interpreters.is_none();
-    let (failure, suspect) = match block {
-        Ok(block) if block.lost_workers == 0 || control => return Ok(Run::Done(Box::new(block))),
-        Ok(block) => {
-            let input = block.first_error.as_ref().map(|error| error.index);
-            let words = block.first_error.map_or_else(String::new, |error| {
-                format!(
-                    " (input {}: {}: {})",
-                    error.index, error.class, error.message
-                )
-            });
-            (format!("a worker ended while it ran a task{words}"), input)
-        }
-        Err(CallError::Interrupted) => return Err(ChoiceError::Interrupted),
-        Err(error) if control => {
-            return Err(function_failure(
-                error,
-                "the race, running serially",
-                request.budget_s,
-            ));
-        }
-        // An exit code is asked for, whatever the plan; a signal may come of tasks that share memory.
-        Err(error @ CallError::Died { exited: true, .. }) if within => {
-            let during = format!("the race, as {}", plan.label());
-            return Err(function_failure(error, &during, request.budget_s));
-        }
-        Err(error) => {
-            let input = match &error {
-                CallError::Late { input, .. } | CallError::Died { input, .. } => *input,
-                _ => None,
-            };
-            (rival_failure(error, "during the race"), input)
-        }
-    };
-    runner.laboratory = None;
-    runner.failed = Some(failure);
-    Ok(Run::Left { suspect })
-}
-
-/// Runs one input serially that a rival may have failed on: if it ends or stops this process too, the function fails.
-fn confirm(
-    control: &mut Runner,
-    input: u64,
-    rival: &str,
-    request: &Request,
-    surroundings: Surroundings<'_>,
-) -> Result<(), ChoiceError> {
-    let Some(laboratory) = control.laboratory.as_mut() else {
-        return Ok(());
-    };
-    let asked = json!({"do": "block", "first": input, "count": 1, "seconds": 0.0});
-    match laboratory.call(&asked, GRACE_S, surroundings, &mut |_| {}) {
-        Ok(_) | Err(CallError::Refused(_)) => Ok(()),
-        Err(error) => {
-            let during = format!("the race, as {rival} and again serially");
-            Err(function_failure(error, &during, request.budget_s))
-        }
-    }
-}
-
-/// Why a rival left, in words.
-fn rival_failure(error: CallError, when: &str) -> String {
-    let at =
-        |input: Option<u64>| input.map_or_else(String::new, |index| format!(" at input {index}"));
-    match error {
-        CallError::Refused(refusal) => match refusal.hint {
-            Some(hint) => format!("{}; {hint}", refusal.message),
-            None => refusal.message,
-        },
-        CallError::Died { how, input, .. } => {
-            format!("its process ended with {how} {when}{}", at(input))
-        }
-        CallError::Late { after_s, input, .. } => {
-            format!(
-                "it did not answer within {} {when}{}",
-                wording::seconds(after_s),
-                at(input)
-            )
-        }
-        CallError::Interrupted => "interrupted".to_owned(),
-        CallError::Broken(why) => format!("its process broke the measuring protocol {when}: {why}"),
-    }
 }

@@ -1,0 +1,1 @@
+"""How long `treadle compare` takes where the answer is plain: `python -m benches.obvious`."""
