@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from benches.whole.pools import PROCESSES, Pool, opened
@@ -24,7 +25,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def sampled(measure: str, name: str, workers: int) -> float:
     """Takes the sample `measure` of the pool called `name` in a process of its own."""
-    command = [sys.executable, "-m", "benches.whole.fresh", measure, name, str(workers)]
+    return _printed("benches.whole.fresh", measure, name, str(workers))
+
+
+def sampled_bare(name: str, workers: int) -> float:
+    """The memory of the idle workers of the pool called `name`, in a program of its own whose main module is bare."""
+    return _printed("benches.whole.bare", name, str(workers))
+
+
+def _printed(*arguments: str) -> float:
+    command = [sys.executable, "-m", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -47,12 +57,12 @@ def second_start(name: str, workers: int) -> float:
     return seconds
 
 
-def idle_memory(name: str, workers: int) -> float:
-    """Mean proportional set size of the idle workers, in bytes (Linux)."""
+def idle_memory(name: str, workers: int, function: Callable[[float], int] = worker_pid) -> float:
+    """Mean proportional set size of the idle workers, in bytes (Linux), after calls of `function`, which takes seconds and gives the pid."""
     with opened(PROCESSES, name, workers) as pool:
         pids: set[int] = set()
         for _attempt in range(20):
-            pids.update(pool.collect(pool.submit_all(worker_pid, [0.05] * workers)))
+            pids.update(pool.collect(pool.submit_all(function, [0.05] * workers)))
             if len(pids) == workers:
                 break
         return sum(map(proportional_set_size, pids)) / len(pids)

@@ -12,9 +12,11 @@ The map of the package::
     progress     what map(progress=True) shows
     strategies/  one file for each way to run tasks, over one contract
     _payload     how a call becomes bytes, and what is said when it cannot
+    _outcome     what a task brought, as bytes: its result or its exception
     _worker/     all that runs in a child: the zygote and the worker's main
-    _subinterpreter, _told, _coroutines
-                 what runs where the engine cannot be loaded: pure Python
+    _coroutine   an event loop of a worker's own
+    _subinterpreter
+                 what runs in sub-interpreters, where the engine cannot be loaded: pure Python, as are the two above
     serving, metrics
                  the numbers of all pools, for Prometheus
     _watching    what `treadle top` and `treadle dump` see of this program
@@ -113,13 +115,14 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'treadle' has no attribute {name!r}")
-    import importlib
+    import sys
 
-    if name == "errors":
-        return importlib.import_module("treadle.errors")
     # Whatever is not named above is an error.
-    module = importlib.import_module(f"treadle.{_LATER.get(name, 'errors')}")
-    value = globals()[name] = getattr(module, name)
+    module = f"treadle.{_LATER.get(name, 'errors')}"
+    __import__(module)
+    if name == "errors":
+        return sys.modules[module]
+    value = globals()[name] = getattr(sys.modules[module], name)
     return value
 
 

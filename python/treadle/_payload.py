@@ -1,7 +1,7 @@
 """How a call becomes bytes, and what is said when it cannot; the parts that must be Python.
 
-The engine calls these by name, in the parent and in workers. What every task needs is in the engine; here is what is rare: functions seen for the first
-time, exceptions, failures.
+The engine calls these by name, in the parent; what a worker says is in :mod:`treadle._outcome`. What every task needs is in the engine; here is what is
+rare: functions seen for the first time, failures.
 """
 
 from __future__ import annotations
@@ -9,19 +9,10 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from treadle import _core, errors
-from treadle._coroutines import close_loop as close_loop
-from treadle._coroutines import is_coroutine as is_coroutine
-from treadle._coroutines import run_coroutine as run_coroutine
-from treadle._coroutines import wake_loops as wake_loops
-from treadle._helping import help_while_waiting as help_while_waiting
-from treadle._told import dump_exception as dump_exception
-from treadle._told import load_exception as load_exception
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from treadle._outcome import BY_VALUE_HINT, as_broken_process_pool
 
 # ---- functions and calls
 
@@ -60,10 +51,6 @@ def _send_main_by_value() -> None:
     global main_by_value
     main_by_value = True
     _core.send_main_by_value(True)
-
-
-#: How `pip` names the extra that carries what a worker cannot import.
-_EXTRA = "install cloudpickle, which carries it by value (pip install 'treadle[cloudpickle]')"
 
 
 class _OnlyByValue(pickle.PicklingError):
@@ -112,12 +99,6 @@ def name_of(function: Any) -> str:
         name = function.__qualname__
     module = getattr(function, "__module__", None)
     return f"{module}.{name}" if isinstance(module, str) else name
-
-
-def load_function(pickled: bytes) -> Callable[..., Any]:
-    """The function of :func:`by_reference`, in a worker."""
-    function: Callable[..., Any] = pickle.loads(pickled)
-    return function
 
 
 def dump_call_otherwise(
@@ -172,7 +153,7 @@ def dump_by_value(
     elif not by_name:
         raise errors.PayloadError(
             f"the call of {name_of(function)} cannot be sent to a worker: it uses what was defined at a prompt, in a notebook or with -c, "
-            f"where no worker can import it from\n\nhint: {_EXTRA}, or put the definitions into a module"
+            f"where no worker can import it from\n\nhint: {BY_VALUE_HINT}, or put the definitions into a module"
         )
     from treadle import _pickling
 
@@ -199,30 +180,7 @@ def _dump_with_multiprocessing(whole: Any) -> bytes | None:
     return stream.getvalue()
 
 
-def unreadable_call(error: BaseException) -> BaseException:
-    """The exception of a task whose call could not be rebuilt in the worker."""
-    if isinstance(error, errors.TaskInterrupted):
-        # The interruption came while the arguments were read: it says by itself what happened.
-        return error
-    text = f"the call could not be rebuilt in the worker: {type(error).__name__}: {error}"
-    if isinstance(error, AttributeError) and "__mp_main__" in str(error):
-        text += (
-            "\n\nhint: workers import the main module once, at their start; define the function at its top level, "
-            "outside `if __name__ == '__main__':`"
-        )
-    elif isinstance(error, AttributeError) and "__main__" in str(error):
-        text += f"\n\nhint: a worker cannot import what is defined at a prompt or in a notebook; put it into a module, or {_EXTRA}"
-    made = _as_broken_process_pool(errors.PayloadError)(text)
-    made.__cause__ = error
-    return made
-
-
-def _as_broken_process_pool(kind: type[errors.TreadleError]) -> Callable[..., BaseException]:
-    """This kind of error as what a program catches that was written for the standard library's pool of processes."""
-    return errors.as_standard(kind, "process", "BrokenProcessPool")
-
-
-# ---- results and exceptions
+# ---- results
 
 
 class Chunk:
@@ -241,33 +199,6 @@ class Chunk:
         self.exception = exception
 
 
-def dump_result_otherwise(result: Any, error: BaseException) -> bytes:
-    """A result that pickle refused, by value if cloudpickle is installed; else raises the error that explains."""
-    if not isinstance(error, Exception):
-        raise error
-    try:
-        import cloudpickle
-
-        by_value: bytes = cloudpickle.dumps(result, 5)
-        return by_value
-    except Exception:
-        raise unpicklable_result(result, error) from error
-
-
-def unpicklable_result(result: Any, error: BaseException) -> BaseException:
-    """The exception of a task whose result cannot travel."""
-    if isinstance(error, errors.TaskInterrupted):
-        return error
-    if not isinstance(error, Exception):
-        # SystemExit, KeyboardInterrupt: the result's class asked for that, nothing is to be explained.
-        return error
-    from treadle import _pickling
-
-    made = _pickling.explain_result(result, error)
-    made.__cause__ = error
-    return made
-
-
 def unpicklable_value(value: Any, error: BaseException) -> BaseException:
     """The error of a value that cannot be shared."""
     from treadle import _pickling
@@ -277,21 +208,6 @@ def unpicklable_value(value: Any, error: BaseException) -> BaseException:
     return errors.PayloadError(text if problem is None else f"{text}\n\nhint: {problem.hint}")
 
 
-def unreadable_result(error: BaseException) -> BaseException:
-    """The exception of a task whose result cannot be rebuilt in this process."""
-    made = _as_broken_process_pool(errors.PayloadError)(
-        f"the result could not be rebuilt in this process: {type(error).__name__}: {error}\n\n"
-        "hint: the worker pickled it; look at the __reduce__ or __setstate__ of its class"
-    )
-    made.__cause__ = error
-    return made
-
-
-def may_run_again(error: BaseException) -> bool:
-    """Whether ``retries`` is for this failure: not for an interrupted call, nor for one that asked the program to end."""
-    return isinstance(error, Exception) and not isinstance(error, errors.TaskInterrupted)
-
-
 # ---- failures that the engine reports
 
 
@@ -299,7 +215,7 @@ def worker_died(
     worker: int, pid: int, ending: str, deaths: int, task: int, function: str
 ) -> BaseException:
     """One worker died while it ran the task."""
-    return _as_broken_process_pool(errors.WorkerDied)(worker, pid, ending, deaths, task, function)
+    return as_broken_process_pool(errors.WorkerDied)(worker, pid, ending, deaths, task, function)
 
 
 #: Where a task ran: worker, process, which submission of its pool it is, its function.
@@ -346,11 +262,6 @@ def interrupted(place: Place, after: str) -> BaseException:
     return _place(errors.TaskInterrupted(text), place)
 
 
-def interrupted_early() -> BaseException:
-    """``interrupt`` came when a worker had taken the task and not begun it."""
-    return errors.TaskInterrupted("the task was interrupted")
-
-
 def name_interrupted(error: BaseException, place: Place) -> None:
     """Says in an interruption that a worker raised which task it ended: the worker does not know."""
     if isinstance(error, errors.TaskInterrupted):
@@ -361,7 +272,7 @@ def name_interrupted(error: BaseException, place: Place) -> None:
 
 def pool_broken(reason: str) -> BaseException:
     """The pool can run nothing any more."""
-    return _as_broken_process_pool(errors.PoolBroken)(f"the pool is broken: {reason}")
+    return as_broken_process_pool(errors.PoolBroken)(f"the pool is broken: {reason}")
 
 
 def shut_down() -> BaseException:
@@ -371,11 +282,6 @@ def shut_down() -> BaseException:
     return strategies.refusal()
 
 
-def no_memory(message: str) -> BaseException:
-    """No shared memory for a payload or a result."""
-    return errors.PayloadMemoryError(message)
-
-
 def forked(message: str) -> BaseException:
     """A pool was used in a fork of the process that made it."""
     return errors.PoolBroken(message)
@@ -383,7 +289,7 @@ def forked(message: str) -> BaseException:
 
 def not_started(message: str) -> BaseException:
     """The pool's machinery could not be started."""
-    return _as_broken_process_pool(errors.PoolBroken)(message)
+    return as_broken_process_pool(errors.PoolBroken)(message)
 
 
 def unreadable_reply(what: str) -> BaseException:

@@ -26,10 +26,10 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from treadle import _told
+from treadle import _outcome
 
 #: What :func:`run` answers: the pickle of a result; that of ``(seconds, results, pieces, failure)`` of a chunk; an exception as
-#: :func:`treadle._told.dump_exception` makes it.
+#: :func:`treadle._outcome.dump_exception` makes it.
 RESULT, CHUNK, FAILED = 0, 1, 2
 
 #: Types whose values can be rebuilt wherever they were pickled. Other results of a chunk are pickled one by one, so that one that cannot be
@@ -157,21 +157,21 @@ def run(number: int, chunk: bool, needs_main: bool, payload: bytes) -> tuple[int
         outcome = _chunk(needs_main, payload) if chunk else _call(needs_main, payload)
     except BaseException as error:
         # It came between two steps: of an interruption there is at most one.
-        outcome = FAILED, _told.dump_exception(error)
+        outcome = FAILED, _outcome.dump_exception(error)
     try:
         _current = 0
         _await_strike(number)
     except BaseException as error:
         _current = 0
-        outcome = FAILED, _told.dump_exception(error)
+        outcome = FAILED, _outcome.dump_exception(error)
     return outcome
 
 
 def leave() -> None:
     """The last call: ends what the others have left."""
-    from treadle import _coroutines
+    from treadle import _coroutine
 
-    _coroutines.close_loop()
+    _coroutine.close_loop()
 
 
 def _interrupted() -> BaseException:
@@ -184,11 +184,11 @@ def _call(needs_main: bool, payload: bytes) -> tuple[int, bytes]:
     try:
         function, arguments, keywords = _rebuild(needs_main, payload)
     except BaseException as error:
-        return FAILED, _told.dump_exception(_unreadable(error))
+        return FAILED, _outcome.dump_exception(_unreadable(error))
     try:
         result = _awaited(function(*arguments, **keywords))
     except BaseException as error:
-        return FAILED, _told.dump_exception(_explained(error))
+        return FAILED, _outcome.dump_exception(_explained(error))
     return _returned(result)
 
 
@@ -196,7 +196,7 @@ def _chunk(needs_main: bool, payload: bytes) -> tuple[int, bytes]:
     try:
         function, items, single = _rebuild(needs_main, payload)
     except BaseException as error:
-        return FAILED, _told.dump_exception(_unreadable(error))
+        return FAILED, _outcome.dump_exception(_unreadable(error))
     results: list[Any] = []
     failure = seconds = None
     began = time.perf_counter()
@@ -205,7 +205,7 @@ def _chunk(needs_main: bool, payload: bytes) -> tuple[int, bytes]:
             results.append(_awaited(function(item) if single else function(*item)))
         seconds = time.perf_counter() - began
     except BaseException as error:
-        failure = _told.dump_exception(_explained(error))
+        failure = _outcome.dump_exception(_explained(error))
     if all(type(result) in _PLAIN for result in results):
         return CHUNK, pickle.dumps((seconds, results, None, failure), 5)
     pieces: list[bytes] = []
@@ -233,12 +233,12 @@ def _awaited(value: Any) -> Any:
     """The value, or what it gives when it is awaited."""
     if type(value) is not types.CoroutineType:
         return value
-    from treadle import _coroutines
+    from treadle import _coroutine
 
-    if not isinstance(_coroutines.own, types.SimpleNamespace):
+    if not isinstance(_coroutine.own, types.SimpleNamespace):
         # Not in the thread's state, which is another one for every call.
-        _coroutines.own = types.SimpleNamespace()
-    return _coroutines.run_coroutine(value)
+        _coroutine.own = types.SimpleNamespace()
+    return _coroutine.run_coroutine(value)
 
 
 def _returned(result: Any) -> tuple[int, bytes]:
@@ -254,7 +254,7 @@ def _returned(result: Any) -> tuple[int, bytes]:
 
             explained = _pickling.explain_result(result, first)
             explained.__cause__ = first
-            return FAILED, _told.dump_exception(explained)
+            return FAILED, _outcome.dump_exception(explained)
 
 
 # ---- what is said
@@ -265,7 +265,7 @@ def refusing_module(error: BaseException | None) -> str | None:
     for _ in range(20):
         if error is None:
             return None
-        text = _told.str_of(error)
+        text = _outcome.str_of(error)
         if isinstance(error, ImportError) and any(refusal in text for refusal in _REFUSALS):
             # NumPy wraps it into pages of advice: what it quotes is the line that tells.
             lines = [line for line in text.splitlines() if any(one in line for one in _REFUSALS)]
@@ -288,7 +288,7 @@ def _unreadable(error: BaseException) -> BaseException:
         )
     else:
         made = errors.PayloadError(
-            f"the call could not be rebuilt in the sub-interpreter: {type(error).__name__}: {_told.str_of(error)}"
+            f"the call could not be rebuilt in the sub-interpreter: {type(error).__name__}: {_outcome.str_of(error)}"
         )
     made.__cause__ = error
     return made

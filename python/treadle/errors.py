@@ -18,16 +18,19 @@
 
 Each also derives from the class on its right, which programs catch already. A task's own exception arrives as itself.
 
+A worker whose program has not imported ``concurrent.futures`` does not load it for this: there, the classes have what stands in for its errors until
+it is imported.
+
 What a pool raises where the standard library's raises ``BrokenProcessPool``, ``BrokenThreadPool`` or ``BrokenInterpreterPool`` is an instance of that too: a
 pool that broke, a worker that died, a call or a result that could not be rebuilt on the other side (:func:`as_standard`).
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import importlib
-import pickle
 import sys
+from _pickle import PicklingError
+
+from treadle import _worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +54,26 @@ __all__ = [
 ]
 
 
+if TYPE_CHECKING or not _worker.child or "concurrent.futures" in sys.modules:
+    from concurrent.futures import BrokenExecutor as _BrokenExecutor
+    from concurrent.futures import CancelledError as _CancelledError
+    from concurrent.futures import TimeoutError as _FuturesTimeout
+else:
+
+    class _BrokenExecutor(RuntimeError):
+        """Stands in for the error of this name, which nobody can catch that has not imported it."""
+
+    class _CancelledError(Exception):
+        """The same."""
+
+    if sys.version_info >= (3, 11):
+        _FuturesTimeout = TimeoutError
+    else:
+
+        class _FuturesTimeout(Exception):
+            """The same."""
+
+
 # concurrent.futures has its own TimeoutError up to Python 3.10; from 3.11 it is the built-in one.
 _BUILT_IN_TIMEOUT = () if sys.version_info >= (3, 11) else (TimeoutError,)
 
@@ -67,11 +90,11 @@ class PoolShutDown(TreadleError, RuntimeError):
     """A call was submitted after ``shutdown``."""
 
 
-class PoolBroken(TreadleError, concurrent.futures.BrokenExecutor):
+class PoolBroken(TreadleError, _BrokenExecutor):
     """The pool can run nothing any more: its initializer failed, or its workers died one after another."""
 
 
-class WorkerDied(TreadleError, concurrent.futures.BrokenExecutor):
+class WorkerDied(TreadleError, _BrokenExecutor):
     """The worker process that ran this task died. The pool goes on; only this task has failed.
 
     Attributes: ``worker`` (its number in the pool), ``pid``, ``ending`` (exit code or signal, in words),
@@ -114,7 +137,7 @@ class EngineLostTask(WorkerDied):
         return f"{self.engine} lost the task ({self.function}): {self.ending}"
 
 
-class TaskTimeout(TreadleError, concurrent.futures.TimeoutError, *_BUILT_IN_TIMEOUT):  # type: ignore[misc]
+class TaskTimeout(TreadleError, _FuturesTimeout, *_BUILT_IN_TIMEOUT):  # type: ignore[misc]
     """The task ran longer than its ``timeout``.
 
     A process that runs one task at a time was replaced; one that runs several has raised an exception in the task, and is replaced if that did not
@@ -128,7 +151,7 @@ class TaskTimeout(TreadleError, concurrent.futures.TimeoutError, *_BUILT_IN_TIME
     function: str | None = None
 
 
-class TaskInterrupted(TreadleError, concurrent.futures.CancelledError):
+class TaskInterrupted(TreadleError, _CancelledError):
     """``future.interrupt()`` stopped the task while it ran.
 
     For a task of a process: ``worker``, ``pid``, ``task`` and ``function`` as in :class:`WorkerDied`, else ``None``.
@@ -140,7 +163,7 @@ class TaskInterrupted(TreadleError, concurrent.futures.CancelledError):
     function: str | None = None
 
 
-class PayloadError(TreadleError, pickle.PicklingError):
+class PayloadError(TreadleError, PicklingError):
     """A function, an argument or a result cannot travel between processes; the message names the part that cannot."""
 
 
@@ -180,6 +203,8 @@ def as_standard(kind: type[TreadleError], module: str, name: str) -> type[Treadl
     if made is not None:
         return made
     try:
+        import importlib
+
         standard = getattr(importlib.import_module(f"concurrent.futures.{module}"), name)
     except Exception:
         return kind
@@ -211,3 +236,20 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return self.text
+
+
+def _derive_from(futures: Any) -> None:
+    """Gives the classes the errors of ``concurrent.futures`` in the place of what stood in for them."""
+    theirs: dict[Any, type] = {
+        _BrokenExecutor: futures.BrokenExecutor,
+        _CancelledError: futures.CancelledError,
+        _FuturesTimeout: futures.TimeoutError,
+    }
+    for error in (PoolBroken, WorkerDied, TaskTimeout, TaskInterrupted):
+        error.__bases__ = tuple(theirs.get(base, base) for base in error.__bases__)
+
+
+if _BrokenExecutor.__module__ == __name__:
+    from treadle._worker import importing
+
+    importing.prepare("concurrent.futures", _derive_from)

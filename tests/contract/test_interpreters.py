@@ -23,7 +23,7 @@ import contract_calls as calls
 import pytest
 import treadle
 from contract_calls import Gate
-from treadle import _subinterpreter, _told
+from treadle import _outcome, _subinterpreter
 
 HAS_INTERPRETERS = importlib.util.find_spec("concurrent.interpreters") is not None
 newer = pytest.mark.skipif(not HAS_INTERPRETERS, reason="plans of interpreters need CPython 3.14")
@@ -365,7 +365,7 @@ def outcome_of(number: int, function: Any, *arguments: Any, chunk: bool = False)
     whole = (function, *arguments) if chunk else (function, arguments, {})
     code, told = _subinterpreter.run(number, chunk, False, pickle.dumps(whole))
     return code, (
-        _told.load_exception(told) if code == _subinterpreter.FAILED else pickle.loads(told)
+        _outcome.load_exception(told) if code == _subinterpreter.FAILED else pickle.loads(told)
     )
 
 
@@ -392,7 +392,7 @@ def test_chunks(numbers: Any) -> None:
         next(numbers), call, [1, 2, 3, 4], True, chunk=True
     )
     assert (seconds, results) == (None, [1, 2])
-    assert type(_told.load_exception(failure)) is calls.Complaint
+    assert type(_outcome.load_exception(failure)) is calls.Complaint
     _, (_, results, pieces, _) = outcome_of(
         next(numbers), calls.give, [([1],), ([2],)], False, chunk=True
     )

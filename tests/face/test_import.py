@@ -73,17 +73,3 @@ def test_a_worker_loads_no_pool_machinery() -> None:
         "treadle.executor",
         "treadle.strategies",
     }
-
-
-def loaded_in_worker() -> list[str]:
-    return [name for name in sys.modules if name.startswith("treadle")]
-
-
-def test_a_worker_imports_nothing_that_its_zygote_could_have() -> None:
-    """What a worker imports itself is memory of its own, and time at every start."""
-    from treadle._worker import zygote
-
-    with treadle.Executor(processes=1) as pool:
-        assert "treadle._worker.main" in pool.submit(loaded_in_worker).result()
-        before = set(zygote._SHARED) | {"treadle"}
-    assert {"treadle._worker.main", "treadle._worker.inheritance"} <= before

@@ -86,7 +86,7 @@ pub(crate) fn decode(py: Python<'_>, reply: &Reply) -> PyResult<LocalOutcome> {
         wire::VALUES => Ok(chunk(py, &[], Some(reply))?),
         wire::VALUE_PICKLED => Ok(pickling::load(py, body, leases(py, &reply.buffers)?)?.unbind()),
         wire::RAISED | wire::RAISED_FINAL => {
-            let error = pickling::payload(py, "load_exception")?
+            let error = pickling::outcome(py, "load_exception")?
                 .call1((body, leases(py, &reply.buffers)?))?;
             if let Some(stopped) = &reply.stopped {
                 pickling::payload(py, "name_interrupted")?.call1((&error, place(stopped)))?;
@@ -101,7 +101,7 @@ pub(crate) fn decode(py: Python<'_>, reply: &Reply) -> PyResult<LocalOutcome> {
     })
 }
 
-/// A chunk's outcome; see `_payload.chunk`.
+/// A chunk's outcome; see `_payload.Chunk`.
 fn decode_chunk(py: Python<'_>, parts: &[Reply], end: &Outcome) -> PyResult<Py<PyAny>> {
     let error = match end {
         Outcome::Reply(reply) if reply.kind == wire::VALUES => {
@@ -155,7 +155,7 @@ fn chunk(py: Python<'_>, parts: &[Reply], last: Option<&Reply>) -> PyResult<Py<P
 }
 
 pub(crate) fn unreadable(py: Python<'_>, error: &PyErr) -> PyResult<Py<PyAny>> {
-    Ok(pickling::payload(py, "unreadable_result")?
+    Ok(pickling::outcome(py, "unreadable_result")?
         .call1((error.value(py),))?
         .unbind())
 }
@@ -223,17 +223,17 @@ pub(crate) fn standard_error(py: Python<'_>, name: &str) -> PyResult<PyErr> {
 
 /// The exception of a call that could not be submitted.
 pub(crate) fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
-    let name = match error {
-        SubmitError::ShutDown => "shut_down",
-        SubmitError::Broken(_) => "pool_broken",
-        SubmitError::Memory(_) | SubmitError::TooLarge { .. } => "no_memory",
+    let make = match error {
+        SubmitError::ShutDown => pickling::payload(py, "shut_down"),
+        SubmitError::Broken(_) => pickling::payload(py, "pool_broken"),
+        SubmitError::Memory(_) | SubmitError::TooLarge { .. } => pickling::outcome(py, "no_memory"),
         SubmitError::Full
         | SubmitError::Interrupted
         | SubmitError::Descriptor(_)
-        | SubmitError::Supervisor(_) => "not_started",
-        SubmitError::Forked => "forked",
+        | SubmitError::Supervisor(_) => pickling::payload(py, "not_started"),
+        SubmitError::Forked => pickling::payload(py, "forked"),
     };
-    let made = pickling::payload(py, name).and_then(|make| match error {
+    let made = make.and_then(|make| match error {
         SubmitError::ShutDown => make.call0(),
         _ => make.call1((error.to_string(),)),
     });

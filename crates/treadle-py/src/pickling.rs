@@ -98,7 +98,7 @@ pub(crate) fn dump<'py>(object: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
             },
         )?,
     };
-    let dumps = attribute(py, &DUMPS, "pickle", "dumps")?;
+    let dumps = attribute(py, &DUMPS, "_pickle", "dumps")?;
     let protocol = PROTOCOL.get_or_init(py, || {
         5i32.into_pyobject(py)
             .map_or_else(|never| match never {}, |five| five.into_any().unbind())
@@ -184,7 +184,7 @@ pub(crate) fn load_bytes<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = bytes.py();
-    let loads = attribute(py, &LOADS, "pickle", "loads")?;
+    let loads = attribute(py, &LOADS, "_pickle", "loads")?;
     if buffers.is_empty() {
         return loads.call1((bytes,));
     }
@@ -204,13 +204,37 @@ pub(crate) fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, 
     })
 }
 
-/// A function of `treadle._payload`: the parts of pickling that are Python.
+/// A function of `treadle._payload`: what is said of calls in the parent. Workers do not load it.
 pub(crate) fn payload<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    MODULE
-        .get_or_try_init(py, || {
-            Ok::<_, PyErr>(PyModule::import(py, "treadle._payload")?.unbind())
-        })?
-        .bind(py)
-        .getattr(name)
+    function(py, &MODULE, "treadle._payload", name)
+}
+
+/// A function of `treadle._outcome`: what is said of results and exceptions, in workers too.
+pub(crate) fn outcome<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    function(py, &MODULE, "treadle._outcome", name)
+}
+
+/// Runs a coroutine to its end on this thread's own event loop.
+///
+/// # Errors
+/// Whatever the coroutine raises.
+pub(crate) fn run_coroutine<'py>(coroutine: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let py = coroutine.py();
+    function(py, &MODULE, "treadle._coroutine", "run_coroutine")?.call1((coroutine,))
+}
+
+fn function<'py>(
+    py: Python<'py>,
+    slot: &PyOnceLock<Py<PyModule>>,
+    module: &str,
+    name: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    slot.get_or_try_init(py, || {
+        Ok::<_, PyErr>(PyModule::import(py, module)?.unbind())
+    })?
+    .bind(py)
+    .getattr(name)
 }

@@ -322,7 +322,8 @@ pub(crate) struct HelpedWaiters {
 impl HelpedWaiters {
     fn append(&self, waiter: Bound<'_, PyAny>) -> PyResult<()> {
         let py = waiter.py();
-        pickling::payload(py, "help_while_waiting")?.call1((&waiter, &self.future))?;
+        PyModule::import(py, "treadle._helping")?
+            .call_method1("help_while_waiting", (&waiter, &self.future))?;
         self.list.bind(py).append(waiter)
     }
 
@@ -344,7 +345,7 @@ impl HelpedWaiters {
 
 /// Whether a call that raised this is tried again: not when it was interrupted, or when it asked the program to end.
 fn may_run_again(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
-    pickling::payload(py, "may_run_again")?
+    pickling::outcome(py, "may_run_again")?
         .call1((error.value(py),))?
         .extract()
 }
@@ -358,9 +359,7 @@ fn call(
     let keywords = keywords.map(|keywords| keywords.bind(py));
     let result = function.bind(py).call(arguments.bind(py), keywords)?;
     if is_coroutine(&result) {
-        return Ok(pickling::payload(py, "run_coroutine")?
-            .call1((result,))?
-            .unbind());
+        return Ok(pickling::run_coroutine(result)?.unbind());
     }
     Ok(result.unbind())
 }

@@ -10,6 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+#: Whether this process is a zygote or a worker: it loads of the standard library what the program's own code needs, for all else is memory of each.
+child = False
+
 #: Set while the zygote imports the program's main module: executors of processes made then are a missing main guard.
 importing_main = False
 

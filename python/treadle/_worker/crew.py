@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-import signal
+import _signal
 import sys
 import threading
 from types import FrameType
 
-from treadle import _core, _payload, errors
+from treadle import _core, _coroutine, errors
 
 
 def run(worker: _core.Worker, count: int, name: str) -> None:
@@ -22,9 +22,9 @@ def run(worker: _core.Worker, count: int, name: str) -> None:
     def on_interrupt(signum: int, frame: FrameType | None) -> None:
         # Ctrl-C at the terminal reaches workers too; only the parent's own requests count here.
         worker.raise_where_requested(errors.TaskInterrupted)
-        _payload.wake_loops()
+        _coroutine.wake_loops()
 
-    signal.signal(signal.SIGINT, on_interrupt)
+    _signal.signal(_signal.SIGINT, on_interrupt)
     # Before the threads: one of them sleeps with what this is said over.
     worker.ready()
     started: list[threading.Thread] = []
@@ -49,4 +49,4 @@ def _run(worker: _core.Worker, index: int) -> None:
     try:
         worker.run_lane(index)
     finally:
-        _payload.close_loop()
+        _coroutine.close_loop()

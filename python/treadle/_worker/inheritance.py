@@ -12,10 +12,12 @@ worker is that moment here too: the descriptors are kept open for as long as the
 
 from __future__ import annotations
 
+import _pickle
 import io
 import os
-import pickle
 import sys
+
+from treadle._worker import importing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def dump(value: Any) -> tuple[bytes, list[int]]:
     """The pickle of a value and the descriptors that must travel with it, which stay the value's own."""
     context = sys.modules.get("multiprocessing.context")
     if context is None:
-        return pickle.dumps(value, 5), []
+        return _pickle.dumps(value, 5), []
     from multiprocessing.reduction import ForkingPickler
 
     passing, before = _Passing(), context.get_spawning_popen()
@@ -74,10 +76,12 @@ def authentication_key() -> bytes:
 
 
 def adopt_key(key: bytes) -> None:
-    """Speaks to managers as the parent does."""
-    import multiprocessing.process
+    """Speaks to managers as the parent does, from the import of ``multiprocessing`` on."""
 
-    multiprocessing.process.current_process().authkey = key
+    def adopt(process: Any) -> None:
+        process.current_process().authkey = key
+
+    importing.prepare("multiprocessing.process", adopt)
 
 
 def begin() -> None:

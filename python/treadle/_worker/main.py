@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import _pickle
 import _signal
 import faulthandler
 import os
-import pickle
 import sys
 
-from treadle import _core, _payload, _worker, errors
-from treadle._worker import inheritance, native
+from treadle import _core, _coroutine, _outcome, _worker, errors
+from treadle._worker import importing, inheritance, native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 #: How this worker is named where it logs.
 _name = ""
+
+#: The level of the parent's root logger when this worker was started; none in the zygote.
+_level: int | None = None
 
 
 def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
@@ -128,15 +131,13 @@ def settle() -> None:
             stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
         except (AttributeError, ValueError):
             pass
-    logging = sys.modules.get("logging")
-    if logging is not None:
-        _forward_logs(logging)
+    importing.prepare("logging", _forward_logs)
     _forward_warnings()
 
 
 def _settle_in(name: str, dump: int, level: int) -> None:
-    global _name
-    _name = name
+    global _name, _level
+    _name, _level = name, level
     _signal.signal(_signal.SIGINT, _on_interrupt)
     faulthandler.register(_worker.DUMP_SIGNAL, file=dump, all_threads=True, chain=False)
     logging = sys.modules.get("logging")
@@ -175,7 +176,7 @@ def _forward_logs(logging: Any) -> None:
                     )
                 told["exc_info"] = None
                 told["processName"] = _name
-                _worker.current.note(pickle.dumps(told, 5), _worker.task_here())
+                _worker.current.note(_pickle.dumps(told, 5), _worker.task_here())
             except errors.TaskInterrupted:
                 # It came while the task was logging, and is the task's.
                 raise
@@ -183,6 +184,8 @@ def _forward_logs(logging: Any) -> None:
                 self.handleError(record)
 
     logging.root.handlers[:] = [Forward()]
+    if _level is not None:
+        logging.root.setLevel(_level)
 
 
 def _forward_warnings() -> None:
@@ -203,13 +206,13 @@ def _forward_warnings() -> None:
             here(message, category, filename, lineno, file, line)
             return
         try:
-            told = pickle.dumps(
+            told = _pickle.dumps(
                 {"treadle_warning": (str(message), category, filename, lineno, line)}, 5
             )
         except errors.TaskInterrupted:
             raise
         except Exception:
-            told = pickle.dumps(
+            told = _pickle.dumps(
                 {"treadle_warning": (str(message), UserWarning, filename, lineno, line)}, 5
             )
         _worker.current.note(told, _worker.task_here())
@@ -219,14 +222,19 @@ def _forward_warnings() -> None:
 
 def _initialize(worker: _core.Worker, block: str) -> bool:
     try:
-        function, arguments, *keywords = pickle.loads(worker.read_block(block))
+        function, arguments, *keywords = _pickle.loads(worker.read_block(block))
         function(*arguments, **(keywords[0] if keywords else {}))
-    except BaseException:
-        import logging
-        import traceback
+    except BaseException as error:
+        text = _outcome.text_of(error)
+        try:
+            import logging
 
-        text = traceback.format_exc()
-        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+            logging.getLogger("concurrent.futures").critical(
+                "Exception in initializer:", exc_info=True
+            )
+        except Exception:
+            # It left nothing to load a module with; the parent is told all the same.
+            pass
         # The parent ends every worker when it reads of this: what was logged leaves first.
         inheritance.finish()
         worker.initializer_failed(f"the initializer failed:\n\n{text}")
@@ -239,12 +247,12 @@ def _initialize(worker: _core.Worker, block: str) -> bool:
 
 def _leave() -> None:
     """What an interpreter does at its end, as far as a fork of the zygote should: threads are joined, streams are flushed."""
-    import threading
-
-    _payload.close_loop()
+    _coroutine.close_loop()
     try:
         inheritance.finish()
-        threading._shutdown()  # type: ignore[attr-defined]
+        threading = sys.modules.get("threading")
+        if threading is not None:
+            threading._shutdown()
     finally:
         for stream in (sys.stdout, sys.stderr):
             try:

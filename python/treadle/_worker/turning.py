@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from treadle import _core, _payload, _worker, errors
+from treadle import _core, _coroutine, _payload, _worker, errors
 
 #: Calls claimed in one turn of the loop. A turn costs about 20 us beside its calls, which is shared by these; another process is awake
 #: within 100 us and takes its part, so that few of a burst stand here that could run there.
@@ -113,7 +113,7 @@ class _Turns:
             if call.interrupted:
                 raise errors.TaskInterrupted("the task was interrupted")
             result = call.function(*arguments, **keywords)
-            if _payload.is_coroutine(result):
+            if _coroutine.is_coroutine(result):
                 result = await result
         except asyncio.CancelledError:
             self._end(hand, self._worker.fail, errors.TaskInterrupted("the task was interrupted"))

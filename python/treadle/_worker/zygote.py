@@ -21,20 +21,13 @@ from treadle import _worker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from importlib.machinery import ModuleSpec
 
 _LONGEST = 128 * 1024
 
-#: What every worker needs, imported before the forks: done in each worker it would cost each 2.4 MB and a millisecond.
-_SHARED = (
-    "faulthandler",
-    "logging",
-    "pickle",
-    "threading",
-    "traceback",
-    "treadle._worker.inheritance",
-    "treadle._worker.main",
-    "treadle._worker.native",
-)
+#: What every worker needs, imported before the forks: done in each worker it would be memory of each, and a millisecond. It needs little: what the
+#: standard library has for threads and logs costs each worker 1.2 MB, most of it in hooks that run after a fork and dirty what is shared.
+_SHARED = ("treadle._outcome", "treadle._worker.main")
 
 #: Most descriptors in one message; as in ``zygote.rs``.
 _MOST_DESCRIPTORS = 64
@@ -46,6 +39,7 @@ _run: Callable[[int, list[bytes], list[int]], int]
 
 def main() -> None:
     """Serves until the parent is gone."""
+    _worker.child = True
     channel = _take_channel()
     # The thread that started this process blocks every signal, and a child inherits that.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
@@ -106,6 +100,15 @@ def _prepare_forks() -> None:
     _core.trim_heap()
 
 
+def _prepare_shape(threads: bytes, coroutines: bytes) -> None:
+    """Loads what workers of this shape need beside the others. A worker's main thread is also the one that ``threading`` takes for that."""
+    module = "crew" if threads != b"0" else "turning" if coroutines != b"0" else None
+    if module is not None and f"treadle._worker.{module}" not in sys.modules:
+        __import__(f"treadle._worker.{module}")
+        gc.collect()
+        gc.freeze()
+
+
 def _take_channel() -> _socket.socket:
     descriptor = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -137,9 +140,7 @@ def import_main(kind: str, value: str) -> None:
     _worker.importing_main = True
     try:
         if kind == "module":
-            import importlib.util
-
-            spec = importlib.util.find_spec(value)
+            spec = _find(value)
             if spec is None or spec.loader is None:
                 raise ImportError(f"the main module {value!r} cannot be found from here")
             code = spec.loader.get_code(value)  # type: ignore[attr-defined]
@@ -159,6 +160,16 @@ def import_main(kind: str, value: str) -> None:
             exec(code, main.__dict__)
     finally:
         _worker.importing_main = False
+
+
+def _find(module: str) -> ModuleSpec | None:
+    """Where the main module is that the program names."""
+    from treadle._worker import importing
+
+    package = module.rpartition(".")[0]
+    path = __import__(package, fromlist=["__path__"]).__path__ if package else None
+    loaded = sys.modules.get(module)
+    return importing.find(module, path) if loaded is None else loaded.__spec__
 
 
 def _serve(channel: _socket.socket, parent: int, preparation: list[bytes]) -> None:
@@ -215,6 +226,8 @@ def _spawn(
 ) -> None:
     tag, worker = fields[1], fields[2:]
     zygote = os.getpid()
+    if preparation[0] != b"spawn":
+        _prepare_shape(*worker[-2:])
     try:
         pid = os.fork()
     except OSError as error:
@@ -258,7 +271,10 @@ def _replace(worker: list[bytes], descriptors: list[int], preparation: list[byte
     preparation = [*preparation[:2], b"", *preparation[3:]]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
-    boot = "import sys; sys.path[:] = sys.argv[3:]; from treadle._worker.main import spawned; spawned(sys.argv[1], sys.argv[2])"
+    boot = (
+        "import sys; sys.path[:] = sys.argv[3:]; from treadle import _worker; _worker.child = True; "
+        "from treadle._worker.main import spawned; spawned(sys.argv[1], sys.argv[2])"
+    )
     numbers = [str(number).encode() for number in (len(descriptors), *descriptors)]
     told = b"\0".join([*numbers, *worker])
     from treadle.strategies.processes import _interpreter_flags

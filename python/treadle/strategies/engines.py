@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from treadle import _core, _payload, errors
+from treadle import _core, _outcome, _payload, errors
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import Bounded, Settings, Stats, TaskOptions, refusal
@@ -302,13 +302,13 @@ class Engine(Bounded):
             try:
                 outcome = pickle.loads(answer[0])
             except BaseException as error:
-                failure = _payload.unreadable_result(error)
+                failure = _outcome.unreadable_result(error)
             else:
-                failure = None if answer[1] is None else _payload.load_exception(answer[1])
+                failure = None if answer[1] is None else _outcome.load_exception(answer[1])
                 seconds = answer[2]
         if failure is not None and call.interrupted:
             failure = errors.TaskInterrupted(f"the task ({call.function}) was interrupted")
-        if failure is not None and call.tries_left > 0 and _payload.may_run_again(failure):
+        if failure is not None and call.tries_left > 0 and _outcome.may_run_again(failure):
             call.tries_left -= 1
             call.began = None
             with self._lock:

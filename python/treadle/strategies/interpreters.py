@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from treadle import _core, _payload, _subinterpreter, _told, errors
+from treadle import _core, _outcome, _payload, _subinterpreter, errors
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import Settings, TaskOptions
@@ -278,7 +278,7 @@ class _Host:
         finally:
             self.number = 0
         if code == _subinterpreter.FAILED:
-            raised = _told.load_exception(told)
+            raised = _outcome.load_exception(told)
             if isinstance(raised, errors.TaskInterrupted) and not raised.args:
                 raised.args = (
                     f"the task ({self.function}) was interrupted in its sub-interpreter",
@@ -331,7 +331,7 @@ def _chunk(told: bytes) -> _payload.Chunk:
                 error = _payload.unreadable_result(trouble)
                 return _payload.Chunk(None, results, error)
     if failure is not None:
-        error = _told.load_exception(failure)
+        error = _outcome.load_exception(failure)
     return _payload.Chunk(seconds, results, error)
 
 

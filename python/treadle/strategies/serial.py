@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from treadle import _core, _payload, errors
+from treadle import _core, _coroutine, errors
 from treadle.future import Future
 from treadle.plan import Plan
 from treadle.strategies import Settings, Stats, Strategy, TaskOptions, refusal
@@ -56,9 +56,9 @@ class Serial(Strategy):
         for tries_left in range(options.retries, -1, -1):
             try:
                 result = function(*arguments, **keywords)
-                if _payload.is_coroutine(result):
+                if _coroutine.is_coroutine(result):
                     self._loops.add(threading.get_ident())
-                    result = _payload.run_coroutine(result)
+                    result = _coroutine.run_coroutine(result)
             except Exception as error:
                 if tries_left == 0:
                     future._fail(error)
@@ -81,7 +81,7 @@ class Serial(Strategy):
         here = threading.get_ident()
         if here in self._loops:
             self._loops.discard(here)
-            _payload.close_loop()
+            _coroutine.close_loop()
 
     def stats(self) -> Stats:
         return Stats(

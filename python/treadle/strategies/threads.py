@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from treadle import _core, _payload, errors, holding, strategies
+from treadle import _core, _coroutine, errors, holding, strategies
 from treadle._usage import usage
 from treadle.future import Future
 from treadle.plan import Plan
@@ -243,7 +243,7 @@ class Crew:
 
     def _leave(self) -> None:
         """What a thread does when it takes no more calls, or when it could not enter."""
-        _payload.close_loop()
+        _coroutine.close_loop()
 
     def _count(self) -> None:
         """Tells the queue whether a call that finds no idle thread has to ask for one; the lock is held."""

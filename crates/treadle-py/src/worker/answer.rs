@@ -65,7 +65,7 @@ pub(super) fn pack<'a, 'py>(result: &'a Bound<'py, PyAny>) -> PyResult<Packed<'a
 pub(super) fn raised<'py>(py: Python<'py>, error: PyErr) -> PyResult<Packed<'static, 'py>> {
     // Not `value`: that leaves the traceback behind.
     let error = error.into_value(py);
-    let again = pickling::payload(py, "may_run_again")?
+    let again = pickling::outcome(py, "may_run_again")?
         .call1((&error,))?
         .is_truthy()?;
     let kind = if again {
@@ -73,7 +73,7 @@ pub(super) fn raised<'py>(py: Python<'py>, error: PyErr) -> PyResult<Packed<'sta
     } else {
         wire::RAISED_FINAL
     };
-    let bytes = pickling::payload(py, "dump_exception")?
+    let bytes = pickling::outcome(py, "dump_exception")?
         .call1((error,))?
         .cast_into::<PyBytes>()?;
     Ok(Packed::Raised(kind, bytes.as_bytes().to_vec()))
@@ -117,7 +117,7 @@ pub(super) fn reply<S: std::ops::DerefMut<Target = WorkerSession>>(
     let written = packed.write(&mut session(), hand, task);
     if let Err(error) = written {
         let error =
-            PyErr::from_value(pickling::payload(py, "no_memory")?.call1((error.to_string(),))?);
+            PyErr::from_value(pickling::outcome(py, "no_memory")?.call1((error.to_string(),))?);
         raised(py, error)?
             .write(&mut session(), hand, task)
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
@@ -132,7 +132,7 @@ pub(super) fn reply<S: std::ops::DerefMut<Target = WorkerSession>>(
 pub(super) fn unreadable(py: Python<'_>, error: &WorkerError) -> PyResult<PyErr> {
     let text = error.to_string();
     Ok(if error.is_exhaustion() {
-        PyErr::from_value(pickling::payload(py, "no_memory")?.call1((text,))?)
+        PyErr::from_value(pickling::outcome(py, "no_memory")?.call1((text,))?)
     } else {
         PyRuntimeError::new_err(text)
     })
@@ -143,7 +143,7 @@ pub(super) fn unreadable(py: Python<'_>, error: &WorkerError) -> PyResult<PyErr>
 /// # Errors
 /// When it cannot be made.
 pub(super) fn not_rebuilt(py: Python<'_>, error: &PyErr) -> PyResult<PyErr> {
-    let made = pickling::payload(py, "unreadable_call")?.call1((error.value(py),))?;
+    let made = pickling::outcome(py, "unreadable_call")?.call1((error.value(py),))?;
     Ok(PyErr::from_value(made))
 }
 
@@ -151,7 +151,7 @@ pub(super) fn dump_result<'py>(result: &Bound<'py, PyAny>) -> PyResult<pickling:
     let py = result.py();
     pickling::dump(result).or_else(|error| {
         // By value, when an optional library can; else the error that explains.
-        let bytes = pickling::payload(py, "dump_result_otherwise")?
+        let bytes = pickling::outcome(py, "dump_result_otherwise")?
             .call1((result, error.value(py)))?
             .cast_into::<PyBytes>()?;
         Ok(pickling::Pickled {

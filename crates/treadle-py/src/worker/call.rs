@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyByteArray, PyDict, PyList, PyTuple};
 use treadle_core::pool::wire;
 use treadle_core::pool::worker::{Holdings, Taken};
 use treadle_shm::BlockRef;
@@ -41,7 +41,7 @@ fn function<'py>(
     let pickle = holdings
         .read_block(block)
         .map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let function = pickling::payload(py, "load_function")?.call1((PyBytes::new(py, &pickle),))?;
+    let function = pickling::load(py, &pickle, Vec::new())?;
     known.insert(id, function.clone().unbind());
     Ok(function)
 }

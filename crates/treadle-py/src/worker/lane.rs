@@ -217,7 +217,7 @@ impl Lane {
         let task = taken.task;
         if taken.interrupted {
             self.interrupted.store(task, Ordering::Relaxed);
-            let error = PyErr::from_value(pickling::payload(py, "interrupted_early")?.call0()?);
+            let error = PyErr::from_value(pickling::outcome(py, "interrupted_early")?.call0()?);
             return answer::reply(py, || self.session(), 0, task, Err(error));
         }
         self.open_window(task, thread);
@@ -322,7 +322,7 @@ impl Lane {
         match kept {
             Ok(more) => Ok(more),
             Err(error) => Err(PyErr::from_value(
-                pickling::payload(py, "no_memory")?.call1((error.to_string(),))?,
+                pickling::outcome(py, "no_memory")?.call1((error.to_string(),))?,
             )),
         }
     }
@@ -330,7 +330,7 @@ impl Lane {
 
 fn finish_coroutine(result: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     if is_coroutine(&result) {
-        pickling::payload(result.py(), "run_coroutine")?.call1((result,))
+        pickling::run_coroutine(result)
     } else {
         Ok(result)
     }

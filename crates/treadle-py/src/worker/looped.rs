@@ -201,7 +201,7 @@ impl Looped {
             };
             let task = taken.task;
             if taken.interrupted {
-                let error = pickling::payload(py, "interrupted_early")?.call0()?;
+                let error = pickling::outcome(py, "interrupted_early")?.call0()?;
                 self.fail(py, hand, task, PyErr::from_value(error), limits)?;
                 continue;
             }

@@ -1,27 +1,28 @@
-"""An event loop of a worker's own, for async functions in threads, processes and sub-interpreters. Pure Python."""
+"""Coroutines that a task returns where threads or processes run it: each thread that meets one has an event loop of its own."""
 
 from __future__ import annotations
 
-import threading
-import types
-from typing import Any
+from _thread import _local, get_ident
+from types import CoroutineType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: Its attribute ``loop`` is this worker's loop, once it has one. A sub-interpreter puts another kind of holder here; see :mod:`treadle._subinterpreter`.
-own: Any = threading.local()
+own: Any = _local()
 
-
-#: The loops of this interpreter's threads, by the thread.
+#: The loops of this process's threads, by the thread.
 _loop_of: dict[int, Any] = {}
 
 
-def run_coroutine(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:
+def run_coroutine(coroutine: CoroutineType[Any, Any, Any]) -> Any:
     """Runs a coroutine to its end on this worker's own event loop."""
     loop = getattr(own, "loop", None)
     if loop is None:
         import asyncio
 
-        loop = own.loop = asyncio.new_event_loop()
-        _loop_of[threading.get_ident()] = loop
+        loop = own.loop = _loop_of[get_ident()] = asyncio.new_event_loop()
     task = loop.create_task(coroutine)
     try:
         return loop.run_until_complete(task)
@@ -46,12 +47,12 @@ def wake_loops() -> None:
 
 
 def close_loop() -> None:
-    """Closes this worker's event loop, if it has one; not from inside a coroutine that it runs."""
+    """Closes this thread's event loop, if it has one; not from inside a coroutine that it runs."""
     loop = getattr(own, "loop", None)
     if loop is None or loop.is_running():
         return
     own.loop = None
-    _loop_of.pop(threading.get_ident(), None)
+    _loop_of.pop(get_ident(), None)
     import asyncio
 
     try:
@@ -67,4 +68,4 @@ def close_loop() -> None:
 
 def is_coroutine(value: Any) -> bool:
     """Whether a call returned a coroutine that has to be awaited."""
-    return type(value) is types.CoroutineType
+    return type(value) is CoroutineType
