@@ -293,7 +293,7 @@ class _Host:
         try:
             return pickle.loads(told)
         except BaseException as error:
-            raise _payload.unreadable_result(error) from error
+            raise _outcome.unreadable_result(error) from error
 
     def interrupt(self, number: int) -> None:
         """Raises ``TaskInterrupted`` in the call of that number, if it runs still."""
@@ -328,7 +328,7 @@ def _chunk(told: bytes) -> _payload.Chunk:
             try:
                 results.append(pickle.loads(piece))
             except BaseException as trouble:
-                error = _payload.unreadable_result(trouble)
+                error = _outcome.unreadable_result(trouble)
                 return _payload.Chunk(None, results, error)
     if failure is not None:
         error = _outcome.load_exception(failure)
