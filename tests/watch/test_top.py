@@ -411,7 +411,13 @@ print(len(answer))
 class Screen:
     """The interactive view in a terminal of its own."""
 
-    def __init__(self, *words: str, size: tuple[int, int] = (24, 80), **environment: str) -> None:
+    def __init__(
+        self,
+        *words: str,
+        size: tuple[int, int] = (24, 80),
+        controlling: bool = True,
+        **environment: str,
+    ) -> None:
         self.master, self.slave = pty.openpty()
         self.resize(size, tell=False)
         self.before = termios.tcgetattr(self.slave)
@@ -427,7 +433,7 @@ class Screen:
             stdout=self.slave,
             stderr=self.slave,
             env={**os.environ, "TERM": "xterm-256color", **environment},
-            preexec_fn=own_terminal,
+            preexec_fn=own_terminal if controlling else None,
         )
 
     def resize(self, size: tuple[int, int], *, tell: bool = True) -> None:
@@ -531,6 +537,17 @@ def test_the_view_gives_the_terminal_back(program: Program, ending: Any, code: i
         assert view.end() == code
 
 
+def test_the_view_ends_with_its_terminal(program: Program) -> None:
+    """Also where the kernel sends no SIGHUP, as it does only to the leader of the terminal's session."""
+    with screen(str(program.pid), controlling=False) as view:
+        view.until("wait_in_process")
+        os.close(view.slave)
+        os.close(view.master)
+        view.master, view.slave = pty.openpty()
+        # Whichever it meets first: its input is gone, or it cannot draw.
+        assert view.process.wait(WATCHDOG_S) in (129, 1)
+
+
 def test_the_view_shows_another_pool_help_and_stacks(program: Program) -> None:
     with screen(str(program.pid)) as view:
         view.until("wait_in_process")
@@ -577,7 +594,9 @@ def test_a_program_that_dies_is_told_and_the_others_are_shown(
         # Tall enough for whatever else runs on this machine.
         with screen(size=(90, 100)) as view:
             view.until(str(program.pid))
-            view.until(str(other.pid))
+            # It has answered: one of which nothing is known is not worth a row when it has ended.
+            answered = re.compile(rf"{other.pid} .* heavy ")
+            until(lambda: view.read() and bool(answered.search(view.text)))
             other.kill()
             row = re.compile(rf"{other.pid} .* ended ")
             until(lambda: view.read() and bool(row.search(view.text)))

@@ -3,7 +3,9 @@
 //! *Guarantees*: however this ends - a key, a signal, an error, a panic - the terminal is as it was before. Only SIGKILL, which nothing can
 //! catch, leaves it taken; `reset` helps then.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -18,6 +20,7 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::widgets::Paragraph;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use treadle_core::live::asking;
 use treadle_core::live::protocol::Ask;
@@ -61,6 +64,36 @@ impl Drop for Taken {
     }
 }
 
+/// Where keys come from, as the library reads them: standard input, or the terminal itself where that is something else.
+struct Keys(Option<File>);
+
+impl Keys {
+    fn open() -> io::Result<Keys> {
+        if rustix::termios::isatty(rustix::stdio::stdin()) {
+            return Ok(Keys(None));
+        }
+        File::open("/dev/tty").map(|file| Keys(Some(file)))
+    }
+
+    /// Waits for a key or a signal, a turn at most; false when the terminal is gone.
+    ///
+    /// The library must not wait: it would read the end of a terminal that went away over and over.
+    fn wait(&self) -> io::Result<bool> {
+        let terminal: BorrowedFd<'_> = match &self.0 {
+            Some(file) => file.as_fd(),
+            None => rustix::stdio::stdin(),
+        };
+        let turn = Timespec::try_from(TURN).map_err(io::Error::other)?;
+        let mut waited = [PollFd::from_borrowed_fd(terminal, PollFlags::IN)];
+        match rustix::event::poll(&mut waited, Some(&turn)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        Ok(!waited[0].revents().intersects(gone))
+    }
+}
+
 /// What the loop needs to know.
 pub(crate) struct Sight<'a> {
     pub(crate) pid: Option<u32>,
@@ -78,6 +111,7 @@ pub(crate) fn show(sight: &Sight<'_>, stdout: &mut dyn Write) -> io::Result<i32>
     for (signal, flag) in &signals {
         signal_hook::flag::register(*signal, flag.clone())?;
     }
+    let keys = Keys::open()?;
     let taken = Taken::take()?;
     let mut terminal = Terminal::new(CrosstermBackend::new(stdout))?;
     let mut view = View::new(sight);
@@ -95,6 +129,9 @@ pub(crate) fn show(sight: &Sight<'_>, stdout: &mut dyn Write) -> io::Result<i32>
                 let lines = view.picture((area.width, area.height));
                 frame.render_widget(Paragraph::new(lines), area);
             })?;
+        }
+        if !keys.wait()? {
+            break code_of(SIGHUP);
         }
         if let Some(code) = view.obey()? {
             break code;
@@ -184,9 +221,7 @@ impl<'a> View<'a> {
 
     /// Does what the user asks; the exit code when that is to end.
     fn obey(&mut self) -> io::Result<Option<i32>> {
-        let mut patience = TURN;
-        while event::poll(patience)? {
-            patience = Duration::ZERO;
+        while event::poll(Duration::ZERO)? {
             self.changed = true;
             let Event::Key(key) = event::read()? else {
                 continue;
