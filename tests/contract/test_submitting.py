@@ -275,3 +275,18 @@ def test_a_hundred_thousand_waiting_calls_can_be_cancelled(way: Any, gate: Gate)
     assert all(future.cancelled() for future in futures)
     stats = pool.stats()
     assert (stats.submitted, stats.completed, stats.cancelled) == (count + 1, 1, count)
+
+
+def test_calls_that_come_at_once_get_a_thread_each(new_gate: Callable[[], Gate]) -> None:
+    """One idle thread is not counted for several calls: a second one that waits for the first would never begin."""
+    for _ in range(20):
+        with treadle.Executor(threads=2) as pool:
+            pool.submit(int).result()
+            gates = [new_gate(), new_gate()]
+            held = [pool.submit(gate) for gate in gates]
+            for gate in gates:
+                gate.await_arrivals()
+            for gate in gates:
+                gate.open()
+            for future in held:
+                future.result()

@@ -61,7 +61,8 @@ impl<J> Default for Queue<J> {
 }
 
 impl<J> Queue<J> {
-    /// Puts a job at the end. `Err` gives it back when the queue is closed. `Ok` says how many workers are idle.
+    /// Puts a job at the end. `Err` gives it back when the queue is closed. `Ok` says how many idle workers there are for it: those for
+    /// which no earlier job waits.
     ///
     /// # Errors
     /// The job, when the queue is closed.
@@ -70,9 +71,9 @@ impl<J> Queue<J> {
         if inside.closed {
             return Err(job);
         }
+        let idle = inside.idle.saturating_sub(inside.jobs.len());
         inside.jobs.push_back(job);
         inside.entered += 1;
-        let idle = inside.idle;
         if inside.sleeping > 0 && !inside.waking {
             inside.waking = true;
             drop(inside);
@@ -210,6 +211,20 @@ mod tests {
 
     /// A ring that reaches nobody, because the idle worker has not gone to sleep yet, and a job that another worker takes meanwhile, must not
     /// keep later jobs from ringing.
+    #[test]
+    fn an_idle_worker_counts_for_one_job() {
+        let queue: Queue<u32> = Queue::default();
+        assert_eq!(queue.put(0), Ok(0));
+        assert!(matches!(queue.take_now(), Found::Job(0)));
+        assert!(matches!(queue.take_now(), Found::Empty));
+        assert_eq!(queue.put(1), Ok(1));
+        assert_eq!(
+            queue.put(2),
+            Ok(0),
+            "the idle worker has a job to take already"
+        );
+    }
+
     #[test]
     fn a_ring_that_reaches_nobody_is_forgotten() {
         let queue: Arc<Queue<u32>> = Arc::default();
