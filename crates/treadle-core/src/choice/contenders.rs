@@ -54,7 +54,8 @@ pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Contender> {
         .map(|(knee, _)| knee.batch_per_s)
         .fold(serial.batch_per_s, f64::max);
     knees.retain(|(knee, _)| {
-        knee.plan.strategy() != Strategy::Hybrid || knee.batch_per_s > simple * (1.0 + EQUIVALENT)
+        knee.plan.strategy() != Strategy::Hybrid
+            || model.knows_processes() && knee.batch_per_s > simple * (1.0 + EQUIVALENT)
     });
     knees.sort_by(|one, other| other.0.batch_per_s.total_cmp(&one.0.batch_per_s));
     let certain = knees

@@ -2,6 +2,7 @@
 
 use super::super::plan::{Plan, Strategy};
 use super::super::profile::Profile;
+use super::super::race::EQUIVALENT;
 use super::super::statistics::Random;
 use super::super::wording;
 use super::bounds;
@@ -159,6 +160,11 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// Whether it was measured what starting a process costs: where a plan that needs one could not win, it was not.
+    pub fn knows_processes(&self) -> bool {
+        self.profile.worker_start_s.process.is_some()
+    }
+
     /// Whether it was measured what a loop costs that many tasks share.
     pub fn knows_shared_loop(&self) -> bool {
         self.setting.shared_loop.is_some()
@@ -218,12 +224,19 @@ impl<'a> Model<'a> {
                 .last()
                 .map(|(one, size)| form.plan(*one, *size))
         };
-        let sure = inside
+        let hoped = |plan: Plan| bounds::least(&bounds::bounds(plan, &self.hopeful, self.setting));
+        let simple: Vec<Plan> = inside
             .iter()
             .filter_map(largest)
             .chain([Plan::SERIAL])
-            .map(|plan| self.predict(plan).batch_low_per_s())
+            .collect();
+        let sure = simple
+            .iter()
+            .map(|plan| self.predict(*plan).batch_low_per_s())
             .fold(0.0, f64::max);
+        // A mix is raced only where it does more than every simple plan; one that waits as much as threads do cannot.
+        let beaten =
+            simple.iter().map(|plan| hoped(*plan)).fold(0.0, f64::max) * (1.0 + EQUIVALENT);
         apart
             .iter()
             .flat_map(|form| {
@@ -232,7 +245,8 @@ impl<'a> Model<'a> {
                     .map(|(one, size)| form.plan(one, size))
             })
             .any(|plan| {
-                bounds::least(&bounds::bounds(plan, &self.hopeful, self.setting)) >= share * sure
+                let bound = hoped(plan);
+                bound >= share * sure && (plan.strategy() != Strategy::Hybrid || bound > beaten)
             })
     }
 
