@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import crash_calls as calls
@@ -129,10 +130,21 @@ def test_a_call_that_lets_nothing_else_run_costs_its_process(
     check_pool(pool, kind)
 
 
+def await_stop(pid: int) -> None:
+    """Returns when no thread of the process runs any more: the kernel stops them one by one."""
+    states = {""}
+    while states != {"T"}:
+        states = {
+            task.joinpath("stat").read_text().rpartition(")")[2].split()[0]
+            for task in Path(f"/proc/{pid}/task").iterdir()
+        }
+
+
 def test_a_stopped_hybrid_goes_on_later(pool_of: Make, kind: Kind) -> None:
     pool = pool_of(1, **{kind.name: 2})
     pid = pool.submit(kind.process_id).result()
     os.kill(pid, signal.SIGSTOP)
+    await_stop(pid)
     future = pool.submit(kind.process_id)
     with pytest.raises(TimeoutError):
         future.result(timeout=0.1)

@@ -92,23 +92,26 @@ def test_each_ended_task_is_in_the_histograms_once(plan: dict[str, int]) -> None
 @pytest.mark.parametrize("plan", [PLANS[0], PLANS[2]], ids=lambda plan: next(iter(plan)))
 def test_waiting_and_running_are_told_apart(plan: dict[str, int]) -> None:
     (strategy,) = plan
-    gate = threading.Event()
+    gate, held_one = threading.Event(), threading.Event()
     if strategy == "coroutines":
         import asyncio
 
         async def hold() -> None:
+            held_one.set()
             await asyncio.to_thread(gate.wait)
 
         work: Any = asquare
     else:
 
         def hold() -> None:  # type: ignore[misc]
+            held_one.set()
             gate.wait()
 
         work = square
     with treadle.Executor(**{strategy: 1}) as executor:
         held = executor.submit(hold)
         later = executor.submit(work, 3)
+        held_one.wait()
         began = time.monotonic()
         while time.monotonic() - began < 0.05:
             pass
