@@ -9,7 +9,6 @@ the engine's desk asks for it and the lock is free.
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import weakref
 from typing import Any
@@ -60,6 +59,8 @@ def _first(pair: tuple[int, Strategy]) -> int:
 
 def pools() -> str:
     """The pools that only Python can tell, as JSON in the form of the engine's ``live::picture::Pool``."""
+    import json
+
     return json.dumps(
         [
             _picture(number, strategy, stats)
@@ -82,6 +83,8 @@ def stacks() -> str:
         except Exception as error:
             text = f"(its stacks cannot be had: {type(error).__name__}: {error})\n"
         found.append({"pool": number, "text": text})
+    import json
+
     return json.dumps(found)
 
 
