@@ -185,6 +185,16 @@ def test_a_split_is_shown_with_its_intervals(made: dict[str, Any]) -> None:
     assert [number for number in missing if number != 0] == []
 
 
+def test_all_readings_of_noise_are_there(made: dict[str, Any]) -> None:
+    """Also those that this machine had no cause to take."""
+    found = copy.deepcopy(made["json"])
+    readings = found["machine"]["readings"]
+    for index, name in enumerate(readings):
+        readings[name] = 0.0125 + index / 64
+    shown = values(check(rendered(found)))
+    assert {name: number for name, number in readings.items() if number not in shown} == {}
+
+
 def test_hostile_names_stay_text(made: dict[str, Any]) -> None:
     hostile = "<script>alert('&amp;')</script>\"><b onclick=x>"
     found = copy.deepcopy(made["json"])

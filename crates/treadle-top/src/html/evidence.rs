@@ -150,7 +150,7 @@ pub(super) fn machine(comparison: &Comparison) -> Markup {
                     @if machine.noise_ignored { ", the gate overridden by TREADLE_NOISE=ignore" }
                 } }
                 @if let Some(busy) = readings.busy_before {
-                    div { dt { "the processors were used when watched after pressure" } dd { (percent(busy)) } }
+                    div { dt { "the processors were used when watched after pressure" } dd { (data(busy, percent)) } }
                 }
                 @for (name, value) in [
                     ("a processor was short before the start", readings.pressure_before),
