@@ -10,15 +10,12 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benches import corpus
+from benches import corpus, site
 from benches.accuracy import advice, grid, outcome, report
 from benches.accuracy.batch import Runner
 from benches.accuracy.regret import requirements
@@ -27,7 +24,6 @@ from benches.whole import machine
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 BUDGET_S = 10.0  # of the race; a third of compare's default, so that a run ends within 40 minutes
-OPEN_FILES = 8192  # a thousand connections need a descriptor each
 
 
 def options() -> argparse.Namespace:
@@ -63,38 +59,6 @@ def chosen(only: str | None, known: list[Workload]) -> list[Workload]:
                 f"there is no workload or module {name!r}\nhint: --list prints the workloads"
             )
     return [one for one in known if one.name in names or one.module in names]
-
-
-@contextmanager
-def server() -> Iterator[str]:
-    """The local HTTP server in a process of its own, which ends with its standard input."""
-    process = subprocess.Popen(
-        [sys.executable, str(machine.ROOT / "demo" / "server.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        address = process.stdout.readline().strip()
-        if not address:
-            raise RuntimeError("the local server did not start; its message is above")
-        yield address
-    finally:
-        process.stdin.close()
-        process.wait()
-        process.stdout.close()
-
-
-def raise_open_files() -> None:
-    """Lifts the soft limit on open files, which the processes of a batch inherit."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def measured(
@@ -151,13 +115,13 @@ def main() -> int:
     }
     facts = {**machine.facts(), "seed": seed}
     outcome.FOLDER.mkdir(parents=True, exist_ok=True)
-    raise_open_files()
+    site.raise_open_files()
 
     pieces = [report.header(facts, settings)]
     if not asked.json:
         print(pieces[0], flush=True)
     outcomes: list[outcome.Outcome] = []
-    with server() as address:
+    with site.server() as address:
         os.environ[ADDRESS] = address
         for number, one in enumerate(workloads, start=1):
             known = None if asked.fresh else outcome.load(one, settings)

@@ -21,18 +21,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benches import site
 from benches.whole import machine
 
 TREADLE = Path(sys.executable).with_name("treadle")
-SERVER = machine.ROOT / "demo" / "server.py"
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 PAGES = 2000
-OPEN_FILES = 8192  # a thousand connections need a descriptor each, at both ends
 #: The kernel averages its pressure over ten seconds: so long the machine rests before each comparison, as a user's does.
 REST_S = 10.0
 
@@ -48,24 +46,6 @@ class Found:
     times: float
     processes: int
     rounds: int
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """The address of the demo's server, which ends with this block."""
-    with subprocess.Popen(
-        [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            address = process.stdout.readline().strip()
-            if not address:
-                raise RuntimeError("the local server did not start; its message is above")
-            yield address
-        finally:
-            process.stdin.close()
-            process.wait(10)
 
 
 def compared(words: list[str], folder: Path) -> Found:
@@ -117,7 +97,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5, help="comparisons of each case")
     parser.add_argument("--save", action="store_true", help="keep the report in benches/results/")
     arguments = parser.parse_args()
-    raise_open_files()
+    site.raise_open_files()
     now = datetime.datetime.now(datetime.timezone.utc)
     facts = machine.facts()
     text = [
@@ -127,7 +107,7 @@ def main() -> None:
         "",
     ]
     print("\n".join(text), flush=True)
-    with tempfile.TemporaryDirectory() as folder, served() as address:
+    with tempfile.TemporaryDirectory() as folder, site.server() as address:
         pages = Path(folder) / "pages.txt"
         pages.write_text("".join(f"{address}/page/{page}\n" for page in range(PAGES)))
         cases = {
@@ -146,16 +126,6 @@ def main() -> None:
         )
         path.write_text("\n".join(text) + "\n")
         print(f"kept in {path}", file=sys.stderr)
-
-
-def raise_open_files() -> None:
-    """Lifts the soft limit on open files, which the command and the server inherit."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":
