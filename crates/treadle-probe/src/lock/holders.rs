@@ -10,10 +10,10 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Words;
+use super::background::Background;
 use super::sampler::{LONGEST_GAP, PROMPT, exponential, wake_promptly};
 use crate::clock::ThreadClock;
 
@@ -55,8 +55,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Holders {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-    process: u32,
+    thread: Background,
 }
 
 impl Holders {
@@ -84,20 +83,14 @@ impl Holders {
             counts: std::array::from_fn(|_| AtomicU64::new(0)),
         });
         let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("treadle-holders".to_owned())
-            .spawn(move || run(&for_thread, seed))?;
-        Ok(Holders {
-            shared,
-            thread: Some(thread),
-            process: std::process::id(),
-        })
+        let thread = Background::start("treadle-holders", move || run(&for_thread, seed))?;
+        Ok(Holders { shared, thread })
     }
 
     /// What was seen so far; `None` when the sampler has ended, by itself or with the process that was forked. Asking keeps it going.
     pub fn ask(&self) -> Option<Holdings> {
         let shared = &self.shared;
-        if self.process != std::process::id() || shared.over.load(Ordering::Acquire) {
+        if !self.thread.is_here() || shared.over.load(Ordering::Acquire) {
             return None;
         }
         shared.asked_ms.store(shared.age_ms(), Ordering::Relaxed);
@@ -126,18 +119,7 @@ impl Holders {
 
     /// Ends the sampling thread.
     pub fn stop(&mut self) {
-        let Some(thread) = self.thread.take() else {
-            return;
-        };
-        if std::process::id() != self.process {
-            // Forked: the thread stayed with the parent, and waiting for it would never end.
-            std::mem::forget(thread);
-            return;
-        }
-        self.shared.stop.store(true, Ordering::Release);
-        thread.thread().unpark();
-        // A panic of the sampler has been printed by then.
-        let _ = thread.join();
+        self.thread.end(&self.shared.stop);
     }
 }
 

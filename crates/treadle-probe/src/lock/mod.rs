@@ -5,12 +5,14 @@
 //! search     where they are in any version: set an unusual switch interval, and look for it
 //! sampler    a thread that looks at random instants while a function runs
 //! holders    one that counts who of all threads holds it, while somebody watches the program
+//! background the thread of either
 //! ```
 //!
 //! *Guarantees*: only aligned loads of two words; nothing is dereferenced that was read from them. No word counts before
 //! [`Proof`] has shown it to tell the truth in this process.
 //! *Assumes*: the caller is attached to an interpreter while it locates the words, and stops reading them before that interpreter ends.
 
+mod background;
 mod holders;
 mod memory;
 mod sampler;

@@ -20,10 +20,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Words;
+use super::background::Background;
 use crate::clock::ThreadClock;
 
 /// A look that comes later than this is counted as late and not used: a thread that has to wait for a processor gets it when
@@ -153,8 +153,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Sampler {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-    process: u32,
+    thread: Background,
     started: Instant,
     clock: ThreadClock,
 }
@@ -174,13 +173,10 @@ impl Sampler {
             counters: Counters::default(),
         });
         let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("treadle-sampler".to_owned())
-            .spawn(move || run(&for_thread, seed))?;
+        let thread = Background::start("treadle-sampler", move || run(&for_thread, seed))?;
         let mut sampler = Self {
             shared,
-            thread: Some(thread),
-            process: std::process::id(),
+            thread,
             started: Instant::now(),
             clock: target.clock,
         };
@@ -236,18 +232,7 @@ impl Sampler {
 
     /// Ends the sampling thread; the tally stays.
     pub fn stop(&mut self) {
-        let Some(thread) = self.thread.take() else {
-            return;
-        };
-        if std::process::id() != self.process {
-            // Forked: the thread stayed with the parent, and waiting for it would never end.
-            std::mem::forget(thread);
-            return;
-        }
-        self.shared.stop.store(true, Ordering::Release);
-        thread.thread().unpark();
-        // A panic of the sampler has been printed by then; the tally holds what it counted.
-        let _ = thread.join();
+        self.thread.end(&self.shared.stop);
     }
 }
 
