@@ -58,7 +58,7 @@ class Coroutines(Bounded):
         options: TaskOptions,
     ) -> Future:
         # Before it takes room, for which it might wait.
-        _refuse_plain(function)
+        refuse_plain(function)
         return super().submit(function, arguments, keywords, options)
 
     def submit_now(
@@ -68,7 +68,7 @@ class Coroutines(Bounded):
         keywords: dict[str, Any],
         options: TaskOptions,
     ) -> Future | None:
-        _refuse_plain(function)
+        refuse_plain(function)
         return super().submit_now(function, arguments, keywords, options)
 
     def _enter(
@@ -133,13 +133,14 @@ class Coroutines(Bounded):
         return self._loop.dump()
 
 
-def _refuse_plain(function: Any) -> None:
+def refuse_plain(function: Any, blocking: str = "threads=…") -> None:
+    """Raises ``PlanError`` for a function that is not async; ``blocking`` is the plan that fits one that blocks."""
     if type(function) is FunctionType and function.__code__.co_flags & inspect.CO_COROUTINE:
         return  # nearly always, and fifty times as fast as to look closely
     if not is_async(function):
         raise errors.PlanError(
             f"{getattr(function, '__qualname__', function)!s} is not an async function, and a plan of coroutines runs only those\n\n"
-            "hint: use threads=… for a function that blocks, or processes=… for one that computes"
+            f"hint: use {blocking} for a function that blocks, or processes=… for one that computes"
         )
 
 
@@ -155,7 +156,7 @@ def _seconds_for_each() -> float:
     meters, count = _core.TaskMeters(), 2000
     began = time.perf_counter()
     for _ in range(count):
-        meters.ended(_refuse_plain, time.monotonic(), time.monotonic())
+        meters.ended(refuse_plain, time.monotonic(), time.monotonic())
     return (time.perf_counter() - began) / count
 
 

@@ -10,12 +10,13 @@ It is the engine of :mod:`treadle.strategies.processes`; only the workers differ
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from treadle import _core, _worker, errors
 from treadle.plan import Plan
 from treadle.strategies import Settings
-from treadle.strategies.coroutines import is_async
+from treadle.strategies.coroutines import refuse_plain
 from treadle.strategies.processes import Processes, answer_to
 
 
@@ -26,7 +27,8 @@ class Hybrid(Processes):
         self.has_chunks = plan.coroutines is None
         within = "an event loop" if plan.coroutines else "threads"
         self.engine = f"processes with {within} each, over shared memory"
-        self._admit = _refuse_plain if plan.coroutines else None
+        if plan.coroutines:
+            self._admit = functools.partial(refuse_plain, blocking="processes=…, threads=…")
         _check_sizes(plan)
         super().__init__(plan, settings)
 
@@ -65,11 +67,3 @@ def _check_sizes(plan: Plan) -> None:
                 f"{plan.processes} processes may have at most {most} {name} each, not {asked}\n\n"
                 f"hint: the queue in shared memory names each place of a task; fewer processes may have more {name} each"
             )
-
-
-def _refuse_plain(function: Any) -> None:
-    if not is_async(function):
-        raise errors.PlanError(
-            f"{getattr(function, '__qualname__', function)!s} is not an async function, and a plan of coroutines runs only those\n\n"
-            "hint: use processes=…, threads=… for a function that blocks, or processes=… for one that computes"
-        )
