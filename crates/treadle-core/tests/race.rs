@@ -180,6 +180,37 @@ fn what_is_not_far_apart_is_not_settled_before_its_spread_is_seen() {
 }
 
 #[test]
+fn sizes_of_the_clear_winner_do_not_cost_the_budget() {
+    let entries = [CONTROL, rival(Plan::threads(64)), rival(Plan::threads(192))];
+    // The larger size is a quarter faster in the mean, by blocks that differ by half.
+    let finished = run(rules(30.0, 3), &entries, |candidate, _, random| {
+        let spread = [0.03, 0.03, 0.5][candidate];
+        noisy([10.0, 1_000.0, 1_250.0][candidate], spread, random)
+    });
+    let found = (finished.finish, finished.race.winner());
+    assert_eq!(found, (Finish::StrategyClear, None));
+    assert!(
+        (3.0..6.0).contains(&finished.elapsed),
+        "{}",
+        finished.elapsed
+    );
+}
+
+#[test]
+fn two_strategies_that_are_close_get_the_whole_budget() {
+    let entries = [
+        CONTROL,
+        rival(Plan::threads(64)),
+        rival(Plan::coroutines(64)),
+    ];
+    let finished = run(rules(30.0, 3), &entries, |candidate, _, random| {
+        let spread = [0.03, 0.03, 1.0][candidate];
+        noisy([10.0, 1_000.0, 1_250.0][candidate], spread, random)
+    });
+    assert_eq!(finished.finish, Finish::BudgetSpent);
+}
+
+#[test]
 fn who_enters_later_warms_up_and_is_compared_in_common_rounds() {
     let entries = [CONTROL, rival(Plan::threads(64)), rival(Plan::threads(16))];
     let mut race = Race::new(rules(30.0, 1), &entries);
@@ -803,7 +834,8 @@ fn certainty_costs_what_the_question_is_worth() {
     let clear = seconds(&[1_000.0, 1_020.0, 1_900.0], 0.03);
     assert_eq!(clear.certain, clear.races);
     assert!(clear.mean_seconds < 3.0, "{}", clear.mean_seconds);
-    let close = seconds(&[1_000.0, 1_800.0, 2_000.0], 0.03);
+    // Threads (of which there is one size that could be meant) against coroutines.
+    let close = seconds(&[1_000.0, 1_800.0, 300.0, 2_000.0], 0.03);
     assert!(close.certain >= 195, "{}", close.certain);
     assert!(
         clear.mean_blocks < close.mean_blocks && obvious.mean_seconds < close.mean_seconds,

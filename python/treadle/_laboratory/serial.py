@@ -52,9 +52,9 @@ RATE_HZ = 1000.0
 #: Fewer looks than this tell nothing of the split (the engine draws the same line).
 LEAST_SAMPLES = 20
 #: So many tasks that wait are enough, if their mean is known (95 %) within this share of it: their spread from
-#: six values is known within a third, and a plan's size within a quarter is as fine as sizes are.
+#: six values is known within a third, and the race tries the sizes beside the one that the mean proposes.
 FEW_WAITING = 6
-MEAN_KNOWN = 0.25
+MEAN_KNOWN = 0.5
 #: Half of a share's 95 % interval at which the split is known well enough for a race to be planned.
 SHARE_KNOWN = 0.03
 

@@ -215,7 +215,7 @@ pub struct RaceAccount {
     pub elapsed_s: f64,
     /// Seconds that it was given.
     pub budget_s: f64,
-    /// `leader-clear`, `equivalent`, `targets-missed`, `budget-spent`, `inputs-spent`, `nobody-left`.
+    /// `leader-clear`, `equivalent`, `strategy-clear`, `targets-missed`, `budget-spent`, `inputs-spent`, `nobody-left`.
     pub finish: String,
     /// The seed that reproduces its order.
     pub seed: u64,

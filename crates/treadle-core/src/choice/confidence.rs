@@ -55,7 +55,7 @@ const MORE_TIME: &str = "give a larger --budget";
 const QUIET: &str = "run it again when nothing else runs";
 
 /// What must hold for high confidence: each, or the confidence is low.
-pub const CONDITIONS: [Condition; 10] = [
+pub const CONDITIONS: [Condition; 11] = [
     Condition {
         name: "quiet-machine",
         doubt: |evidence| {
@@ -117,6 +117,15 @@ pub const CONDITIONS: [Condition; 10] = [
         advice: MORE_TIME,
     },
     Condition {
+        name: "size-clear",
+        doubt: |evidence| {
+            (evidence.finish == "strategy-clear").then(|| {
+                "the kind of plan was clear, which of its sizes is best was not".to_owned()
+            })
+        },
+        advice: MORE_TIME,
+    },
+    Condition {
         name: "inputs-sufficed",
         doubt: |evidence| {
             (evidence.finish == "inputs-spent").then(|| {
@@ -128,7 +137,8 @@ pub const CONDITIONS: [Condition; 10] = [
     Condition {
         name: "certain-verdict",
         doubt: |evidence| {
-            let told = ["budget-spent", "inputs-spent"].contains(&evidence.finish.as_str());
+            let told = ["budget-spent", "inputs-spent", "strategy-clear"]
+                .contains(&evidence.finish.as_str());
             (!evidence.certain && !told).then(|| match evidence.finish.as_str() {
                 "targets-missed" => "no plan meets the targets".to_owned(),
                 "nobody-left" => "every plan had to leave the race".to_owned(),
@@ -204,13 +214,17 @@ mod tests {
     fn high_confidence_needs_every_condition() {
         assert!(doubts(&earned()).is_empty());
         type Spoil = fn(&mut Evidence);
-        let spoilt: [(&str, Spoil); 10] = [
+        let spoilt: [(&str, Spoil); 11] = [
             ("quiet-machine", |one| one.noise = Level::Noisy),
             ("gate-heeded", |one| one.overridden = true),
             ("undisturbed-rounds", |one| one.contended = true),
             ("steady-machine", |one| one.drift = Some(0.85)),
             ("budget-sufficed", |one| {
                 one.finish = "budget-spent".to_owned();
+                one.certain = false;
+            }),
+            ("size-clear", |one| {
+                one.finish = "strategy-clear".to_owned();
                 one.certain = false;
             }),
             ("inputs-sufficed", |one| {

@@ -11,6 +11,9 @@
 //! may meet them, and certainly faster than each simpler one. "Certainly" is said with an error probability of five percent for
 //! the whole race.
 //!
+//! Once only sizes of one strategy are left, they get as much time again, and at least a tenth of the budget, to be told apart: another
+//! size is no other program, and an obvious case shall not cost the budget for what two sizes of its winner differ by.
+//!
 //! Rounds in which others disturbed a block are set aside and run again. When they are the larger part, all rounds count, and
 //! candidates are compared by their fair rates (`disturbance`).
 //!
@@ -40,6 +43,8 @@ const WARM_UP_SHARE: f64 = 0.5;
 /// from one to the next is told only by more of them: with no bound, ten rounds of five candidates took half of 30 s.
 const ROUNDS_OF_A_LENGTH: usize = 4;
 const MOST_DOUBLINGS: usize = 2;
+/// Share of the budget that sizes of the one strategy left may take at least.
+const SIZES_SHARE: f64 = 0.1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -73,6 +78,10 @@ pub struct Race {
     winner: Option<usize>,
     looks: usize,
     next_look: usize,
+    /// Seconds from the start, as of the latest step.
+    elapsed_s: f64,
+    /// When only sizes of one strategy were left.
+    clear_at_s: Option<f64>,
 }
 
 impl Race {
@@ -99,11 +108,14 @@ impl Race {
             winner: None,
             looks: 0,
             next_look: 1,
+            elapsed_s: 0.0,
+            clear_at_s: None,
         }
     }
 
     /// The next step, `elapsed_s` seconds after the start of the race.
     pub fn next(&mut self, elapsed_s: f64) -> Step {
+        self.elapsed_s = elapsed_s;
         loop {
             if let Some(finish) = self.finish {
                 return Step::Finished(finish);
@@ -365,6 +377,34 @@ impl Race {
                 });
                 return;
             }
+        }
+        let left: Vec<usize> = eligible
+            .into_iter()
+            .filter(|index| self.racing(*index))
+            .collect();
+        if left.iter().all(|index| meets[*index] == Some(true)) {
+            self.end_if_only_sizes(&left, leader, level);
+        }
+    }
+
+    /// Ends the race once the sizes of the only strategy that is `left` have had their time.
+    fn end_if_only_sizes(&mut self, left: &[usize], leader: usize, level: f64) {
+        let strategy = |index: usize| self.runners[index].entry.simplicity.0;
+        let clear = left.iter().all(|index| {
+            strategy(*index) == strategy(leader)
+                // The control stays to the end, but is known not to be the answer.
+                || self.runners[*index].entry.control
+                    && self
+                        .certain_ratio(*index, leader, level)
+                        .is_some_and(|ratio| ratio.high < 1.0 - EQUIVALENT)
+        });
+        if !clear {
+            self.clear_at_s = None;
+            return;
+        }
+        let since = *self.clear_at_s.get_or_insert(self.elapsed_s);
+        if self.elapsed_s >= since + since.max(SIZES_SHARE * self.rules.budget_s) {
+            self.finish = Some(Finish::StrategyClear);
         }
     }
 

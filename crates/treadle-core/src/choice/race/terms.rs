@@ -84,6 +84,8 @@ pub enum Finish {
     LeaderClear,
     /// Some others may be as fast as the winner, but not more than five percent faster.
     Equivalent,
+    /// Only sizes of one strategy were left, and they got their share of time without being told apart.
+    StrategyClear,
     /// No candidate meets the targets.
     TargetsMissed,
     /// Time ran out with the question open.
@@ -100,6 +102,7 @@ impl Finish {
         match self {
             Self::LeaderClear => "leader-clear",
             Self::Equivalent => "equivalent",
+            Self::StrategyClear => "strategy-clear",
             Self::TargetsMissed => "targets-missed",
             Self::BudgetSpent => "budget-spent",
             Self::InputsSpent => "inputs-spent",
