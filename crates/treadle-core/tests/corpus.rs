@@ -2,6 +2,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "../fuzz/bodies/live.rs"]
+mod live;
 #[path = "../fuzz/bodies/session.rs"]
 mod session;
 #[path = "../fuzz/bodies/wire.rs"]
@@ -54,4 +56,9 @@ fn packets_and_records() {
 #[test]
 fn messages_of_a_zygote() {
     replay("zygote", zygote::run, 20_000);
+}
+
+#[test]
+fn requests_and_replies_of_the_live_view() {
+    replay("live", live::run, 20_000);
 }

@@ -16,6 +16,10 @@ const MOST_TASKS: usize = 100;
 const MOST_WORDS: usize = 100;
 /// Buckets of a histogram; the engine's have fifteen.
 const MOST_BUCKETS: usize = 200;
+/// The largest number that a view may add to others and divide: the last up to which a real number knows each whole one.
+const MOST_NUMBER: u64 = 1 << 53;
+/// Thirty thousand years.
+const MOST_SECONDS: f64 = 1e12;
 
 /// A program at an instant.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -257,6 +261,13 @@ fn tidy_seconds(seconds: &mut f64) {
     if !seconds.is_finite() || *seconds < 0.0 {
         *seconds = 0.0;
     }
+    *seconds = seconds.min(MOST_SECONDS);
+}
+
+fn tidy_numbers<'a>(numbers: impl IntoIterator<Item = &'a mut u64>) {
+    for number in numbers {
+        *number = (*number).min(MOST_NUMBER);
+    }
 }
 
 fn tidy_histogram(histogram: &mut Option<Histogram>) {
@@ -265,6 +276,7 @@ fn tidy_histogram(histogram: &mut Option<Histogram>) {
     }
     if let Some(found) = histogram {
         tidy_seconds(&mut found.sum_s);
+        tidy_numbers(&mut found.counts);
     }
 }
 
@@ -278,6 +290,7 @@ impl Program {
         tidy_seconds(&mut self.cpu_s);
         tidy_seconds(&mut self.told_cpu_s);
         tidy_seconds(&mut self.lock.waited_s);
+        tidy_numbers([&mut self.memory_bytes]);
         self.pools.truncate(MOST_POOLS);
         self.pools.iter_mut().for_each(Pool::tidy);
     }
@@ -289,6 +302,21 @@ impl Pool {
         tidy_text(&mut self.strategy);
         tidy_text(&mut self.plan);
         self.broken.iter_mut().for_each(tidy_text);
+        tidy_numbers([
+            &mut self.number,
+            &mut self.concurrency,
+            &mut self.submitted,
+            &mut self.completed,
+            &mut self.cancelled,
+            &mut self.lost,
+            &mut self.retried,
+            &mut self.timed_out,
+            &mut self.deaths,
+            &mut self.running,
+            &mut self.queued,
+            &mut self.payload_bytes,
+        ]);
+        tidy_numbers(&mut self.limit);
         self.oldest_s.iter_mut().for_each(tidy_seconds);
         self.told_s_ago.iter_mut().for_each(tidy_seconds);
         tidy_histogram(&mut self.wait);
@@ -300,6 +328,9 @@ impl Pool {
             worker.function.iter_mut().for_each(tidy_text);
             tidy_seconds(&mut worker.running_s);
             worker.cpu_s.iter_mut().for_each(tidy_seconds);
+            tidy_numbers([&mut worker.worker, &mut worker.ident, &mut worker.restarts]);
+            tidy_numbers(&mut worker.tasks);
+            tidy_numbers(&mut worker.memory_bytes);
         }
         self.tasks.truncate(MOST_TASKS);
         for task in &mut self.tasks {

@@ -3,13 +3,16 @@
 use super::keys::{Face, Overlay, Place, Sort, places};
 use super::model::Model;
 use super::model::tests::{found, pool, program};
+use super::once;
 use super::view::{Paint, plain, screen};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::widgets::Paragraph;
+use serde_json::Value;
 use treadle_core::live::asking::{Answer, Found, Trouble};
 use treadle_core::live::picture::{Histogram, Pool, Worker};
 use treadle_core::live::picture::{Lock, Program, Task};
+use treadle_core::live::protocol::{PROTOCOL, decode_reply};
 
 fn times(fast: u64, slow: u64) -> Option<Histogram> {
     Some(Histogram {
@@ -277,4 +280,65 @@ fn a_held_lock_is_the_headline() {
         head.starts_with("✗ fetch: interpreter lock held for 4.2 s"),
         "{text}"
     );
+}
+
+/// Every number of a program's picture replaced by one from the ends of its kind, some of them at each turn.
+fn spoil(value: &mut Value, chance: &mut impl FnMut() -> usize) {
+    const WHOLE: [u64; 5] = [0, 1, 1 << 32, u64::MAX - 1, u64::MAX];
+    const REAL: [f64; 5] = [0.0, -1.0, 1e-308, 1e300, f64::MAX];
+    match value {
+        Value::Array(all) => all.iter_mut().for_each(|one| spoil(one, chance)),
+        Value::Object(all) => all.values_mut().for_each(|one| spoil(one, chance)),
+        Value::Number(number) if chance().is_multiple_of(3) => {
+            *value = if number.is_u64() {
+                WHOLE[chance() % WHOLE.len()].into()
+            } else {
+                REAL[chance() % REAL.len()].into()
+            };
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn no_number_that_a_program_sends_stops_the_view() {
+    let mut state = 1u64;
+    let mut chance = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as usize
+    };
+    let mut drawn_programs = 0;
+    for _ in 0..60 {
+        let mut model = Model::default();
+        model.discovered(&[found(5000)]);
+        for second in 0..3 {
+            let mut reply = serde_json::json!({"protocol": PROTOCOL, "program": fetching(second)});
+            spoil(&mut reply["program"], &mut chance);
+            let heard = match decode_reply(reply.to_string().as_bytes()) {
+                Ok(reply) => Ok(Answer {
+                    pid: 5000,
+                    program: reply.program,
+                    stacks: Vec::new(),
+                }),
+                // Such as a process of a number that no process has.
+                Err(_) => continue,
+            };
+            drawn_programs += 1;
+            model.heard(&found(5000), second as f64, heard);
+        }
+        for place in places(&model) {
+            let face = Face {
+                place: Some(place),
+                ..Face::new(1.0)
+            };
+            for size in [(40, 10), (80, 24), (200, 60)] {
+                drawn(&model, &face, size);
+            }
+        }
+        once::text(&model, 80);
+        once::json(&model);
+    }
+    assert!(drawn_programs > 60, "{drawn_programs}");
 }
