@@ -19,6 +19,11 @@ from load import Load, Tally, Wrong
 _DEATHS = 2
 #: Most rounds of load until they are dead. The steps of a rare meeting (a wake-up in the very moment of falling asleep) are not always met.
 _ROUNDS = 6
+#: The plans in turn: a worker that runs one call at a time, and one that runs several. As many calls a death may cost.
+_PLANS: list[tuple[dict[str, int], int]] = [
+    ({"processes": 3}, 1),
+    ({"processes": 3, "threads": 3}, 3),
+]
 _SOURCE = Path(__file__).parents[2] / "crates/treadle-shm/src/fault.rs"
 
 
@@ -42,11 +47,13 @@ def arm(path: str, point: str, deaths: int) -> None:
     os.environ.pop("TREADLE_FAULT", None)
 
 
-def _die_at(point: str, nth: int, seed: int, folder: Path) -> tuple[int, Tally]:
+def _die_at(
+    plan: dict[str, int], point: str, nth: int, seed: int, folder: Path
+) -> tuple[int, Tally]:
     """How many workers died at the point, and what became of the calls."""
     armed = folder / f"armed-{seed}"
     with treadle.Executor(
-        processes=3, initializer=arm, initargs=(str(armed), f"{point}:{nth}", _DEATHS)
+        treadle.Plan(**plan), initializer=arm, initargs=(str(armed), f"{point}:{nth}", _DEATHS)
     ) as pool:
         load = Load(pool, seed, folder)
         for _ in range(_ROUNDS):
@@ -74,17 +81,20 @@ def faults(count: int, seed: int, folder: Path) -> str:
     reached: collections.Counter[str] = collections.Counter()
     tasks = lost = pools = 0
     for turn in range(count):
+        plan, at_once = _PLANS[turn % len(_PLANS)]
         for point in points():
             # Late passings too: by then the queue and the ring have wrapped.
             nth = chance.choice([1, 2, 3, 10, 50])
             seed = chance.getrandbits(48)
             try:
-                deaths, tally = _die_at(point, nth, seed, folder)
+                deaths, tally = _die_at(plan, point, nth, seed, folder)
             except Wrong as error:
-                raise Wrong(f"{point}:{nth} with seed {seed} (turn {turn}): {error}") from error
-            if tally.died > _DEATHS:
                 raise Wrong(
-                    f"{point}:{nth}: {_DEATHS} deaths cost {tally.died} calls (turn {turn})"
+                    f"{plan} {point}:{nth} with seed {seed} (turn {turn}): {error}"
+                ) from error
+            if tally.died > _DEATHS * at_once:
+                raise Wrong(
+                    f"{plan} {point}:{nth}: {_DEATHS} deaths cost {tally.died} calls (turn {turn})"
                 )
             reached[point] += deaths
             tasks += tally.tasks
