@@ -415,3 +415,65 @@ def test_a_main_module_that_is_named_is_found_without_more(tmp_path: Path) -> No
     assert "outer.inner" in loaded
     assert "outer.inner.named" not in loaded
     assert (set(loaded) & NOT_IN_A_WORKER) - modules_after("") == set()
+
+
+def test_the_modules_of_a_package_that_is_run_are_imported_once_for_all_workers(
+    tmp_path: Path,
+) -> None:
+    """``python -m package`` runs ``__main__``, which no worker runs again; what that uses they have from the start, and share."""
+    package = tmp_path / "program"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "work.py").write_text(
+        textwrap.dedent("""
+        import os
+        IMPORTED_BY = os.getpid()
+        def who(_number):
+            return [IMPORTED_BY, os.getpid(), os.getppid()]
+        """)
+    )
+    (package / "late.py").write_text(
+        textwrap.dedent("""
+        import os
+        from pathlib import Path
+        # The first import is the program's, the second the zygote's.
+        with open(Path(__file__).with_name("imports"), "a+") as imports:
+            imports.seek(0)
+            before = imports.read().split()
+            imports.write(f"{os.getpid()}\\n")
+        if len(before) == 1:
+            raise RuntimeError("not here")
+        def late():
+            return [*before, str(os.getpid())]
+        """)
+    )
+    (package / "__main__.py").write_text(
+        textwrap.dedent("""
+        import json, sys
+        import treadle
+        from program import late
+        from program.work import who
+        class Proxy:
+            @property
+            def __class__(self):
+                raise RuntimeError("nobody may look")
+        proxy = Proxy()
+        if __name__ == "__main__":
+            with treadle.Executor(processes=2) as pool:
+                found = list(pool.map(who, range(20), chunksize=1))
+                json.dump([found, pool.submit(late.late).result()], sys.stdout)
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "program"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    found, late = json.loads(done.stdout)
+    assert {importer == parent != own for importer, own, parent in found} == {True}
+    program, zygote, worker = late
+    assert len({program, zygote, worker}) == 3
+    assert zygote == str(found[0][2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import contract_calls as calls
 import pytest
 import treadle
 from contract_calls import HYBRIDS, Gate
+from treadle import _worker
 
 CONCURRENT = pytest.mark.ways("threads", "processes", "coroutines", "interpreters", *HYBRIDS)
 
@@ -49,6 +51,11 @@ def test_a_snapshot_cannot_be_changed(way: Any) -> None:
         for worker in stats.workers:
             with pytest.raises(AttributeError):
                 worker.tasks = 3
+
+
+def test_the_signal_for_stacks_is_the_one_that_the_engine_sends() -> None:
+    assert signal.SIGRTMIN + 5 == _worker.DUMP_SIGNAL
+    assert signal.SIGRTMIN + 6 == _worker.TASKS_SIGNAL
 
 
 @CONCURRENT

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,7 +76,7 @@ def test_each_ended_task_is_in_the_histograms_once(plan: dict[str, int]) -> None
     with treadle.Executor(**plan) as executor:
         wait([executor.submit(work, number) for number in range(60)])
         told = settled(executor, 60)
-    own = (told.turnaround,) if "processes" in plan else (told.wait, told.duration)
+    own = [told.wait, told.duration, *([told.turnaround] if "processes" in plan else [])]
     assert [counted(histogram) for histogram in own] == [60] * len(own)
     (function,) = told.functions
     assert function.function == f"{__name__}.{work.__name__}"
@@ -125,6 +126,42 @@ def test_waiting_and_running_are_told_apart(plan: dict[str, int]) -> None:
     assert ran is not None
     assert min(waited.sum_s, ran.sum_s) >= 0.05
     short = by_name[work.__name__].duration
+    assert short is not None
+    assert short.sum_s < ran.sum_s
+
+
+def hold_until(path: str) -> None:
+    """Holds a worker until there is such a file."""
+    while not os.path.exists(path):
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("plan", [{"processes": 1}, {"processes": 1, "threads": 1}], ids=str)
+def test_workers_tell_waiting_and_running_apart(plan: dict[str, int], tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with treadle.Executor(**plan) as executor:
+        held = executor.submit(hold_until, str(go))
+        later = executor.submit(square, 3)
+        while executor.stats().running < 1:
+            time.sleep(0.001)
+        began = time.monotonic()
+        while time.monotonic() - began < 0.05:
+            pass
+        go.touch()
+        wait([held, later])
+        told = settled(executor, 2)
+    by_name = {one.function.rpartition(".")[2]: one for one in told.functions}
+    waited, ran = by_name["square"].wait, by_name["hold_until"].duration
+    assert waited is not None
+    assert ran is not None
+    assert min(waited.sum_s, ran.sum_s) >= 0.05
+    for one in (told, *told.functions):
+        assert one.wait is not None
+        assert one.duration is not None
+        assert one.turnaround is not None
+        # On one clock: the rest of the turnaround is the way back.
+        assert one.wait.sum_s + one.duration.sum_s <= one.turnaround.sum_s
+    short = by_name["square"].duration
     assert short is not None
     assert short.sum_s < ran.sum_s
 
@@ -218,10 +255,7 @@ def test_functions_are_told_by_their_names(plan: dict[str, int]) -> None:
     with treadle.Executor(**plan) as executor:
         wait([executor.submit(function, *arguments) for function, arguments in calls])
         told = settled(executor, len(calls))
-    histograms = {
-        one.function: counted(one.duration if "threads" in plan else one.turnaround)
-        for one in told.functions
-    }
+    histograms = {one.function: counted(one.duration) for one in told.functions}
     assert histograms[f"{__name__}.square"] == 3
     assert histograms[f"{__name__}.Callable.method"] == 1
     assert histograms[f"{__name__}.Callable"] == 1

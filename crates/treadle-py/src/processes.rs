@@ -1,15 +1,16 @@
 //! `_core.ProcessPool`: calls to payloads, payloads to the pool, ends of tasks back to their futures.
 
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use treadle_core::pool::meter::{Buckets, Histogram};
 use treadle_core::pool::places::Places;
 use treadle_core::pool::processes::{self as core, Settings, Waited};
+use treadle_core::pool::snapshot::Meters;
 use treadle_core::pool::transfer::Transfer;
 use treadle_core::pool::zygote::Launch;
 
@@ -58,6 +59,11 @@ fn sizes<const FIRST_POWER: u32>(found: &Buckets<FIRST_POWER>) -> SizesTold {
 }
 
 /// In band, out of band and time, as `treadle.strategies.Transfer` takes them.
+/// Wait, duration and turnaround.
+fn times(found: &Meters) -> [HistogramTold; 3] {
+    [&found.wait, &found.duration, &found.turnaround].map(histogram)
+}
+
 fn transfer(found: &Transfer) -> (SizesTold, SizesTold, HistogramTold) {
     (
         sizes(&found.in_band),
@@ -290,11 +296,11 @@ impl ProcessPool {
         )?;
         told.set_item("payload_bytes", snapshot.payload_bytes)?;
         told.set_item("oldest_s", snapshot.oldest_ns.map(|age| age as f64 / 1e9))?;
-        told.set_item("turnaround", histogram(&snapshot.turnaround))?;
-        let functions: Vec<(&str, HistogramTold)> = snapshot
+        told.set_item("times", times(&snapshot.times))?;
+        let functions: Vec<(&str, [HistogramTold; 3])> = snapshot
             .functions
             .iter()
-            .map(|(name, turnaround)| (&**name, histogram(turnaround)))
+            .map(|(name, meters)| (&**name, times(meters)))
             .collect();
         told.set_item("functions", functions)?;
         told.set_item("arguments", transfer(&snapshot.arguments))?;
@@ -315,15 +321,8 @@ impl ProcessPool {
         Ok(told)
     }
 
-    /// `(worker, pid, descriptor)` of each worker's file for stacks; the caller closes the descriptors.
-    fn dump_files(&self) -> PyResult<Vec<(u32, i32, i32)>> {
-        let files = self
-            .core
-            .dump_files()
-            .map_err(|error| PyOSError::new_err(error.to_string()))?;
-        Ok(files
-            .into_iter()
-            .map(|(worker, pid, file)| (worker, pid, file.into_raw_fd()))
-            .collect())
+    /// What every worker does, with the stacks of those that have a task.
+    fn dump(&self, py: Python<'_>) -> String {
+        py.detach(|| self.core.dump())
     }
 }

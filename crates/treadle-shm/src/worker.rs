@@ -161,6 +161,11 @@ impl WorkerEnd {
         self.board.hand(self.owner(hand)).current.load(Ordering::Relaxed)
     }
 
+    /// When the task in one of the worker's hands was claimed, by [`monotonic_nanoseconds`].
+    pub fn started_in(&self, hand: u32) -> u64 {
+        self.board.hand(self.owner(hand)).started.load(Ordering::Relaxed)
+    }
+
     /// The task that the parent wants interrupted in a hand, 0 = none.
     pub fn interrupt_requested_in(&self, hand: u32) -> u64 {
         self.board.hand(self.owner(hand)).interrupt.load(Ordering::SeqCst)

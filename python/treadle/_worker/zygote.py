@@ -132,6 +132,9 @@ def _send(
 
 def import_main(kind: str, value: str) -> None:
     """Imports the program's main module as ``__mp_main__``, as ``multiprocessing`` does, and makes it ``__main__``."""
+    if kind == "uses":
+        _import_each(value.split("/"))
+        return
     if kind == "none" or value.endswith(".__main__"):
         return
     import types
@@ -158,6 +161,19 @@ def import_main(kind: str, value: str) -> None:
         sys.modules["__main__"] = sys.modules["__mp_main__"] = main
         if code is not None:
             exec(code, main.__dict__)
+    finally:
+        _worker.importing_main = False
+
+
+def _import_each(names: list[str]) -> None:
+    """Imports what the workers of a package's ``__main__`` have in common. What fails is left to the worker that needs it, which tells."""
+    _worker.importing_main = True
+    try:
+        for name in names:
+            try:
+                __import__(name)
+            except Exception:
+                continue
     finally:
         _worker.importing_main = False
 

@@ -11,13 +11,12 @@ It is the engine of :mod:`treadle.strategies.processes`; only the workers differ
 from __future__ import annotations
 
 import functools
-from typing import Any
 
-from treadle import _core, _worker, errors
+from treadle import _core, errors
 from treadle.plan import Plan
 from treadle.strategies import Settings
 from treadle.strategies.coroutines import refuse_plain
-from treadle.strategies.processes import Processes, answer_to
+from treadle.strategies.processes import Processes
 
 
 class Hybrid(Processes):
@@ -31,29 +30,6 @@ class Hybrid(Processes):
             self._admit = functools.partial(refuse_plain, blocking="processes=…, threads=…")
         _check_sizes(plan)
         super().__init__(plan, settings)
-
-    def _headline(self, now: dict[str, Any]) -> str:
-        kind = "coroutines" if self.plan.coroutines else "threads"
-        each = self.plan.threads or self.plan.coroutines
-        return (
-            f"{kind} in processes: {now['running']} of {self.plan.concurrency} busy ({self.plan.processes} processes, {each} in each), "
-            f"{now['queued']} calls waiting\n"
-        )
-
-    def _state(self, worker: dict[str, Any]) -> str:
-        if not worker["running"]:
-            return str(worker["state"])
-        state = f"{worker['running']} running, the oldest for {worker['running_s']:.3f} s"
-        if worker["state"] == "overdue":
-            state += "; one did not stop when it was asked to, and the worker is replaced when the others have ended"
-        return state
-
-    def _stacks_of(self, pid: int, descriptor: int) -> str:
-        stacks = super()._stacks_of(pid, descriptor)
-        if self.plan.coroutines:
-            # What waits on the loop is on no thread's stack.
-            stacks += answer_to(_worker.TASKS_SIGNAL, pid, descriptor)
-        return stacks
 
 
 def _check_sizes(plan: Plan) -> None:

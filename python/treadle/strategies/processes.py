@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import sys
-import time
 from collections.abc import Callable
+from types import FunctionType, ModuleType
 from typing import Any
 
 from treadle import _core, _payload, _worker, errors, strategies
@@ -180,6 +179,7 @@ class Processes(Strategy):
     def stats(self) -> Stats:
         now = self._pool.snapshot()
         arguments, results = Transfer.of(now["arguments"]), Transfer.of(now["results"])
+        wait, duration, turnaround = map(Histogram.of, now["times"])
         return Stats(
             self.plan,
             self.engine,
@@ -196,12 +196,11 @@ class Processes(Strategy):
             workers=tuple(_worker_stats(one) for one in now["workers"]),
             oldest_s=now["oldest_s"],
             limit=self.settings.max_pending,
-            turnaround=Histogram.of(now["turnaround"]),
+            wait=wait,
+            duration=duration,
+            turnaround=turnaround,
             functions=by_function(
-                [
-                    FunctionStats(name, turnaround=Histogram.of(turnaround))
-                    for name, turnaround in now["functions"]
-                ]
+                [FunctionStats(name, *map(Histogram.of, times)) for name, times in now["functions"]]
             ),
             arguments=arguments,
             results=results,
@@ -209,67 +208,22 @@ class Processes(Strategy):
         )
 
     def dump(self) -> str:
-        now = self._pool.snapshot()
-        lines = [self._headline(now)]
-        files = {worker: (pid, descriptor) for worker, pid, descriptor in self._pool.dump_files()}
-        try:
-            stacks = {
-                worker: self._stacks_of(pid, descriptor)
-                for worker, (pid, descriptor) in files.items()
-            }
-        finally:
-            for _, descriptor in files.values():
-                os.close(descriptor)
-        for one in now["workers"]:
-            lines.append(f"\nworker {one['worker']} (pid {one['pid']}): {self._state(one)}\n")
-            if one["running"]:
-                lines.append(stacks.get(one["worker"], ""))
-        return "".join(lines)
-
-    def _headline(self, now: dict[str, Any]) -> str:
-        return f"processes: {now['running']} of {self.plan.processes} busy, {now['queued']} calls waiting\n"
-
-    def _state(self, worker: dict[str, Any]) -> str:
-        state: str = worker["state"]
-        return f"busy for {worker['running_s']:.3f} s" if state == "busy" else state
-
-    def _stacks_of(self, pid: int, descriptor: int) -> str:
-        return answer_to(_worker.DUMP_SIGNAL, pid, descriptor)
+        text: str = self._pool.dump()
+        return text
 
 
 def _overhead_s(
     submitted: int, answered: int, arguments: Transfer, results: Transfer
 ) -> float | None:
-    """What the meters have cost in this process: for a call a look at the clock and two additions, for an answer two additions; for each payload
+    """What the meters have cost in this process: for a call a look at the clock and two additions, for an answer four additions; for each payload
     that is timed one look more on its way out, two on its way back, and an addition."""
     if not strategies.metered:
         return None
     sent, rebuilt = sum(arguments.time.counts), sum(results.time.counts)
     beside = sum(arguments.out_of_band.counts) + sum(results.out_of_band.counts)
     return _core.meter_cost(1, 0) * (submitted + sent + 2 * rebuilt) + _core.meter_cost(0, 1) * (
-        submitted + 2 * answered + sent + rebuilt + beside
+        submitted + 4 * answered + sent + rebuilt + beside
     )
-
-
-def answer_to(signum: int, pid: int, descriptor: int) -> str:
-    """The stacks that a worker writes when it gets this signal. To the dump signal it does so even while C code holds the interpreter's lock."""
-    before = os.fstat(descriptor).st_size
-    try:
-        os.kill(pid, signum)
-    except ProcessLookupError:
-        return "(it has just ended)\n"
-    size, still_since = before, time.monotonic()
-    deadline = still_since + 1.0
-    while time.monotonic() < deadline:
-        now = os.fstat(descriptor).st_size
-        if now != size:
-            size, still_since = now, time.monotonic()
-        elif size > before and time.monotonic() - still_since > 0.01:
-            break
-        time.sleep(0.001)
-    if size == before:
-        return "(it did not answer within 1 s: it may be stopped)\n"
-    return os.pread(descriptor, size - before, before).decode(errors="replace")
 
 
 def _refuse_while_main_is_imported() -> None:
@@ -383,6 +337,23 @@ def main_module() -> tuple[str, str]:
     return ("none", "") if path is None else ("path", os.path.abspath(path))
 
 
+def _used_by_main() -> list[str]:
+    """The modules that the names of the main module come from."""
+    found: dict[str, None] = {}
+    for value in list(vars(sys.modules["__main__"]).values()):
+        # By its type alone: what stands for something else (a proxy) may raise when it is looked at.
+        kind = type(value)
+        if issubclass(kind, ModuleType):
+            found[value.__name__] = None
+        elif issubclass(kind, (type, FunctionType)):
+            found[value.__module__] = None
+    return [
+        name
+        for name in found
+        if name in sys.modules and name.partition(".")[0] not in ("__main__", "treadle")
+    ]
+
+
 def _preparation(spawn: bool) -> list[bytes]:
     """What a zygote needs to be like this process: how workers start, parent, key for managers, folder, main module, arguments."""
     kind, value = main_module()
@@ -390,12 +361,12 @@ def _preparation(spawn: bool) -> list[bytes]:
         folder = os.getcwd()
     except FileNotFoundError:
         folder = ""
+    if kind == "module" and value.endswith(".__main__"):
+        # It is not run again. What a script's workers would share, the modules that it uses, they share all the same.
+        kind, value = ("none", "") if spawn else ("uses", "/".join(_used_by_main()))
     start, key = "spawn" if spawn else "fork", inheritance.authentication_key().hex()
     fields = [start, str(os.getpid()), key, folder, kind, value, *sys.argv]
     return [field.encode(errors="surrogateescape") for field in fields]
-
-
-assert signal.SIGRTMIN + 5 == _worker.DUMP_SIGNAL
 
 
 def _worker_stats(one: dict[str, Any]) -> WorkerStats:

@@ -56,6 +56,9 @@ pub(crate) fn run(bytes: &[u8]) {
         }
     }
     let _ = wire::read_reference(&input);
+    if let Ok((times, rest)) = wire::Times::read(&input) {
+        assert_eq!(times.to_bytes(), input[..input.len() - rest.len()]);
+    }
     if let Ok((_, _, packet)) = wire::read_function(&input) {
         assert!(packet.len() + 36 == input.len());
     }

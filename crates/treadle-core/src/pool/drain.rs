@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use treadle_shm::RingReader;
+use treadle_shm::{PeerArena, RingReader};
 
 use super::cell::Marks;
 use super::deadlines::Why;
@@ -12,11 +12,27 @@ use super::outcome::{After, Bytes, Failure, Outcome, Reply, Stopped, TimedOut};
 use super::processes::{Note, ProcessPool, State};
 use super::submit::refill;
 use super::tasks::{Held, Task, TaskId};
-use super::wire;
+use super::wire::{self, Times, WireError};
 
 enum Record {
-    Outcome(Outcome),
+    Outcome(Outcome, Times),
     Event(u32, Bytes),
+}
+
+/// What a record of a task says; what cannot be read fails the task.
+fn outcome(kind: u32, bytes: &[u8], arena: Option<&PeerArena>) -> (Outcome, Times) {
+    let read = || {
+        let (times, bytes) = if wire::ends_task(kind) {
+            Times::read(bytes)?
+        } else {
+            (Times::default(), bytes)
+        };
+        Ok((Outcome::Reply(Reply::read(kind, bytes, arena)?), times))
+    };
+    read().unwrap_or_else(|error: WireError| {
+        let failure = Failure::Unreadable(error.0);
+        (Outcome::Failed(failure), Times::default())
+    })
 }
 
 /// Whom to tell, once no lock is held.
@@ -75,12 +91,8 @@ impl ProcessPool {
                     if arena.is_none() {
                         arena = lock(&self.state).seats[worker as usize].arena.clone();
                     }
-                    match Reply::read(record.kind, record.bytes, arena.as_deref()) {
-                        Ok(reply) => Record::Outcome(Outcome::Reply(reply)),
-                        Err(error) => {
-                            Record::Outcome(Outcome::Failed(Failure::Unreadable(error.0)))
-                        }
-                    }
+                    let (outcome, times) = outcome(record.kind, record.bytes, arena.as_deref());
+                    Record::Outcome(outcome, times)
                 };
                 records.push((worker, record.task, parsed));
             });
@@ -108,7 +120,7 @@ impl ProcessPool {
                     Record::Event(kind, body) => {
                         self.note_event(state, worker, task, kind, body, &mut ended)
                     }
-                    Record::Outcome(_)
+                    Record::Outcome(..)
                         if state.broken.is_none() && state.tasks.get(task).is_none() =>
                     {
                         // Nobody waits for it any more, or it is no task of ours: then this worker's memory, or its slot, was
@@ -117,9 +129,10 @@ impl ProcessPool {
                             liars.push(worker);
                         }
                     }
-                    Record::Outcome(outcome) => {
+                    Record::Outcome(outcome, times) => {
+                        let answer = (outcome, times);
                         settled +=
-                            usize::from(self.accept(state, worker, task, outcome, &mut ended));
+                            usize::from(self.accept(state, worker, task, answer, &mut ended));
                     }
                 }
             }
@@ -138,7 +151,7 @@ impl ProcessPool {
         state: &mut State,
         worker: u32,
         id: TaskId,
-        outcome: Outcome,
+        (outcome, times): (Outcome, Times),
         ended: &mut Ended,
     ) -> bool {
         state.deaths_in_a_row = 0;
@@ -216,17 +229,14 @@ impl ProcessPool {
         }
         state.counts.answered += 1;
         if self.settings.metered {
-            let turnaround = ended.now_ns.saturating_sub(task.submitted_ns);
-            match state.turnaround.of(task.label.into()) {
-                Some(histogram) => histogram.add(turnaround),
+            let meters = match state.meters.of(task.label.into()) {
+                Some(meters) => meters,
                 None => {
                     let name = state.labels.name(task.label);
-                    state
-                        .turnaround
-                        .enter(task.label.into(), name)
-                        .add(turnaround);
+                    state.meters.enter(task.label.into(), name)
                 }
-            }
+            };
+            meters.add(task.submitted_ns, times, ended.now_ns);
         }
         self.release_blocks(state, worker, &task);
         self.settle(state, id, task, outcome, ended);

@@ -21,6 +21,7 @@ mod damage;
 mod deadlines;
 mod deaths;
 mod drain;
+mod dump;
 mod ending;
 pub mod functions;
 mod heap;

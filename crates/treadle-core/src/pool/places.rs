@@ -24,6 +24,7 @@ pub struct Places {
     lanes: u32,
     hands: u32,
     shared: bool,
+    loops: bool,
 }
 
 impl Places {
@@ -34,6 +35,7 @@ impl Places {
             lanes: 1,
             hands: 1,
             shared: false,
+            loops: false,
         }
     }
 
@@ -51,6 +53,7 @@ impl Places {
         Places {
             hands: coroutines,
             shared: true,
+            loops: true,
             ..Places::single(workers)
         }
     }
@@ -93,6 +96,11 @@ impl Places {
     /// Whether what ends a worker may cost more than one task: then a task is stopped by itself, and its worker goes on.
     pub(super) fn are_shared(self) -> bool {
         self.shared
+    }
+
+    /// Whether each worker runs its tasks on a loop.
+    pub(super) fn have_loops(self) -> bool {
+        self.loops
     }
 
     /// How many tasks a worker may have in hand.

@@ -25,6 +25,7 @@ use super::meter::Histogram;
 use super::outcome::Bytes;
 use super::places::Places;
 use super::snapshot::Counts;
+use super::snapshot::Meters;
 use super::supervisor::{Order, Supervisor};
 use super::tasks::{Held, TaskId, TaskOptions, Tasks};
 use super::transfer::Transfer;
@@ -172,8 +173,8 @@ pub(super) struct State {
     pub(super) deaths_in_a_row: u32,
     pub(super) initializer: Option<BlockRef>,
     pub(super) counts: Counts,
-    /// From submission until the reply was drained, by the number of the function's name.
-    pub(super) turnaround: Functions<Histogram>,
+    /// By the number of the function's name.
+    pub(super) meters: Functions<Meters>,
     /// Payloads of calls.
     pub(super) arguments: Transfer,
     /// Records with results. Their time is in `rebuilding`.
@@ -283,7 +284,7 @@ impl ProcessPool {
             deaths_in_a_row: 0,
             initializer,
             counts: Counts::default(),
-            turnaround: Functions::default(),
+            meters: Functions::default(),
             arguments: Transfer::default(),
             results: Transfer::default(),
             collector_running: false,

@@ -9,6 +9,7 @@ use super::lock;
 use super::meter::Histogram;
 use super::processes::{Life, Note, ProcessPool};
 use super::transfer::Transfer;
+use super::wire::Times;
 
 /// What has happened in a pool since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +28,32 @@ pub struct Counts {
     pub timed_out: u64,
     /// Workers that died unasked.
     pub deaths: u64,
+}
+
+/// How long answered tasks took: each of them is once in each histogram.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Meters {
+    /// From submission until a worker took it.
+    pub wait: Histogram,
+    /// From then until its record was written: arguments rebuilt, run, result packed.
+    pub duration: Histogram,
+    /// From submission until the reply was read here.
+    pub turnaround: Histogram,
+}
+
+impl Meters {
+    pub(super) fn add(&mut self, submitted_ns: u64, times: Times, now_ns: u64) {
+        self.wait.add(times.started_ns.saturating_sub(submitted_ns));
+        self.duration
+            .add(times.ended_ns.saturating_sub(times.started_ns));
+        self.turnaround.add(now_ns.saturating_sub(submitted_ns));
+    }
+
+    fn join(&mut self, other: &Self) {
+        self.wait.join(&other.wait);
+        self.duration.join(&other.duration);
+        self.turnaround.join(&other.turnaround);
+    }
 }
 
 /// One worker in a [`Snapshot`].
@@ -65,8 +92,8 @@ pub struct Snapshot {
     pub payload_bytes: u64,
     /// Nanoseconds since the oldest task that no worker has was submitted; `None` when there is none.
     pub oldest_ns: Option<u64>,
-    /// From submission until the reply was here, of answered tasks.
-    pub turnaround: Histogram,
+    /// The times of answered tasks.
+    pub times: Meters,
     /// Why it can run nothing any more.
     pub broken: Option<Arc<str>>,
     /// Whether it takes no more tasks.
@@ -74,7 +101,7 @@ pub struct Snapshot {
     /// Whether every worker has left for good.
     pub ended: bool,
     /// The same for each function that has answered tasks.
-    pub functions: Vec<(Arc<str>, Histogram)>,
+    pub functions: Vec<(Arc<str>, Meters)>,
     /// What went to the workers.
     pub arguments: Transfer,
     /// What came back.
@@ -141,12 +168,12 @@ impl ProcessPool {
             }
         }
         let oldest_ns = earliest_ns.map(|earliest| now.saturating_sub(earliest));
-        let mut turnaround = Histogram::default();
+        let mut times = Meters::default();
         let mut functions = Vec::new();
-        for (name, histogram) in state.turnaround.iter() {
-            turnaround.join(histogram);
-            if histogram.count() > 0 {
-                functions.push((Arc::from(name), *histogram));
+        for (name, meters) in state.meters.iter() {
+            times.join(meters);
+            if meters.turnaround.count() > 0 {
+                functions.push((Arc::from(name), *meters));
             }
         }
         let mut results = state.results;
@@ -164,7 +191,7 @@ impl ProcessPool {
             broken: state.broken.clone(),
             closing: state.life != Life::Open,
             ended: state.life == Life::Ended,
-            turnaround,
+            times,
             functions,
             arguments: state.arguments,
             results,
@@ -175,7 +202,7 @@ impl ProcessPool {
     ///
     /// # Errors
     /// When a descriptor cannot be copied.
-    pub fn dump_files(&self) -> io::Result<Vec<(u32, i32, OwnedFd)>> {
+    pub(super) fn dump_files(&self) -> io::Result<Vec<(u32, i32, OwnedFd)>> {
         let state = lock(&self.state);
         (0u32..)
             .zip(&state.seats)

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! task payload    [function id u32][function block 32]?  [packet]
-//! record          [packet]
+//! record          [started u64][ended u64]? [packet]
 //! packet          [buffer count u16][ (block 32, read-only u8) … ][body …]
 //! ```
 //!
-//! A payload longer than a slot, or a record longer than a ring takes, stands whole in one arena block, and the slot or record
-//! holds only that block's reference ([`IN_ARENA`]).
+//! A payload longer than a slot, or a record longer than a ring takes, has its packet in one arena block, and the slot or record
+//! holds only that block's reference ([`IN_ARENA`]). A record that ends a task tells when that began and ended there ([`Times`]).
 //!
 //! *Assumes* nothing about the other side: every length is checked, and a packet that does not fit its bytes is a [`WireError`].
 
@@ -63,12 +63,51 @@ pub fn is_raised(kind: u32) -> bool {
     matches!(kind, RAISED | RAISED_FINAL)
 }
 
+/// Whether a record of this kind ends its task.
+pub fn ends_task(kind: u32) -> bool {
+    kind & BODY < READY && kind & BODY != VALUES_PART
+}
+
 const BLOCK: usize = 32;
 
 /// What is wrong with bytes that the other side wrote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct WireError(pub &'static str);
+
+/// When a worker took a task and when it was through with it, in nanoseconds of the monotonic clock, which all processes share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// When it was claimed.
+    pub started_ns: u64,
+    /// When its record was written.
+    pub ended_ns: u64,
+}
+
+impl Times {
+    /// As they stand in a record.
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.started_ns) | u128::from(self.ended_ns) << 64).to_le_bytes()
+    }
+
+    /// Splits the times off a record that [ends its task](ends_task).
+    ///
+    /// # Errors
+    /// When the bytes are too short.
+    pub fn read(bytes: &[u8]) -> Result<(Times, &[u8]), WireError> {
+        let (times, rest) = bytes
+            .split_first_chunk::<16>()
+            .ok_or(WireError("a record without its times"))?;
+        let both = u128::from_le_bytes(*times);
+        Ok((
+            Times {
+                started_ns: both as u64,
+                ended_ns: (both >> 64) as u64,
+            },
+            rest,
+        ))
+    }
+}
 
 /// One out-of-band buffer of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use treadle_shm::{
     Arena, BlockRef, Board, Caller, Claimed, MOST_ITEMS, Mapped, PeerArena, Place, REFERENCE_BYTES,
-    SLOT_PAYLOAD, ShmError, Waited, WorkerEnd,
+    SLOT_PAYLOAD, ShmError, Waited, WorkerEnd, monotonic_nanoseconds,
 };
 
 use super::lock;
@@ -365,7 +365,9 @@ impl WorkerSession {
         } else {
             // Larger than any draft: a part of its own.
             let written = self.write(task, wire::VALUES_PART, [&value, b""], &references, None);
-            self.end.next_part();
+            if written.is_ok() {
+                self.end.next_part();
+            }
             written
         };
         self.value = value;
@@ -459,7 +461,15 @@ impl WorkerSession {
         if kind < wire::READY {
             wire::write_buffers(&mut head, references);
         }
-        let all = [head.as_slice(), body[0], body[1]];
+        let times = ends.map(|hand| {
+            wire::Times {
+                started_ns: self.end.started_in(hand),
+                ended_ns: monotonic_nanoseconds(),
+            }
+            .to_bytes()
+        });
+        let times = times.as_ref().map_or(&[][..], |times| times.as_slice());
+        let all = [times, head.as_slice(), body[0], body[1]];
         let length = all.iter().map(|part| part.len()).sum::<usize>();
         let mut parts = all.as_slice();
         let whole;
@@ -467,10 +477,10 @@ impl WorkerSession {
         if length > LARGEST_IN_RING.min(self.end.max_record()) {
             let mut mine = self.holdings.arena();
             mine.collect();
-            match mine.allocate(length) {
+            match mine.allocate(length - times.len()) {
                 Ok(mut block) => {
                     let mut offset = 0;
-                    for part in all {
+                    for part in &all[1..] {
                         block.write_at(offset, part);
                         offset += part.len();
                     }
@@ -485,7 +495,7 @@ impl WorkerSession {
                     return Err(error.into());
                 }
             }
-            reference = [whole.as_slice()];
+            reference = [times, whole.as_slice()];
             parts = &reference;
         }
         loop {
