@@ -172,7 +172,7 @@ def _import_each(names: list[str]) -> None:
         for name in names:
             try:
                 __import__(name)
-            except Exception:
+            except (Exception, SystemExit):
                 continue
     finally:
         _worker.importing_main = False
