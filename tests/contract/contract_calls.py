@@ -7,6 +7,7 @@ import fcntl
 import functools
 import itertools
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -189,6 +190,21 @@ def ignore_interrupts(gate: Gate) -> None:
                 step = functools.partial(time.sleep, 0.001)
         except Exception:
             pass
+
+
+def frame_of(function: Callable[..., Any]) -> str:
+    """A pattern of a frame of it: in a thread's stack by faulthandler ("…, line 3 in f") or in a task's by traceback ("…, line 3, in f")."""
+    return rf'File ".*", line \d+,? in {re.escape(function.__name__)}$'
+
+
+def dump_with(pool: Any, pattern: str, times: int = 1) -> str:
+    """What the pool's dump says once the pattern is in it so often: a call that has arrived is not yet where it waits."""
+    for _ in range(500):
+        told: str = pool.dump()
+        if len(re.findall(pattern, told, re.MULTILINE)) >= times:
+            return told
+        time.sleep(0.01)
+    raise AssertionError(f"{pattern} is not {times} times in\n{told}")
 
 
 async def wait_for_ever(gate: Gate) -> None:

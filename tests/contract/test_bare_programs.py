@@ -447,6 +447,7 @@ def test_the_modules_of_a_package_that_is_run_are_imported_once_for_all_workers(
             return [*before, str(os.getpid())]
         """)
     )
+    (package / "lazy.py").write_text("raise RuntimeError('nobody uses it')")
     (package / "__main__.py").write_text(
         textwrap.dedent("""
         import json, sys
@@ -458,6 +459,15 @@ def test_the_modules_of_a_package_that_is_run_are_imported_once_for_all_workers(
             def __class__(self):
                 raise RuntimeError("nobody may look")
         proxy = Proxy()
+        class Shy(type):
+            def __getattribute__(cls, name):
+                raise RuntimeError("nobody may ask")
+        shy = Shy("shy", (), {})
+        import importlib.util
+        spec = importlib.util.find_spec("program.lazy")
+        spec.loader = importlib.util.LazyLoader(spec.loader)
+        lazy = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(lazy)
         if __name__ == "__main__":
             with treadle.Executor(processes=2) as pool:
                 found = list(pool.map(who, range(20), chunksize=1))

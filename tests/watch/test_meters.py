@@ -161,9 +161,6 @@ def test_workers_tell_waiting_and_running_apart(plan: dict[str, int], tmp_path: 
         assert one.turnaround is not None
         # On one clock: the rest of the turnaround is the way back.
         assert one.wait.sum_s + one.duration.sum_s <= one.turnaround.sum_s
-    short = by_name["square"].duration
-    assert short is not None
-    assert short.sum_s < ran.sum_s
 
 
 def test_the_size_of_what_travels() -> None:

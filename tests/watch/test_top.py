@@ -46,6 +46,11 @@ async def wait_on_loop():
     while not stay.is_set():
         await asyncio.sleep(0.01)
 
+async def wait_aside():
+    import asyncio
+    while os.path.exists(sys.argv[1]):
+        await asyncio.sleep(0.01)
+
 def started(pool, tasks):
     while pool.stats().running < tasks:
         time.sleep(0.001)
@@ -54,6 +59,7 @@ def main():
     processes = treadle.Executor(processes=2, name="heavy")
     threads = treadle.Executor(threads=2, name="light", max_pending=50)
     loop = treadle.Executor(coroutines=10, name="loop")
+    mixed = treadle.Executor(processes=1, coroutines=3, name="mixed")
     waiting = [processes.submit(wait_in_process, item) for item in range(5)]
     waiting += [threads.submit(quick) for _ in range(20)]
     while threads.stats().completed < 20:
@@ -63,8 +69,10 @@ def main():
         started(threads, running)
     waiting.append(threads.submit(wait_in_thread))
     waiting.append(loop.submit(wait_on_loop))
+    waiting.append(mixed.submit(wait_aside))
     started(processes, 2)
     started(loop, 1)
+    started(mixed, 1)
     print("ready", flush=True)
     for line in sys.stdin:
         order = line.strip()
@@ -85,7 +93,7 @@ def main():
     os.unlink(sys.argv[1])
     for future in waiting:
         future.result()
-    for pool in (processes, threads, loop):
+    for pool in (processes, threads, loop, mixed):
         pool.shutdown()
     print("done", flush=True)
 
@@ -99,7 +107,7 @@ ORPHAN = "import subprocess, sys; print('pid', subprocess.Popen(sys.argv[1:]).pi
 
 
 class Program:
-    """A running program with a pool of processes, one of threads and one of coroutines, all of them busy."""
+    """A running program with a pool of processes, one of threads, one of coroutines and one of coroutines in a process, all of them busy."""
 
     def __init__(self, folder: Path, *, orphan: bool = False, **environment: str) -> None:
         script = folder / "watched.py"
@@ -202,7 +210,7 @@ def test_every_pool_is_told_with_its_workers_and_what_they_call(program: Program
     assert told["pid"] == program.pid
     assert told["lock"]["free"]
     found = pools(told)
-    assert list(found) == ["heavy", "light", "loop"]
+    assert list(found) == ["heavy", "light", "loop", "mixed"]
     heavy, light, loop = found["heavy"], found["light"], found["loop"]
     assert (heavy["plan"], heavy["running"], heavy["queued"]) == ("processes=2", 2, 3)
     assert heavy["oldest_s"] > 0
@@ -260,7 +268,7 @@ def test_a_program_whose_lock_is_held_still_answers(program: Program) -> None:
 def test_a_dump_has_the_stacks_of_every_pool(program: Program) -> None:
     ran = treadle("dump", str(program.pid))
     assert (ran.returncode, ran.stderr) == (0, "")
-    for function in ("wait_in_process", "wait_in_thread", "wait_on_loop"):
+    for function in ("wait_in_process", "wait_in_thread", "wait_on_loop", "wait_aside"):
         assert re.search(rf"File .*watched.py.*line \d+.* {function}", ran.stdout), function
     told = json.loads(treadle("dump", str(program.pid), "--json").stdout)
     assert all("watched.py" in pool["stacks"] for pool in told["programs"][0]["pools"])
@@ -379,7 +387,7 @@ def test_who_sends_garbage_or_says_nothing_disturbs_nobody(program: Program) -> 
             client.sendall(garbage)
             assert received(client) == b""
         silent = [stack.enter_context(connected(program.pid)) for _ in range(3)]
-        assert len(picture(program)["pools"]) == 3
+        assert len(picture(program)["pools"]) == 4
         # One that speaks another protocol is told the number and the version.
         client = stack.enter_context(connected(program.pid))
         client.sendall(b'{"protocol":999,"ask":"pools"}\n')

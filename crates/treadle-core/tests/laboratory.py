@@ -118,7 +118,7 @@ def block(
         position(437)
         signal.pause()
     strategy = next(iter(plan), "serial")
-    wall = 0.05 if script in ("wait", "far") else 0.001
+    wall, cpu = (0.05, 0.0001) if script in ("wait", "far") else (0.001, 0.001)
     speed = RATES.get(script, RATES["cpu"]).get(strategy, 1.0) / wall
     speed *= 1 + 0.01 * (number % 3 - 1)
     count = max(1, round(speed * request["seconds"]))
@@ -128,7 +128,7 @@ def block(
     return {
         "count": count, "wall_s": count / speed,
         "errors": count if lossy else (count // 5 if script == "some" else 0),
-        "first_error": error if lossy or script == "some" else None, "latencies": [wall] * 20, "cpu_s": count * 0.001,
+        "first_error": error if lossy or script == "some" else None, "latencies": [wall] * 20, "cpu_s": count * cpu,
         "peak_memory_bytes": 3e7, "memory_kind": "pss", "lost_workers": 0,
         "taken": count if "inputs" in request else None,
         # Others fill both processors and take two fifths of the plain loop's; two workers get one core's worth.

@@ -4,24 +4,28 @@
 
 use treadle_core::choice::disturbance::Load;
 use treadle_core::choice::plan::{Plan, Strategy};
-use treadle_core::choice::race::{Entry, Finish, Race, Ran, Rules, Step};
+use treadle_core::choice::race::{Entry, Finish, Form, Race, Ran, Rules, Step};
 use treadle_core::choice::sequential::ERROR;
 use treadle_core::choice::statistics::Random;
 use treadle_core::choice::target::{Target, parse_targets};
 
-const CONTROL: Entry = Entry {
-    control: true,
-    simplicity: (Strategy::Serial, 1),
-    least_block_s: 0.0,
-    start_per_task_s: 0.0,
-    parallelism: f64::INFINITY,
-};
+fn control() -> Entry {
+    Entry {
+        control: true,
+        simplicity: (Strategy::Serial, 1),
+        form: Form::of(Plan::SERIAL),
+        least_block_s: 0.0,
+        start_per_task_s: 0.0,
+        parallelism: f64::INFINITY,
+    }
+}
 
 fn rival(plan: Plan) -> Entry {
     Entry {
         control: false,
         simplicity: plan.simplicity(),
-        ..CONTROL
+        form: Form::of(plan),
+        ..control()
     }
 }
 
@@ -36,6 +40,7 @@ fn rules(budget_s: f64, seed: u64) -> Rules {
         computes: true,
         variation: 0.0,
         targets: Vec::new(),
+        sizes_matter: false,
     }
 }
 
@@ -145,7 +150,11 @@ fn an_obvious_case_is_settled_in_two_counted_rounds() {
         log,
     } = run(
         rules(30.0, 1),
-        &[CONTROL, rival(Plan::threads(64)), rival(Plan::threads(16))],
+        &[
+            control(),
+            rival(Plan::threads(64)),
+            rival(Plan::threads(16)),
+        ],
         |candidate, _, random| noisy([50.0, 2_000.0, 300.0][candidate], 0.03, random),
     );
     assert_eq!((finish, race.winner()), (Finish::LeaderClear, Some(1)));
@@ -172,7 +181,7 @@ fn what_is_not_far_apart_is_not_settled_before_its_spread_is_seen() {
     // Three times as fast is plain to the eye after two rounds; but the spread of a busy machine explains it.
     let finished = run(
         rules(30.0, 2),
-        &[CONTROL, rival(Plan::threads(2))],
+        &[control(), rival(Plan::threads(2))],
         |candidate, _, _| [1_000.0, 3_000.0][candidate],
     );
     assert_eq!(finished.finish, Finish::LeaderClear);
@@ -181,7 +190,11 @@ fn what_is_not_far_apart_is_not_settled_before_its_spread_is_seen() {
 
 #[test]
 fn sizes_of_the_clear_winner_do_not_cost_the_budget() {
-    let entries = [CONTROL, rival(Plan::threads(64)), rival(Plan::threads(192))];
+    let entries = [
+        control(),
+        rival(Plan::threads(64)),
+        rival(Plan::threads(192)),
+    ];
     // The larger size is a quarter faster in the mean, by blocks that differ by half.
     let finished = run(rules(30.0, 3), &entries, |candidate, _, random| {
         let spread = [0.03, 0.03, 0.5][candidate];
@@ -197,22 +210,64 @@ fn sizes_of_the_clear_winner_do_not_cost_the_budget() {
 }
 
 #[test]
-fn two_strategies_that_are_close_get_the_whole_budget() {
+fn no_block_shows_more_than_its_processor_time_allows() {
+    // A loop (one core at most) whose short blocks show twice what it can do: each task computes for 0.1 s.
     let entries = [
-        CONTROL,
-        rival(Plan::threads(64)),
-        rival(Plan::coroutines(64)),
+        control(),
+        Entry {
+            parallelism: 1.0,
+            ..rival(Plan::coroutines(6))
+        },
+        rival(Plan::processes(2)),
     ];
-    let finished = run(rules(30.0, 3), &entries, |candidate, _, random| {
-        let spread = [0.03, 0.03, 1.0][candidate];
-        noisy([10.0, 1_000.0, 1_250.0][candidate], spread, random)
+    let finished = run(rules(30.0, 5), &entries, |candidate, _, _| Played {
+        load: Load {
+            cpu_s: Some([5.0, 20.0, 18.0][candidate] * 0.1),
+            ..Load::default()
+        },
+        ..Played::from([5.0, 20.0, 18.0][candidate])
     });
-    assert_eq!(finished.finish, Finish::BudgetSpent);
+    assert_eq!(finished.race.winner(), Some(2));
+    let seen = finished.race.steady(1).unwrap().0;
+    assert!((10.0..=11.01).contains(&seen), "{seen}");
+    let seen = finished.race.steady(2).unwrap().0;
+    assert!((17.9..=18.1).contains(&seen), "{seen}");
+}
+
+#[test]
+fn two_strategies_that_are_close_get_the_whole_budget_and_so_do_sizes_that_were_named() {
+    let hybrid = |plan: Plan| Plan {
+        processes: Some(2),
+        ..plan
+    };
+    for (plans, sizes_matter) in [
+        ([Plan::threads(64), Plan::coroutines(64)], false),
+        (
+            [hybrid(Plan::threads(64)), hybrid(Plan::coroutines(64))],
+            false,
+        ),
+        ([Plan::threads(64), Plan::threads(192)], true),
+    ] {
+        let entries = [control(), rival(plans[0]), rival(plans[1])];
+        let rules = Rules {
+            sizes_matter,
+            ..rules(30.0, 3)
+        };
+        let finished = run(rules, &entries, |candidate, _, random| {
+            let spread = [0.03, 0.03, 1.0][candidate];
+            noisy([10.0, 1_000.0, 1_250.0][candidate], spread, random)
+        });
+        assert_eq!(finished.finish, Finish::BudgetSpent, "{plans:?}");
+    }
 }
 
 #[test]
 fn who_enters_later_warms_up_and_is_compared_in_common_rounds() {
-    let entries = [CONTROL, rival(Plan::threads(64)), rival(Plan::threads(16))];
+    let entries = [
+        control(),
+        rival(Plan::threads(64)),
+        rival(Plan::threads(16)),
+    ];
     let mut race = Race::new(rules(30.0, 1), &entries);
     race.reserve(2);
     let mut elapsed = 0.0;
@@ -272,7 +327,7 @@ fn filling_and_draining_a_pool_is_not_its_rate() {
             warm_up: false,
             ..rules(30.0, 1)
         },
-        &[CONTROL],
+        &[control()],
     );
     let _ = race.next(0.0);
     race.observe(
@@ -298,7 +353,11 @@ fn of_equals_the_simpler_wins() {
     for seed in 0..20 {
         let finished = run(
             rules(30.0, seed),
-            &[CONTROL, rival(Plan::threads(2)), rival(Plan::processes(2))],
+            &[
+                control(),
+                rival(Plan::threads(2)),
+                rival(Plan::processes(2)),
+            ],
             |candidate, _, random| noisy([10_000.0, 19_800.0, 20_000.0][candidate], 0.01, random),
         );
         assert_eq!(finished.race.winner(), Some(1), "seed {seed}");
@@ -311,7 +370,7 @@ fn noise_that_hits_a_whole_round_does_not_matter() {
     // The machine halves its speed in every second round; pairing removes it.
     let finished = run(
         rules(30.0, 3),
-        &[CONTROL, rival(Plan::threads(2))],
+        &[control(), rival(Plan::threads(2))],
         |candidate, round, random| {
             let speed = if round % 2 == 0 { 1.0 } else { 0.5 };
             noisy([1_000.0, 1_400.0][candidate] * speed, 0.01, random)
@@ -327,7 +386,7 @@ fn an_open_question_spends_the_budget_and_not_more() {
     for seed in 0..50 {
         let finished = run(
             rules(10.0, seed),
-            &[CONTROL, rival(Plan::threads(2))],
+            &[control(), rival(Plan::threads(2))],
             |_, _, random| noisy(1_000.0, 0.5, random),
         );
         open +=
@@ -347,7 +406,11 @@ fn an_open_question_spends_the_budget_and_not_more() {
 fn every_round_runs_every_candidate_once_in_an_order_that_changes() {
     let finished = run(
         rules(20.0, 5),
-        &[CONTROL, rival(Plan::threads(2)), rival(Plan::processes(2))],
+        &[
+            control(),
+            rival(Plan::threads(2)),
+            rival(Plan::processes(2)),
+        ],
         |_, _, random| noisy(1_000.0, 0.2, random),
     );
     let mut orders = std::collections::BTreeSet::new();
@@ -365,7 +428,7 @@ fn every_round_runs_every_candidate_once_in_an_order_that_changes() {
 fn blocks_double_twice_when_four_rounds_do_not_suffice() {
     let finished = run(
         rules(100.0, 6),
-        &[CONTROL, rival(Plan::threads(2))],
+        &[control(), rival(Plan::threads(2))],
         |_, _, random| noisy(1_000.0, 0.5, random),
     );
     let lengths: Vec<f64> = finished.log.iter().map(|(.., seconds)| *seconds).collect();
@@ -383,7 +446,7 @@ fn start_up_is_charged_to_each_task() {
     };
     let finished = run(
         rules(30.0, 7),
-        &[CONTROL, costly],
+        &[control(), costly],
         |candidate, _, random| noisy([1_000.0, 2_000.0][candidate], 0.01, random),
     );
     assert_eq!(
@@ -396,7 +459,7 @@ fn start_up_is_charged_to_each_task() {
 
 #[test]
 fn withdrawn_candidates_get_no_more_blocks() {
-    let mut race = Race::new(rules(10.0, 8), &[CONTROL, rival(Plan::threads(2))]);
+    let mut race = Race::new(rules(10.0, 8), &[control(), rival(Plan::threads(2))]);
     race.withdraw(1);
     assert!(matches!(race.next(0.0), Step::Block { candidate: 0, .. }));
     race.withdraw(0);
@@ -406,7 +469,11 @@ fn withdrawn_candidates_get_no_more_blocks() {
 #[test]
 fn the_same_seed_runs_the_same_race() {
     let order = |seed| {
-        let entries = [CONTROL, rival(Plan::threads(2)), rival(Plan::processes(2))];
+        let entries = [
+            control(),
+            rival(Plan::threads(2)),
+            rival(Plan::processes(2)),
+        ];
         run(rules(8.0, seed), &entries, |_, _, random| {
             noisy(1_000.0, 0.4, random)
         })
@@ -452,7 +519,11 @@ fn who_misses_a_target_leaves_though_it_is_the_fastest() {
     for (target, fault) in cases {
         let mut rules = rules(60.0, 21);
         rules.targets = targeted(target);
-        let entries = [CONTROL, rival(Plan::threads(2)), rival(Plan::processes(2))];
+        let entries = [
+            control(),
+            rival(Plan::threads(2)),
+            rival(Plan::processes(2)),
+        ];
         let finished = run(rules, &entries, fast_but(fault));
         assert_eq!(
             finished.race.winner(),
@@ -472,7 +543,11 @@ fn throughput_as_a_target_bounds_what_is_charged() {
     ] {
         let mut rules = rules(60.0, 22);
         rules.targets = targeted(bound);
-        let entries = [CONTROL, rival(Plan::threads(2)), rival(Plan::processes(2))];
+        let entries = [
+            control(),
+            rival(Plan::threads(2)),
+            rival(Plan::processes(2)),
+        ];
         let finished = run(rules, &entries, fast_but(|_| ()));
         assert_eq!(
             (finished.race.winner(), finished.finish),
@@ -487,7 +562,7 @@ fn a_target_that_was_not_measured_is_not_met() {
     for target in ["memory=1GB", "cpu=2"] {
         let mut rules = rules(60.0, 23);
         rules.targets = targeted(target);
-        let finished = run(rules, &[CONTROL], |_, _, random| {
+        let finished = run(rules, &[control()], |_, _, random| {
             noisy(1_000.0, 0.02, random)
         });
         assert_eq!(finished.finish, Finish::TargetsMissed, "{target}");
@@ -501,7 +576,7 @@ fn the_race_goes_on_until_the_targets_are_certain() {
     rules.targets = targeted("p99=2ms");
     let finished = run(
         rules,
-        &[CONTROL, rival(Plan::threads(2))],
+        &[control(), rival(Plan::threads(2))],
         |candidate, _, random| {
             let mut played = Played::from(noisy([1_000.0, 4_000.0][candidate], 0.02, random));
             played.latencies = vec![0.001; 100];
@@ -540,7 +615,7 @@ fn rounds_that_were_disturbed_are_run_again() {
     // In two rounds others take half of serial's core but nothing of the two threads', so that these look twice as fast.
     let finished = run(
         rules(30.0, 31),
-        &[CONTROL, rival(Plan::threads(2))],
+        &[control(), rival(Plan::threads(2))],
         |candidate, round, random| {
             let mut played = Played::from(noisy(1_000.0, 0.01, random));
             played.load = CALM;
@@ -566,7 +641,7 @@ fn more_runnable_threads_do_not_win_a_contended_machine() {
     for seed in 0..200 {
         let finished = run(
             rules(10.0, seed),
-            &[CONTROL, rival(Plan::threads(2))],
+            &[control(), rival(Plan::threads(2))],
             |candidate, _, random| {
                 let got = [0.6, 0.8][candidate] * (0.03 * normal(random)).exp();
                 let mut played = Played::from(noisy(1_000.0 * got, 0.01, random));
@@ -591,7 +666,7 @@ fn threads_that_wake_to_ask_for_the_lock_do_not_win_a_contended_machine() {
     for seed in 0..200 {
         let finished = run(
             rules(10.0, seed),
-            &[CONTROL, threads],
+            &[control(), threads],
             |candidate, _, random| {
                 let got = [0.32, 0.42][candidate] * (0.05 * normal(random)).exp();
                 let mut played = Played::from(noisy(2_700.0 * got, 0.02, random));
@@ -614,7 +689,7 @@ fn two_processes_win_a_contended_machine_all_the_same() {
     for seed in 0..200 {
         let finished = run(
             rules(10.0, seed),
-            &[CONTROL, rival(Plan::processes(2))],
+            &[control(), rival(Plan::processes(2))],
             |candidate, _, random| {
                 let runnable = [1.0, 2.0][candidate];
                 let got = [0.6, 1.0][candidate] * (0.03 * normal(random)).exp();
@@ -637,7 +712,7 @@ fn many_threads_that_wake_together_are_not_made_faster_than_they_are() {
     // They wait for each other, and the fair rate takes that for others' doing: what was measured bounds it.
     let finished = run(
         rules(10.0, 34),
-        &[CONTROL, rival(Plan::threads(64))],
+        &[control(), rival(Plan::threads(64))],
         |candidate, _, random| {
             let mut played = Played::from(noisy([1_000.0, 1_020.0][candidate], 0.01, random));
             played.load = Load {
@@ -658,7 +733,7 @@ fn waiting_tasks_are_not_disturbed_by_others_who_compute() {
     rules.computes = false;
     let finished = run(
         rules,
-        &[CONTROL, rival(Plan::threads(64))],
+        &[control(), rival(Plan::threads(64))],
         |candidate, _, random| {
             let mut played = Played::from(noisy([50.0, 2_900.0][candidate], 0.05, random));
             played.load = crowded([0.02, 0.4][candidate]);
@@ -678,7 +753,7 @@ fn a_function_with_threads_of_its_own_does_not_look_disturbed() {
     rules.control_alone = false;
     let finished = run(
         rules,
-        &[CONTROL, rival(Plan::threads(2))],
+        &[control(), rival(Plan::threads(2))],
         |candidate, _, random| {
             let mut played = Played::from(noisy([1_000.0, 600.0][candidate], 0.01, random));
             // Four native threads of the function's own on two cores.
@@ -698,7 +773,7 @@ fn a_function_with_threads_of_its_own_does_not_look_disturbed() {
 
 #[test]
 fn what_the_control_felt_is_told() {
-    let finished = run(rules(5.0, 33), &[CONTROL], |_, round, random| {
+    let finished = run(rules(5.0, 33), &[control()], |_, round, random| {
         let mut played = Played::from(noisy(if round < 3 { 1_000.0 } else { 800.0 }, 0.3, random));
         played.load = crowded(0.9);
         played
@@ -735,7 +810,7 @@ fn score(truths: &[f64], spread: f64, outliers: usize, budget_s: f64, races: usi
         .iter()
         .zip(plans)
         .enumerate()
-        .map(|(index, (_, plan))| if index == 0 { CONTROL } else { rival(plan) })
+        .map(|(index, (_, plan))| if index == 0 { control() } else { rival(plan) })
         .collect();
     let best = truths.iter().copied().fold(0.0, f64::max);
     let mut score = Score {
@@ -816,7 +891,7 @@ fn looking_often_does_not_help_chance() {
     for seed in 0..races as u64 {
         let finished = run(
             rules(6.0, seed),
-            &[CONTROL, rival(Plan::threads(2))],
+            &[control(), rival(Plan::threads(2))],
             |_, _, random| noisy(1_000.0, 0.2, random),
         );
         dropped += usize::from(finished.finish == Finish::LeaderClear);
@@ -850,7 +925,7 @@ fn a_target_s_verdict_is_rarely_wrong() {
     for seed in 0..races as u64 {
         let mut rules = rules(10.0, seed);
         rules.targets = targeted("p99=2ms");
-        let finished = run(rules, &[CONTROL], |_, _, random| {
+        let finished = run(rules, &[control()], |_, _, random| {
             let mut played = Played::from(noisy(1_000.0, 0.02, random));
             played.latencies = (0..100)
                 .map(|_| {

@@ -58,12 +58,12 @@ fn sizes<const FIRST_POWER: u32>(found: &Buckets<FIRST_POWER>) -> SizesTold {
     )
 }
 
-/// In band, out of band and time, as `treadle.strategies.Transfer` takes them.
 /// Wait, duration and turnaround.
 fn times(found: &Meters) -> [HistogramTold; 3] {
     [&found.wait, &found.duration, &found.turnaround].map(histogram)
 }
 
+/// In band, out of band and time, as `treadle.strategies.Transfer` takes them.
 fn transfer(found: &Transfer) -> (SizesTold, SizesTold, HistogramTold) {
     (
         sizes(&found.in_band),

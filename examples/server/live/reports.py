@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -130,4 +131,7 @@ def make_way() -> None:
     what the slow ones of light requests would wait for. A task of this policy is set aside at once. The price: where other
     programs fill the machine, reports get next to nothing.
     """
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(15)

@@ -131,7 +131,7 @@ def _send(
 
 
 def import_main(kind: str, value: str) -> None:
-    """Imports the program's main module as ``__mp_main__``, as ``multiprocessing`` does, and makes it ``__main__``."""
+    """Imports the program's main module as ``__mp_main__``, as ``multiprocessing`` does, and makes it ``__main__``; of ``uses``, only these modules."""
     if kind == "uses":
         _import_each(value.split("/"))
         return

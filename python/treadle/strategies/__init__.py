@@ -194,8 +194,8 @@ class Stats(NamedTuple):
     """A pool at an instant. Counts are tasks since the pool's start; ``running`` and ``queued`` are now.
 
     ``oldest_s`` is the age of the oldest task that no worker has, ``limit`` the most unfinished tasks (None: no limit). The histograms are
-    of tasks that ended: ``wait`` from submission to start, ``duration`` from start to end, ``turnaround`` from submission until the answer
-    was here; None where the strategy does not take them. ``functions`` has them for each function. ``arguments`` and ``results`` are what has
+    of tasks that ended: ``wait`` from submission to start (of the last run, where a task ran again), ``duration`` from start to end,
+    ``turnaround`` from submission until the answer was here; None where the strategy does not take them. ``functions`` has them for each function. ``arguments`` and ``results`` are what has
     travelled to and from the workers; None where nothing travels.
 
     ``overhead_s`` is the CPU seconds that these meters have cost: what they cost for a task, measured in this process, times the tasks. None where

@@ -328,7 +328,10 @@ def _interpreter_flags() -> list[str]:
 
 
 def main_module() -> tuple[str, str]:
-    """How a worker finds the program's main module, for ``import_main``: ``module`` and its name, ``path`` and its file, or ``none``."""
+    """How a worker finds the program's main module, for ``import_main``: ``module`` and its name, ``path`` and its file, or ``none``.
+
+    (``uses``, which ``import_main`` knows too, is a zygote's: modules to have instead of a main module that is not run again.)
+    """
     main = sys.modules.get("__main__")
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
@@ -337,16 +340,41 @@ def main_module() -> tuple[str, str]:
     return ("none", "") if path is None else ("path", os.path.abspath(path))
 
 
+def _is_installed(path: object) -> bool:
+    """Whether a file belongs to an installed package or to the standard library."""
+    if not isinstance(path, str):
+        return False
+    folders = path.split(os.sep)
+    return (
+        "site-packages" in folders
+        or "dist-packages" in folders
+        or path.startswith(os.path.dirname(os.__file__) + os.sep)
+    )
+
+
+def _origin(value: Any) -> object:
+    """The module that a value is or comes from, by what stands in it: code of its own, which may load something or raise, is never asked."""
+    kind = type(value)
+    if issubclass(kind, ModuleType):
+        return object.__getattribute__(value, "__dict__").get("__name__")
+    if issubclass(kind, FunctionType):
+        return value.__module__
+    if issubclass(kind, type):
+        return type.__getattribute__(value, "__dict__").get("__module__")
+    return None
+
+
 def _used_by_main() -> list[str]:
     """The modules that the names of the main module come from."""
+    main = sys.modules["__main__"]
+    if _is_installed(getattr(main, "__file__", None)):
+        # A runner of programs (pytest, uvicorn): what it uses is not what its program's workers do.
+        return []
     found: dict[str, None] = {}
-    for value in list(vars(sys.modules["__main__"]).values()):
-        # By its type alone: what stands for something else (a proxy) may raise when it is looked at.
-        kind = type(value)
-        if issubclass(kind, ModuleType):
-            found[value.__name__] = None
-        elif issubclass(kind, (type, FunctionType)):
-            found[value.__module__] = None
+    for value in list(vars(main).values()):
+        name = _origin(value)
+        if isinstance(name, str):
+            found[name] = None
     return [
         name
         for name in found

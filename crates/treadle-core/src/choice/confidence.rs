@@ -119,11 +119,10 @@ pub const CONDITIONS: [Condition; 11] = [
     Condition {
         name: "size-clear",
         doubt: |evidence| {
-            (evidence.finish == "strategy-clear").then(|| {
-                "the kind of plan was clear, which of its sizes is best was not".to_owned()
-            })
+            (evidence.finish == "strategy-clear")
+                .then(|| "the strategy was clear, which of its sizes is best was not".to_owned())
         },
-        advice: MORE_TIME,
+        advice: "name the sizes with --plans, which gives them the whole budget",
     },
     Condition {
         name: "inputs-sufficed",

@@ -15,7 +15,8 @@ use super::protocol::{Ask, Unreadable, decode_reply, read_reply, write_request};
 
 /// How long a program may take to answer: its own patience for the interpreter's lock is a fifth of a second, and the rest is for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(2);
-/// The same for stacks: two seconds for the interpreter's lock, one for workers, and the rest for reading source lines.
+/// The same for stacks: two seconds for the interpreter's lock, two for the workers of a pool that do not answer, and the rest for other pools
+/// and for reading source lines.
 pub const PATIENCE_FOR_STACKS: Duration = Duration::from_secs(15);
 
 /// A program that can be watched, as its socket's name tells.

@@ -1,7 +1,7 @@
 //! A program's pools at an instant, as they travel from the program to whoever watches it.
 //!
-//! *Guarantees*: after [`Program::tidy`], texts are short and print as themselves, seconds are finite and not negative, and histograms are
-//! whole, whatever the other side sent.
+//! *Guarantees*: after [`Program::tidy`], texts are short and print as themselves, numbers are small enough to be reckoned with, seconds are
+//! not negative, and histograms are whole, whatever the other side sent.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,10 +16,12 @@ const MOST_TASKS: usize = 100;
 const MOST_WORDS: usize = 100;
 /// Buckets of a histogram; the engine's have fifteen.
 const MOST_BUCKETS: usize = 200;
-/// The largest number that a view may add to others and divide: the last up to which a real number knows each whole one.
+/// The largest number: the last up to which a real number knows each whole one. A thousand of them can be added.
 const MOST_NUMBER: u64 = 1 << 53;
 /// Thirty thousand years.
 const MOST_SECONDS: f64 = 1e12;
+/// The least bound of a histogram: shorter than any instruction.
+const LEAST_BOUND_S: f64 = 1e-12;
 
 /// A program at an instant.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -236,7 +238,8 @@ impl Histogram {
         !self.bounds_s.is_empty()
             && self.bounds_s.len() <= MOST_BUCKETS
             && self.counts.len() == self.bounds_s.len() + 1
-            && self.bounds_s[0] > 0.0
+            && self.bounds_s[0] >= LEAST_BOUND_S
+            && self.bounds_s[self.bounds_s.len() - 1] <= MOST_SECONDS
             && rising
     }
 }

@@ -15,24 +15,24 @@ use super::tasks::{Held, Task, TaskId};
 use super::wire::{self, Times, WireError};
 
 enum Record {
-    Outcome(Outcome, Times),
+    Outcome(Outcome, Option<Times>),
     Event(u32, Bytes),
 }
 
-/// What a record of a task says; what cannot be read fails the task.
-fn outcome(kind: u32, bytes: &[u8], arena: Option<&PeerArena>) -> (Outcome, Times) {
-    let read = || {
-        let (times, bytes) = if wire::ends_task(kind) {
-            Times::read(bytes)?
-        } else {
-            (Times::default(), bytes)
-        };
-        Ok((Outcome::Reply(Reply::read(kind, bytes, arena)?), times))
+/// What a record of a task says, and its times if it has them; what cannot be read fails the task.
+fn outcome(kind: u32, mut bytes: &[u8], arena: Option<&PeerArena>) -> (Outcome, Option<Times>) {
+    let mut times = None;
+    let mut read = || -> Result<Reply, WireError> {
+        if wire::ends_task(kind) {
+            let (found, rest) = Times::read(bytes)?;
+            (times, bytes) = (Some(found), rest);
+        }
+        Reply::read(kind, bytes, arena)
     };
-    read().unwrap_or_else(|error: WireError| {
-        let failure = Failure::Unreadable(error.0);
-        (Outcome::Failed(failure), Times::default())
-    })
+    match read() {
+        Ok(reply) => (Outcome::Reply(reply), times),
+        Err(error) => (Outcome::Failed(Failure::Unreadable(error.0)), times),
+    }
 }
 
 /// Whom to tell, once no lock is held.
@@ -151,7 +151,7 @@ impl ProcessPool {
         state: &mut State,
         worker: u32,
         id: TaskId,
-        (outcome, times): (Outcome, Times),
+        (outcome, times): (Outcome, Option<Times>),
         ended: &mut Ended,
     ) -> bool {
         state.deaths_in_a_row = 0;
@@ -228,7 +228,9 @@ impl ProcessPool {
             }));
         }
         state.counts.answered += 1;
-        if self.settings.metered {
+        if let Some(times) = times
+            && self.settings.metered
+        {
             let meters = match state.meters.of(task.label.into()) {
                 Some(meters) => meters,
                 None => {

@@ -27,24 +27,63 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// What a worker is asked for.
+#[derive(Clone, Copy)]
+enum Ask {
+    /// The stacks of its threads, which a signal handler writes.
+    Threads,
+    /// The stacks of its loop's tasks, which are on no thread's: its interpreter writes them.
+    Tasks,
+}
+
+impl Ask {
+    fn signal(self) -> i32 {
+        match self {
+            Ask::Threads => THREADS,
+            Ask::Tasks => TASKS,
+        }
+    }
+
+    fn silence(self) -> &'static str {
+        match self {
+            Ask::Threads => "it did not answer within 1 s: it may be stopped",
+            Ask::Tasks => {
+                "its loop did not answer within 1 s: what runs there does not give it free"
+            }
+        }
+    }
+}
+
+/// What came of it.
+struct Told {
+    worker: u32,
+    text: String,
+    answered: bool,
+}
+
 impl ProcessPool {
     /// What every worker does, with the stacks of those that have a task. It waits for the workers' answers, a second at most for each kind.
     pub fn dump(&self) -> String {
         let now = self.snapshot();
         let files = self.dump_files().unwrap_or_default();
-        let mut stacks: Vec<(u32, String)> = Vec::new();
-        let signals: &[i32] = if self.places.have_loops() {
-            &[THREADS, TASKS]
-        } else {
-            &[THREADS]
-        };
-        for signal in signals {
+        let ask = |ask: Ask, at: &Snapshot, of: &dyn Fn(u32) -> bool| {
             let writing = files
                 .iter()
-                .filter(|(worker, ..)| has_task(&now, *worker))
-                .filter_map(|(worker, pid, file)| Writing::ask(*signal, *worker, *pid, file))
+                .filter(|(worker, pid, _)| has_task(at, *worker, *pid) && of(*worker))
+                .filter_map(|(worker, pid, file)| Writing::ask(ask, *worker, *pid, file))
                 .collect();
-            stacks.append(&mut read_all(writing));
+            read_all(writing)
+        };
+        let mut stacks = ask(Ask::Threads, &now, &|_| true);
+        if self.places.have_loops() {
+            // Who is stopped has said nothing, and who has ended meanwhile is not asked: its number may be another's.
+            let answered = |worker| {
+                stacks
+                    .iter()
+                    .any(|told| told.worker == worker && told.answered)
+            };
+            let tasks = ask(Ask::Tasks, &self.snapshot(), &answered);
+            stacks.extend(tasks);
         }
         let mut text = headline(&now, self.places);
         for one in &now.workers {
@@ -55,8 +94,8 @@ impl ProcessPool {
             }
             let mut told = stacks
                 .iter()
-                .filter(|(worker, _)| *worker == one.worker)
-                .map(|(_, stack)| stack.as_str())
+                .filter(|told| told.worker == one.worker)
+                .map(|told| told.text.as_str())
                 .peekable();
             if told.peek().is_none() {
                 text.push_str("(it has just ended)\n");
@@ -103,14 +142,15 @@ fn state(one: &WorkerSnapshot, places: Places) -> String {
     text
 }
 
-fn has_task(now: &Snapshot, worker: u32) -> bool {
-    now.workers
+fn has_task(at: &Snapshot, worker: u32, pid: i32) -> bool {
+    at.workers
         .iter()
-        .any(|one| one.worker == worker && one.running > 0)
+        .any(|one| one.worker == worker && one.pid == pid && one.running > 0)
 }
 
 /// A worker that was asked for its stacks.
 struct Writing {
+    ask: Ask,
     worker: u32,
     file: std::fs::File,
     before: u64,
@@ -119,12 +159,13 @@ struct Writing {
 }
 
 impl Writing {
-    fn ask(signal: i32, worker: u32, pid: i32, file: &OwnedFd) -> Option<Writing> {
+    fn ask(ask: Ask, worker: u32, pid: i32, file: &OwnedFd) -> Option<Writing> {
         let file = std::fs::File::from(file.try_clone().ok()?);
         let before = file.metadata().ok()?.len();
         // The worker has had a handler for it since before it said that it is ready.
-        treadle_shm::signal_process(pid, signal).ok()?;
+        treadle_shm::signal_process(pid, ask.signal()).ok()?;
         Some(Writing {
+            ask,
             worker,
             file,
             before,
@@ -141,16 +182,17 @@ impl Writing {
             self.size = size;
             self.still_since = now;
         }
-        let written = self.size > self.before && now - self.still_since > PAUSE;
+        let written = self.answered() && now - self.still_since > PAUSE;
         written || now >= deadline
     }
 
+    fn answered(&self) -> bool {
+        self.size > self.before
+    }
+
     fn text(&self) -> io::Result<String> {
-        if self.size <= self.before {
-            return Ok(format!(
-                "(it did not answer within {} s: it may be stopped)\n",
-                PATIENCE.as_secs()
-            ));
+        if !self.answered() {
+            return Ok(format!("({})\n", self.ask.silence()));
         }
         let mut bytes = vec![0; (self.size - self.before) as usize];
         self.file.read_exact_at(&mut bytes, self.before)?;
@@ -159,20 +201,24 @@ impl Writing {
 }
 
 /// Waits for all of them at the same time.
-fn read_all(mut writing: Vec<Writing>) -> Vec<(u32, String)> {
+fn read_all(mut writing: Vec<Writing>) -> Vec<Told> {
     let deadline = Instant::now() + PATIENCE;
     let mut done = Vec::new();
     while !writing.is_empty() {
         let mut still = Vec::new();
         for mut one in writing {
-            if one.is_over(deadline) {
-                let text = one
-                    .text()
-                    .unwrap_or_else(|error| format!("(its stacks cannot be read: {error})\n"));
-                done.push((one.worker, text));
-            } else {
+            if !one.is_over(deadline) {
                 still.push(one);
+                continue;
             }
+            let text = one
+                .text()
+                .unwrap_or_else(|error| format!("(its stacks cannot be read: {error})\n"));
+            done.push(Told {
+                worker: one.worker,
+                text,
+                answered: one.answered(),
+            });
         }
         writing = still;
         if !writing.is_empty() {

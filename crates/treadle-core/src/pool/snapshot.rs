@@ -30,7 +30,8 @@ pub struct Counts {
     pub deaths: u64,
 }
 
-/// How long answered tasks took: each of them is once in each histogram.
+/// How long answered tasks took: each of them is once in each histogram. Of a task that ran more than once, `wait` holds the earlier runs,
+/// and `duration` is the last one's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Meters {
     /// From submission until a worker took it.

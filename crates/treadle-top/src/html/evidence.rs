@@ -112,7 +112,7 @@ fn raced(comparison: &Comparison) -> Markup {
         @match race.finish.as_str() {
             "leader-clear" => "It ended when the order was clear.",
             "equivalent" => "It ended when the leaders were known to be equally fast.",
-            "strategy-clear" => "It ended when only sizes of one kind of plan were left and had been given their share of the time.",
+            "strategy-clear" => "It ended when only sizes of one strategy were left and had had their share of the time.",
             "budget-spent" => "The budget ended it.",
             "targets-missed" => "It ended when no plan could meet the targets any more.",
             "inputs-spent" => "It ended with the inputs, none of which was to be run twice.",

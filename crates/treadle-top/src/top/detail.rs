@@ -103,7 +103,6 @@ fn times(facts: &Facts<'_>) -> Option<Vec<String>> {
     let found: Vec<(String, bool)> = [
         quantiles("wait", facts.times(|pool| pool.wait.as_ref())),
         quantiles("run", facts.times(|pool| pool.duration.as_ref())),
-        quantiles("turnaround", facts.times(|pool| pool.turnaround.as_ref())),
     ]
     .into_iter()
     .flatten()
@@ -114,7 +113,7 @@ fn times(facts: &Facts<'_>) -> Option<Vec<String>> {
         return None;
     }
     if old {
-        parts.push("since the start".to_owned());
+        parts.insert(0, "since the start".to_owned());
     }
     Some(parts)
 }
@@ -136,7 +135,7 @@ fn uses(facts: &Facts<'_>) -> Vec<String> {
     if !memory.is_empty() {
         parts.push(format!(
             "memory {} in workers",
-            bytes(memory.iter().sum::<u64>() as f64)
+            bytes(memory.iter().map(|bytes| *bytes as f64).sum())
         ));
     }
     if matches!(pool.strategy.as_str(), "processes" | "hybrid") {

@@ -82,6 +82,8 @@ fn fetching(second: u64) -> Program {
 
 fn thumbs(second: u64) -> Program {
     let mut pool = pool(4, second * 80, 40 + 41 * second);
+    pool.wait = times(second * 80, second);
+    pool.duration = times(second * 80, 0);
     pool.turnaround = times(second * 80, second);
     pool.payload_bytes = 3 << 20;
     program(vec![pool])

@@ -17,7 +17,7 @@ use super::noise::CPU_SHARE_THAT_MATTERS;
 use super::once::{Inputs, Wish};
 use super::plan::Strategy;
 use super::profile::Profile;
-use super::race::{Entry, Finish, Race, Ran, Rules, Step};
+use super::race::{Entry, Finish, Form, Race, Ran, Rules, Step};
 use super::request::Request;
 use super::sequential::ERROR;
 use super::statistics::Random;
@@ -132,6 +132,7 @@ pub(super) fn race(
         .map(|(index, runner)| Entry {
             control: index == 0,
             simplicity: runner.prediction.plan.simplicity(),
+            form: Form::of(runner.prediction.plan),
             least_block_s: if index == 0 {
                 least(TASKS_IN_CONTROL_BLOCK)
             } else {
@@ -151,6 +152,7 @@ pub(super) fn race(
         computes: profile.cpu_share() >= CPU_SHARE_THAT_MATTERS,
         variation: terms.variation,
         targets: terms.targets.to_vec(),
+        sizes_matter: request.plans.is_some(),
     };
     let mut race = Race::new(rules, &entries);
     for (index, runner) in field.0.iter().enumerate() {

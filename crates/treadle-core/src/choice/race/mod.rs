@@ -12,7 +12,8 @@
 //! the whole race.
 //!
 //! Once only sizes of one strategy are left, they get as much time again, and at least a tenth of the budget, to be told apart: another
-//! size is no other program, and an obvious case shall not cost the budget for what two sizes of its winner differ by.
+//! size is no other program, and an obvious case shall not cost the budget for what two sizes of its winner differ by. Where the plans were
+//! named by the user, sizes are a question like any other.
 //!
 //! Rounds in which others disturbed a block are set aside and run again. When they are the larger part, all rounds count, and
 //! candidates are compared by their fair rates (`disturbance`).
@@ -29,7 +30,7 @@ use super::sequential::{self, Bounds};
 use super::statistics::Random;
 use super::target::Quantity;
 use rounds::{REPEATED, Sample};
-pub use terms::{Entry, Finish, Ran, Rules, Step};
+pub use terms::{Entry, Finish, Form, Ran, Rules, Step};
 
 /// Two candidates within this share of each other are equivalent (diagnosis notes 3.4).
 pub const EQUIVALENT: f64 = 0.05;
@@ -43,8 +44,14 @@ const WARM_UP_SHARE: f64 = 0.5;
 /// from one to the next is told only by more of them: with no bound, ten rounds of five candidates took half of 30 s.
 const ROUNDS_OF_A_LENGTH: usize = 4;
 const MOST_DOUBLINGS: usize = 2;
-/// Share of the budget that sizes of the one strategy left may take at least.
+/// Share of the budget that sizes of the one strategy left may take at least: three to six rounds of two or three pools in 30 s, which tell a
+/// quarter apart where blocks scatter by a tenth (`tests/race.rs`).
 const SIZES_SHARE: f64 = 0.1;
+
+/// No block shows more than its processor time allows on the cores that its plan can keep busy, but for this factor: the kernel counts in ticks.
+/// Tasks that all start together wait together; a block that is shorter than the time of a task among the others sees little else, and a loop
+/// that can do 7.6 tasks a second showed 16.
+const CLOCK_SLACK: f64 = 1.1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -152,7 +159,12 @@ impl Race {
             return Some(round);
         }
         let (tasks, full_s) = outcome.full;
-        let start_s = tasks * runner.entry.start_per_task_s;
+        let start_s = runner.entry.start_per_task_s;
+        let least_s = outcome.load.cpu_s.map_or(0.0, |cpu_s| {
+            let busy = runner.entry.parallelism.min(self.rules.cores.ceil());
+            cpu_s / count as f64 / busy / CLOCK_SLACK
+        });
+        let each_s = (full_s / tasks).max(least_s);
         // Of the time in which the pool was full, the same part was its own as of the whole block.
         let needed_s = full_s / wall_s
             * outcome
@@ -169,9 +181,9 @@ impl Race {
             count,
             errors: outcome.errors,
             load: outcome.load,
-            steady: tasks / full_s,
-            charged: tasks / (full_s + start_s),
-            fair: tasks / (needed_s + start_s),
+            steady: 1.0 / each_s,
+            charged: 1.0 / (each_s + start_s),
+            fair: 1.0 / ((needed_s / tasks).max(least_s) + start_s),
             disturbed: self.rules.computes
                 && outcome
                     .load
@@ -382,16 +394,16 @@ impl Race {
             .into_iter()
             .filter(|index| self.racing(*index))
             .collect();
-        if left.iter().all(|index| meets[*index] == Some(true)) {
+        if !self.rules.sizes_matter && left.iter().all(|index| meets[*index] == Some(true)) {
             self.end_if_only_sizes(&left, leader, level);
         }
     }
 
     /// Ends the race once the sizes of the only strategy that is `left` have had their time.
     fn end_if_only_sizes(&mut self, left: &[usize], leader: usize, level: f64) {
-        let strategy = |index: usize| self.runners[index].entry.simplicity.0;
+        let form = |index: usize| self.runners[index].entry.form;
         let clear = left.iter().all(|index| {
-            strategy(*index) == strategy(leader)
+            form(*index) == form(leader)
                 // The control stays to the end, but is known not to be the answer.
                 || self.runners[*index].entry.control
                     && self

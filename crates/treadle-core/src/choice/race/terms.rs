@@ -1,7 +1,7 @@
 //! The terms of a race: its rules, who enters, what a block brings, what comes next.
 
 use super::super::disturbance::Load;
-use super::super::plan::Strategy;
+use super::super::plan::{Plan, Strategy};
 use super::super::target::Target;
 
 /// The conditions of a race.
@@ -25,6 +25,29 @@ pub struct Rules {
     pub variation: f64,
     /// What a candidate must meet.
     pub targets: Vec<Target>,
+    /// Whether which size of a strategy is best is a question like any other: plans that the user named were named to be told apart.
+    pub sizes_matter: bool,
+}
+
+/// Which sizes a plan has: plans of one form differ in nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    threads: bool,
+    processes: bool,
+    coroutines: bool,
+    interpreters: bool,
+}
+
+impl Form {
+    /// The form of a plan.
+    pub fn of(plan: Plan) -> Self {
+        Self {
+            threads: plan.threads.is_some(),
+            processes: plan.processes.is_some(),
+            coroutines: plan.coroutines.is_some(),
+            interpreters: plan.interpreters.is_some(),
+        }
+    }
 }
 
 /// A candidate as it enters.
@@ -34,6 +57,8 @@ pub struct Entry {
     pub control: bool,
     /// Its place in the order of simplicity.
     pub simplicity: (Strategy, u32),
+    /// What it is without its sizes.
+    pub form: Form,
     /// A block never asks for less than this, so that it holds several tasks.
     pub least_block_s: f64,
     /// Seconds to charge to each task of a finite batch, for its start and its end.
@@ -84,7 +109,7 @@ pub enum Finish {
     LeaderClear,
     /// Some others may be as fast as the winner, but not more than five percent faster.
     Equivalent,
-    /// Only sizes of one strategy were left, and they got their share of time without being told apart.
+    /// Only sizes of one strategy were left, and they had their share of the time without being told apart.
     StrategyClear,
     /// No candidate meets the targets.
     TargetsMissed,
