@@ -316,6 +316,8 @@ impl ProcessPool {
             this: this.clone(),
         });
         pool.supervisor.order(Order::Watch(pool.this.clone()));
+        // It loads what the workers have in common while the program prepares its first calls.
+        pool.supervisor.order(Order::Prepare(pool.launch.clone()));
         Ok(pool)
     }
 

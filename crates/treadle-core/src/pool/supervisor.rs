@@ -44,6 +44,8 @@ pub(super) struct SpawnRequest {
 
 /// What pools ask of the supervisor.
 pub(super) enum Order {
+    /// Have a zygote for workers that will be asked for.
+    Prepare(Arc<Launch>),
     Spawn(u64, SpawnRequest),
     Signal {
         tag: u64,
@@ -229,6 +231,8 @@ impl Watch {
         match order {
             Order::Look => {}
             Order::Watch(pool) => self.pools.push(pool),
+            // What keeps it from starting is told to the first worker that needs it.
+            Order::Prepare(launch) => drop(self.zygote_for(&launch)),
             Order::Signal { tag, signal } => {
                 if let Some(worker) = self.workers.get_mut(&tag) {
                     match (&worker.pidfd, worker.pid.and_then(pid_of)) {
@@ -262,25 +266,28 @@ impl Watch {
         }
     }
 
-    fn spawn(&mut self, tag: u64, request: &SpawnRequest) -> io::Result<()> {
+    /// The zygote of this launch, started if there is none.
+    fn zygote_for(&mut self, launch: &Launch) -> io::Result<u32> {
+        let now = Instant::now();
         let known = self
             .zygotes
-            .iter()
-            .find(|(_, (zygote, _))| zygote.launch == *request.launch)
-            .map(|(id, _)| *id);
-        let id = match known {
-            Some(id) => id,
-            None => {
-                let zygote = Zygote::start(&request.launch)?;
-                let id = zygote.pid();
-                self.zygotes.insert(id, (zygote, Instant::now()));
-                id
-            }
-        };
-        let Some((zygote, used)) = self.zygotes.get_mut(&id) else {
+            .iter_mut()
+            .find(|(_, (zygote, _))| zygote.launch == *launch);
+        if let Some((id, (_, used))) = known {
+            *used = now;
+            return Ok(*id);
+        }
+        let zygote = Zygote::start(launch)?;
+        let id = zygote.pid();
+        self.zygotes.insert(id, (zygote, now));
+        Ok(id)
+    }
+
+    fn spawn(&mut self, tag: u64, request: &SpawnRequest) -> io::Result<()> {
+        let id = self.zygote_for(&request.launch)?;
+        let Some((zygote, _)) = self.zygotes.get_mut(&id) else {
             return Ok(());
         };
-        *used = Instant::now();
         // Entered first: a zygote that dies now must be seen to take this worker along.
         self.workers.insert(
             tag,
@@ -322,6 +329,9 @@ impl Watch {
                                 pool.break_down(&text);
                             }
                         }
+                        // It serves nobody; who asks from now on gets another try, and its text.
+                        self.zygote_gone(id);
+                        break;
                     }
                     Message::Spawned { tag, pid, pidfd } => {
                         if let Some(worker) = self.workers.get_mut(&tag) {
