@@ -103,7 +103,7 @@ fuzz: ## fuzz what reads shared memory or decodes; FUZZ=600 seconds each (needs 
 	  done; \
 	done
 
-# AddressSanitizer's own map does not fit into the address space that the skipped test leaves.
+# The sanitizers' own maps do not fit into the address space that the skipped test leaves.
 sanitize: ## AddressSanitizer over the tests of the engine, ThreadSanitizer over those in one process
 	$(UNSTABLE) CARGO_TARGET_DIR=target/address RUSTFLAGS="-Zsanitizer=address" ASAN_OPTIONS=detect_leaks=1 \
 	  cargo test --package treadle-shm $(FAULTS) --locked --target $(HOST) -- --skip exhausted_address_space
@@ -111,7 +111,7 @@ sanitize: ## AddressSanitizer over the tests of the engine, ThreadSanitizer over
 	  cargo test --package treadle-core --locked --target $(HOST) --lib pool
 	$(UNSTABLE) CARGO_TARGET_DIR=target/thread TSAN_OPTIONS="suppressions=$(abspath tests/chaos/thread-sanitizer.txt)" \
 	  RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
-	  cargo test --package treadle-shm --locked --target $(HOST) --lib --test board --test arena --test garbage
+	  cargo test --package treadle-shm --locked --target $(HOST) --lib --test board --test arena --test garbage -- --skip exhausted_address_space
 
 miri: ## the engine's plain code under Miri (needs a nightly toolchain with miri)
 	@cargo +nightly miri --version >/dev/null 2>&1 || { \

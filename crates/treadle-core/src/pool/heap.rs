@@ -11,12 +11,13 @@ use std::sync::Once;
 /// The largest block that glibc learns from, but for its own header and the rounding to pages.
 const LARGEST_LEARNT: usize = (32 << 20) - (8 << 10);
 
-/// Makes the heap keep up to 64 MiB of freed memory at its end. Touches no page; once a process.
+/// Makes the heap keep up to 64 MiB of freed memory at its end. Touches no page; once a process. Where there is no room for the block
+/// (`ulimit -v`), all stays as it is.
 pub(super) fn keep_freed_memory() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        drop(std::hint::black_box(Vec::<u8>::with_capacity(
-            LARGEST_LEARNT,
-        )))
+        let mut block = Vec::<u8>::new();
+        let _ = block.try_reserve_exact(LARGEST_LEARNT);
+        drop(std::hint::black_box(block));
     });
 }
