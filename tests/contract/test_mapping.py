@@ -197,7 +197,7 @@ def test_a_map_that_ends_early_cancels_what_waits(
 def test_a_map_takes_no_longer_than_it_may(way: Any, gate: Gate, ordered: bool) -> None:
     pool = way.make()
     results = pool.map(way.of(gate), range(3), timeout=0.05, ordered=ordered)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(concurrent.futures.TimeoutError):
         next(results)
     gate.open()
 

@@ -107,7 +107,7 @@ def test_the_time_begins_with_the_task(way: Any, gate: Gate) -> None:
     held = pool.submit(way.of(gate))
     gate.await_arrivals()
     later = pool.options(timeout=0.3).submit(way.of(calls.double), 4)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(concurrent.futures.TimeoutError):
         held.result(timeout=0.5)
     gate.open()
     assert later.result() == 8
