@@ -385,6 +385,19 @@ def test_a_task_speaks_to_the_managers_of_its_program(tmp_path: Path) -> None:
     assert seen is False
 
 
+def run_module(name: str, folder: Path) -> Any:
+    """What ``python -m name`` prints in this folder, as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", name],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
 def test_a_main_module_that_is_named_is_found_without_more(tmp_path: Path) -> None:
     """``python -m``: the package is imported, and the module is the main module once."""
     package = tmp_path / "outer" / "inner"
@@ -402,15 +415,7 @@ def test_a_main_module_that_is_named_is_found_without_more(tmp_path: Path) -> No
                 json.dump(pool.submit(loaded).result(), sys.stdout)
         """)
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "outer.inner.named"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=True,
-    )
-    name, named, loaded = json.loads(done.stdout)
+    name, named, loaded = run_module("outer.inner.named", tmp_path)
     assert (name, named) == ("__mp_main__", "outer.inner.named")
     assert "outer.inner" in loaded
     assert "outer.inner.named" not in loaded
@@ -474,15 +479,7 @@ def test_the_modules_of_a_package_that_is_run_are_imported_once_for_all_workers(
                 json.dump([found, pool.submit(late.late).result()], sys.stdout)
         """)
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "program"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=True,
-    )
-    found, late = json.loads(done.stdout)
+    found, late = run_module("program", tmp_path)
     assert {importer == parent != own for importer, own, parent in found} == {True}
     program, zygote, worker = late
     assert len({program, zygote, worker}) == 3
