@@ -253,6 +253,8 @@ def test_functions_are_told_by_their_names(plan: dict[str, int]) -> None:
         wait([executor.submit(function, *arguments) for function, arguments in calls])
         told = settled(executor, len(calls))
     histograms = {one.function: counted(one.duration) for one in told.functions}
+    if "processes" in plan:
+        assert histograms == {one.function: counted(one.turnaround) for one in told.functions}
     assert histograms[f"{__name__}.square"] == 3
     assert histograms[f"{__name__}.Callable.method"] == 1
     assert histograms[f"{__name__}.Callable"] == 1

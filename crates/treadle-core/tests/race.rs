@@ -909,7 +909,7 @@ fn certainty_costs_what_the_question_is_worth() {
     let clear = seconds(&[1_000.0, 1_020.0, 1_900.0], 0.03);
     assert_eq!(clear.certain, clear.races);
     assert!(clear.mean_seconds < 3.0, "{}", clear.mean_seconds);
-    // Threads (of which there is one size that could be meant) against coroutines.
+    // Threads against coroutines: two sizes of threads would not get the time for it.
     let close = seconds(&[1_000.0, 1_800.0, 300.0, 2_000.0], 0.03);
     assert!(close.certain >= 195, "{}", close.certain);
     assert!(
