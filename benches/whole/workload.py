@@ -56,10 +56,12 @@ class Workload:
 def calibrated(run: Callable[[int], float], most: int, seconds: float = 0.2) -> Sample:
     """A sample of about `seconds`: the time of one task in `run(count)`, which gives the total.
 
-    The count doubles until a run is long enough or `most` is reached; that also warms the pool. A
-    contender a hundred times slower runs fewer tasks, not a hundred times longer.
+    The count doubles until a run is long enough or `most` is reached; a run before that warms the
+    pool, for one that waits for the workers' start would end the doubling at once. A contender a
+    hundred times slower runs fewer tasks, not a hundred times longer.
     """
     count = min(64, most)
+    run(count)
     while run(count) < seconds / 2 and count < most:
         count = min(2 * count, most)
     return lambda: run(count) / count

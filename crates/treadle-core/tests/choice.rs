@@ -7,7 +7,7 @@ use treadle_core::choice::compare::Silent;
 use treadle_core::choice::comparison::{Confidence, Outcome};
 use treadle_core::choice::laboratory::Surroundings;
 use treadle_core::choice::model::Model;
-use treadle_core::choice::plan::Plan;
+use treadle_core::choice::plan::{Plan, Strategy};
 use treadle_core::choice::record::{self, Evidence, FILE, Saved, Saving, Status};
 use treadle_core::choice::{
     ChoiceError, Comparison, Observer, Progress, Request, compare, compare_json, load_decision,
@@ -163,6 +163,32 @@ fn smaller_sizes_race_where_the_best_does_less_than_was_promised() {
     let (outcome, reason) = outcome(&comparison, Plan::threads(16));
     assert_eq!(outcome, Outcome::NotRaced, "{reason}");
     assert!(reason.contains("cannot do more than 320/s"), "{reason}");
+}
+
+#[test]
+fn a_strategy_that_a_prediction_shuts_out_races_where_that_prediction_fails() {
+    let apart = |comparison: &Comparison| {
+        comparison
+            .candidates
+            .iter()
+            .find(|one| one.plan.strategy() == Strategy::Processes)
+            .map(|one| (one.outcome, one.plan, one.reason.clone()))
+            .expect("processes are among the candidates")
+    };
+    let mut request = request("far");
+    request.plans = None;
+    let (comparison, starts) = run_counting(&request);
+    let (outcome, plan, reason) = apart(&comparison);
+    assert!(!starts.contains(&plan), "{starts:?}");
+    assert_eq!(outcome, Outcome::NotRaced);
+    assert!(reason.contains("far below the best"), "{reason}");
+    // The profile is the same, and so are the predictions; but threads do half of what the plain loop does.
+    request.target = Some("apart".to_owned());
+    let (comparison, starts) = run_counting(&request);
+    let (outcome, plan, reason) = apart(&comparison);
+    assert!(starts.contains(&plan), "{starts:?}");
+    assert_eq!(outcome, Outcome::Chosen, "{reason}");
+    assert_eq!(comparison.decision.plan, Some(plan));
 }
 
 #[test]
@@ -632,6 +658,24 @@ fn a_record_is_written_read_and_written_again() {
         .map(|entry| entry.file_name())
         .collect();
     assert_eq!(left.len(), 2, "no temporary file is left: {left:?}");
+}
+
+#[test]
+fn a_record_names_the_functions_file_for_a_reader_elsewhere() {
+    let folder = Folder::new("file");
+    let ours = folder.0.join("src/work.py");
+    std::fs::create_dir_all(ours.parent().expect("it has one")).unwrap();
+    std::fs::write(&ours, "").unwrap();
+    let mut comparison = run(&request("cpu")).unwrap();
+    for (file, named) in [
+        (ours.to_str().expect("a path of letters"), "src/work.py"),
+        ("/nowhere/python3.11/hashlib.py", "hashlib.py"),
+    ] {
+        comparison.target_file = Some(file.to_owned());
+        let saved = save(&comparison, "work", &folder.0, "2026-11-22").unwrap();
+        let evidence: Evidence = serde_json::from_str(&read(&saved.evidence)).unwrap();
+        assert_eq!(evidence.comparison.target_file.as_deref(), Some(named));
+    }
 }
 
 #[test]

@@ -17,7 +17,10 @@ from typing import Any
 RATES = {
     "cpu": {"processes": 1.9}, "wait": {"threads": 20.0}, "far": {"threads": 100.0},
     "watched": {"processes": 1.9, "threads": 1.11}, "released": {"processes": 1.9, "threads": 1.98}, "same": {"processes": 1.0},
+    "apart": {"processes": 7.0, "threads": 0.5},
 }  # fmt: skip
+
+WAITING = ("wait", "far", "apart")
 
 
 def current(script: str) -> str:
@@ -76,7 +79,7 @@ def profile(script: str) -> dict[str, Any]:
             file.write(f"{os.getpid()} {child.pid}")
         os.rename(name + ".new", name)
         signal.pause()
-    waits = script in ("wait", "far")
+    waits = script in WAITING
     cpu = 0.0001 if waits else 0.001
     # Of the instants at which it computed, so many were with the interpreter lock.
     held = {"watched": 900, "released": 100}.get(script)
@@ -118,7 +121,7 @@ def block(
         position(437)
         signal.pause()
     strategy = next(iter(plan), "serial")
-    wall, cpu = (0.05, 0.0001) if script in ("wait", "far") else (0.001, 0.001)
+    wall, cpu = (0.05, 0.0001) if script in WAITING else (0.001, 0.001)
     speed = RATES.get(script, RATES["cpu"]).get(strategy, 1.0) / wall
     speed *= 1 + 0.01 * (number % 3 - 1)
     count = max(1, round(speed * request["seconds"]))

@@ -25,9 +25,18 @@ const LARGER_APART: u32 = 2;
 pub struct Contender {
     /// The plan with what it promises.
     pub prediction: Prediction,
-    /// The best size of its strategy, if it races only where that one, once it is measured, leaves room for it: a smaller one is better
-    /// where the outside bears less than was predicted, a larger one where tasks hinder each other less.
-    pub reserve: Option<Plan>,
+    /// Why it waits for the first counted round, if it does.
+    pub reserve: Option<Reserve>,
+}
+
+/// What must be measured before it is known whether a contender is worth a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserve {
+    /// This one, the best size of its own strategy: a smaller one is better where the outside bears less than was predicted, a larger one
+    /// where tasks hinder each other less.
+    Size(Plan),
+    /// Whatever leads: it promises so much less than another one that it races only where that promise was far too high.
+    ShutOut,
 }
 
 impl Contender {
@@ -63,13 +72,16 @@ pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Contender> {
         .map(|(knee, _)| knee.batch_low_per_s())
         .fold(serial.batch_low_per_s(), f64::max);
     let mut chosen: Vec<Prediction> = Vec::new();
+    let mut shut_out: Vec<Prediction> = Vec::new();
     for (place, (knee, _)) in knees.iter().enumerate() {
         // The best one is raced even when serial looks better: a prediction is not a proof. So is the best simple one beside a mix.
         let control = knees[..place]
             .iter()
             .all(|(other, _)| other.plan.strategy() == Strategy::Hybrid);
-        if control || knee.batch_high_per_s() >= HOPE_SHARE * certain {
+        if control || hopes(knee, certain) {
             chosen.push((*knee).clone());
+        } else {
+            shut_out.push((*knee).clone());
         }
     }
     for (knee, curve) in &knees {
@@ -112,13 +124,29 @@ pub fn contenders(curves: &[Curve], model: &Model<'_>) -> Vec<Contender> {
         }
     }
     chosen.truncate(MOST_CANDIDATES - 1);
+    let waiting = |prediction: Prediction, reserve: Reserve| Contender {
+        prediction,
+        reserve: Some(reserve),
+    };
     let mut all = vec![Contender::new(serial)];
     all.extend(chosen.into_iter().map(Contender::new));
-    all.extend(reserves.into_iter().map(|(knee, one)| Contender {
-        prediction: one.clone(),
-        reserve: Some(knee),
-    }));
+    // Another strategy is more of a difference than another size: it comes first where there is not a place for each.
+    all.extend(
+        shut_out
+            .into_iter()
+            .map(|one| waiting(one, Reserve::ShutOut)),
+    );
+    all.extend(
+        reserves
+            .into_iter()
+            .map(|(knee, one)| waiting(one.clone(), Reserve::Size(knee))),
+    );
     all
+}
+
+/// Whether a plan may win beside one that does so many tasks per second of a whole batch.
+pub(super) fn hopes(prediction: &Prediction, per_s: f64) -> bool {
+    prediction.batch_high_per_s() >= HOPE_SHARE * per_s
 }
 
 /// The largest size of a curve with several workers, but so many at most.
@@ -143,7 +171,14 @@ mod tests {
         assert!(racing.count() <= MOST_CANDIDATES);
         chosen
             .iter()
-            .map(|one| one.prediction.plan.label() + if one.reserve.is_some() { "?" } else { "" })
+            .map(|one| {
+                let mark = match one.reserve {
+                    None => "",
+                    Some(Reserve::Size(_)) => "?",
+                    Some(Reserve::ShutOut) => "!",
+                };
+                one.prediction.plan.label() + mark
+            })
             .collect()
     }
 
@@ -215,7 +250,10 @@ mod tests {
     fn contenders_are_few_and_hold_serial() {
         let profile = piloted(0.01, 0.01, 0.95, 1.02);
         let labels = labels(&profile, &setting(2.0));
-        assert_eq!(labels[..3], ["serial", "processes=2", "processes=4?"]);
+        assert_eq!(
+            labels,
+            ["serial", "processes=2", "threads=2!", "processes=4?"]
+        );
     }
 
     #[test]
@@ -223,7 +261,13 @@ mod tests {
         let profile = Profile::from_sample(&sample(0.1, 0.0002));
         assert_eq!(
             labels(&profile, &setting(2.0)),
-            ["serial", "threads=256", "threads=64?", "threads=16?"]
+            [
+                "serial",
+                "threads=256",
+                "processes=8!",
+                "threads=64?",
+                "threads=16?"
+            ]
         );
     }
 }

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 
 use super::comparison::{Candidate, Outcome};
-use super::contenders::{Contender, MOST_CANDIDATES};
+use super::contenders::{Contender, MOST_CANDIDATES, Reserve};
 use super::decide::{self, Choice, Measured};
 use super::disturbance::Load;
 use super::laboratory::Laboratory;
@@ -13,6 +13,7 @@ use super::model::Prediction;
 use super::plan::{Plan, Strategy};
 use super::profile::Profile;
 use super::race::{EQUIVALENT, Race};
+use super::reason;
 use super::sample::TaskError;
 use super::statistics::{Interval, quantile};
 use super::target::Target;
@@ -103,8 +104,8 @@ pub(super) struct Runner {
     pub(super) first_error: Option<TaskError>,
     pub(super) failed: Option<String>,
     pub(super) unraced: Option<String>,
-    /// The plan that has to be measured before it is known whether this one is worth racing.
-    pub(super) reserve: Option<Plan>,
+    /// What has to be measured before it is known whether this one is worth racing.
+    pub(super) reserve: Option<Reserve>,
     pub(super) steady: Option<(f64, Option<Interval>)>,
     pub(super) charged_per_s: Option<f64>,
     pub(super) speedup: Option<Interval>,
@@ -156,24 +157,37 @@ impl Field {
         )
     }
 
-    /// Lets those in reserve race from the start, smaller sizes first, as far as there are places.
-    pub(super) fn call_reserves(&mut self) {
+    /// Lets other sizes of a strategy race from the start, smaller ones first, as far as there are places.
+    pub(super) fn call_sizes(&mut self) {
         let racing = self.0.iter().filter(|runner| runner.reserve.is_none());
         let mut places = MOST_CANDIDATES.saturating_sub(racing.count());
         for smaller in [true, false] {
             for runner in &mut self.0 {
                 let size = runner.prediction.plan.workers();
-                if runner
-                    .reserve
-                    .take_if(|knee| (size < knee.workers()) == smaller)
-                    .is_none()
-                {
+                let called = runner.reserve.take_if(|reserve| match reserve {
+                    Reserve::Size(knee) => (size < knee.workers()) == smaller,
+                    Reserve::ShutOut => false,
+                });
+                if called.is_none() {
                     continue;
                 }
                 match places.checked_sub(1) {
                     Some(left) => places = left,
                     None => runner.unraced = Some(CROWDED.to_owned()),
                 }
+            }
+        }
+    }
+
+    /// Leaves out whom another one's prediction shuts out, whatever that one does.
+    pub(super) fn leave_out_the_shut_out(&mut self) {
+        for runner in &mut self.0 {
+            if runner
+                .reserve
+                .take_if(|reserve| *reserve == Reserve::ShutOut)
+                .is_some()
+            {
+                runner.unraced = Some(reason::shut_out(&runner.prediction));
             }
         }
     }
@@ -244,6 +258,14 @@ impl Field {
             .filter(|(_, runner)| runner.failed.is_none())
             .filter_map(|(index, runner)| Some((runner.prediction.plan, race.steady(index)?.0)))
             .max_by(|one, other| one.1.total_cmp(&other.1))
+    }
+
+    /// Tasks per second of the whole batch that the best one does, as far as the race has come.
+    pub(super) fn best_of_batch(&self, race: &Race) -> Option<f64> {
+        (0..self.0.len())
+            .filter(|index| self.0[*index].failed.is_none())
+            .filter_map(|index| race.charged(index))
+            .max_by(f64::total_cmp)
     }
 
     /// Leaves out plans that lose tasks which serial does not.

@@ -36,6 +36,22 @@ pub(super) struct Grounds<'a> {
     pub(super) targets: &'a [Target],
 }
 
+/// Why a plan is not raced that promises far less than another one.
+pub(super) fn shut_out(prediction: &Prediction) -> String {
+    if prediction.batch_per_s < 0.8 * prediction.per_s {
+        format!(
+            "this batch is too short to repay the start of its workers (about {} with it, {} without)",
+            rate(prediction.batch_per_s),
+            rate(prediction.per_s)
+        )
+    } else {
+        format!(
+            "even the high end of its prediction, {}, is far below the best",
+            rate(prediction.high_per_s)
+        )
+    }
+}
+
 /// A form that was not raced: its best size with its prediction, or why it cannot run.
 pub(super) fn unraced(
     curve: &Curve,
@@ -56,21 +72,7 @@ pub(super) fn unraced(
         .or(curve.points.last())?;
     let (outcome, reason) = match &shown.infeasible {
         Some(why) => (Outcome::Infeasible, why.clone()),
-        None if shown.batch_per_s < 0.8 * shown.per_s => (
-            Outcome::NotRaced,
-            format!(
-                "this batch is too short to repay the start of its workers (about {} with it, {} without)",
-                rate(shown.batch_per_s),
-                rate(shown.per_s)
-            ),
-        ),
-        None => (
-            Outcome::NotRaced,
-            format!(
-                "even the high end of its prediction, {}, is far below the best",
-                rate(shown.high_per_s)
-            ),
-        ),
+        None => (Outcome::NotRaced, shut_out(shown)),
     };
     Some(Candidate {
         plan: shown.plan,

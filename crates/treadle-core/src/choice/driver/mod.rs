@@ -92,6 +92,13 @@ pub(super) fn race(
     };
     let began = (surroundings.clock)();
     let elapsed = || (surroundings.clock)() - began;
+    if terms.unused.is_some() || !terms.targets.is_empty() {
+        // A smaller size may meet a target that the best one misses; and inputs are dealt once.
+        field.call_sizes();
+    }
+    if terms.unused.is_some() {
+        field.leave_out_the_shut_out();
+    }
     let mut inputs = match &terms.unused {
         None => None,
         Some(unused) => match divide(field, unused, seed) {
@@ -104,10 +111,6 @@ pub(super) fn race(
             }
         },
     };
-    if inputs.is_some() || !terms.targets.is_empty() {
-        // A smaller size may meet a target that the best one misses; and inputs are dealt once.
-        field.call_reserves();
-    }
     let first: Vec<usize> = (0..field.0.len())
         .filter(|index| field.0[*index].reserve.is_none())
         .collect();
@@ -296,7 +299,7 @@ fn divide(field: &mut Field, unused: &[u64], seed: u64) -> Option<Inputs> {
         .0
         .iter()
         .enumerate()
-        .filter(|(_, runner)| runner.failed.is_none())
+        .filter(|(_, runner)| runner.failed.is_none() && runner.unraced.is_none())
         .map(|(candidate, runner)| Wish {
             candidate,
             workers: u64::from(runner.prediction.plan.workers()),
@@ -310,7 +313,7 @@ fn divide(field: &mut Field, unused: &[u64], seed: u64) -> Option<Inputs> {
         &mut Random::new(seed),
     )?;
     for (index, runner) in field.0.iter_mut().enumerate() {
-        if runner.failed.is_none() && !inputs.has_share(index) {
+        if runner.failed.is_none() && runner.unraced.is_none() && !inputs.has_share(index) {
             runner.unraced = Some(
                 "too few inputs are left to keep its workers busy, when none may be run twice"
                     .to_owned(),

@@ -2,13 +2,14 @@
 //!
 //! *Assumes*: no task does more beside others than alone, so that workers over the time of one task bound a plan.
 
-use super::super::contenders::MOST_CANDIDATES;
+use super::super::contenders::{self, MOST_CANDIDATES, Reserve};
 use super::super::field::{Beside, CROWDED, Field};
 use super::super::model::Setting;
 use super::super::noise::CPU_SHARE_THAT_MATTERS;
 use super::super::plan::Plan;
 use super::super::profile::Profile;
 use super::super::race::{EQUIVALENT, Race};
+use super::super::reason;
 use super::super::statistics;
 use super::super::wording;
 use super::parallelism;
@@ -38,19 +39,26 @@ pub(super) fn called(
             .filter(|(index, _)| race.racing(*index))
             .count(),
     );
+    let best = field.best_of_batch(race);
     let mut needed = Vec::new();
     for index in 0..field.0.len() {
-        let Some(knee) = field.0[index].reserve.take() else {
+        let Some(reserve) = field.0[index].reserve.take() else {
             continue;
         };
         if field.0[index].failed.is_some() {
             continue;
         }
-        let plan = field.0[index].prediction.plan;
-        let beside = field.so_far(knee, race);
-        let why = leader
-            .and_then(|leader| needless(plan, leader, beside, profile, setting))
-            .or_else(|| (needed.len() >= places).then(|| CROWDED.to_owned()));
+        let prediction = &field.0[index].prediction;
+        let why = match reserve {
+            Reserve::Size(knee) => leader.and_then(|leader| {
+                let beside = field.so_far(knee, race);
+                needless(prediction.plan, leader, beside, profile, setting)
+            }),
+            Reserve::ShutOut => best
+                .filter(|best| !contenders::hopes(prediction, *best))
+                .map(|_| reason::shut_out(prediction)),
+        };
+        let why = why.or_else(|| (needed.len() >= places).then(|| CROWDED.to_owned()));
         match why {
             Some(why) => field.0[index].unraced = Some(why),
             None => needed.push(index),

@@ -155,7 +155,13 @@ pub fn save(saving: Saving<'_>) -> Result<Saved, ChoiceError> {
         margin: evidence::margin(comparison, plan),
         revisit: conditions::conditions(comparison, plan),
         history: history(&proof, old.as_ref(), name, saving.date),
-        comparison: comparison.clone(),
+        comparison: Comparison {
+            target_file: comparison
+                .target_file
+                .as_deref()
+                .map(|file| portable(&settings, file)),
+            ..comparison.clone()
+        },
     };
     let json = evidence::text(&evidence).map_err(|error| {
         ChoiceError::usage(
@@ -242,6 +248,21 @@ fn below(settings: &Settings, directory: &Path) -> Option<String> {
     let folder = fs::canonicalize(settings.folder()).ok()?;
     let below = directory.strip_prefix(folder).ok()?;
     (!below.as_os_str().is_empty()).then(|| below.to_string_lossy().into_owned())
+}
+
+/// A function's file from the settings' folder, for those who read the record elsewhere; of one outside, its name.
+fn portable(settings: &Settings, file: &str) -> String {
+    let inside = fs::canonicalize(file).ok().and_then(|file| {
+        let folder = fs::canonicalize(settings.folder()).ok()?;
+        Some(
+            file.strip_prefix(folder)
+                .ok()?
+                .to_string_lossy()
+                .into_owned(),
+        )
+    });
+    let name = || Path::new(file).file_name()?.to_str().map(str::to_owned);
+    inside.or_else(name).unwrap_or_else(|| file.to_owned())
 }
 
 /// The stem of a record that `treadle.toml` does not know any more: a name keeps its number.
