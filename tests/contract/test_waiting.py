@@ -405,3 +405,43 @@ def test_of_two_that_end_a_call_the_first_one_counts() -> None:
         for thread in threads:
             thread.join()
         assert seen[0] is seen[1] is future.exception()
+
+
+def test_the_condition_of_a_future_is_one(way: Any) -> None:
+    """``Future._condition``, which the standard library's functions use, does what a ``threading.Condition`` does."""
+    future = way.make().submit(way.of(calls.double), 1)
+    condition: Any = future._condition
+    assert condition is future._condition
+    with pytest.raises(RuntimeError, match="un-acquired"):
+        condition.notify_all()
+    assert condition.acquire() is True
+    assert condition.acquire(blocking=False), "it can be locked again by its owner"
+    condition.release()
+    condition.notify()  # nobody is there
+    with pytest.raises(ValueError, match="timeout"):
+        condition.acquire(timeout=-3.0)
+    condition.release()
+    with pytest.raises(RuntimeError):
+        condition.release()
+    came: list[str] = []
+
+    def sleeper() -> None:
+        with condition:
+            came.append("waits")
+            came.append("woken" if condition.wait(60) else "not woken")
+
+    thread = threading.Thread(target=sleeper)
+    thread.start()
+    while True:
+        with condition:
+            if came:
+                condition.notify_all()
+                break
+    thread.join()
+    assert came == ["waits", "woken"]
+    with condition:
+        assert condition._is_owned()
+        assert condition.wait_for(lambda: True)
+        assert not condition.wait_for(lambda: False, 0)
+        condition.notify()
+    assert future.result() == 2

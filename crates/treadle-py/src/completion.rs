@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use pyo3::exceptions::PyIndexError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList};
 use treadle_core::pool::cell::{Marks, Phase};
 use treadle_core::pool::processes as core;
 use treadle_core::pool::tasks::TaskId;
 
+use crate::condition::Condition;
 use crate::future::{Face, FutureBase, Local, LocalOutcome, Observers, Source, lock};
 use crate::pickling;
 
@@ -54,18 +54,10 @@ impl FutureBase {
 
     pub(crate) fn condition<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let (this, py) = (slf.get(), slf.py());
-        static CONDITION: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         if let Some(condition) = &this.face().condition {
             return Ok(condition.bind(py).clone());
         }
-        let class = CONDITION.get_or_try_init(py, || {
-            Ok::<_, PyErr>(
-                PyModule::import(py, "threading")?
-                    .getattr("Condition")?
-                    .unbind(),
-            )
-        })?;
-        let made = class.bind(py).call0()?;
+        let made = Bound::new(py, Condition::new(py)?)?.into_any();
         let condition = this
             .face()
             .condition

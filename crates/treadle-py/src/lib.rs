@@ -7,6 +7,7 @@ mod calling;
 mod choice;
 mod codec;
 mod completion;
+mod condition;
 mod future;
 mod lease;
 mod live;

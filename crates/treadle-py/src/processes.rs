@@ -15,6 +15,7 @@ use treadle_core::pool::transfer::Transfer;
 use treadle_core::pool::zygote::Launch;
 
 use crate::calling::Functions;
+use crate::choice::usable_cores;
 use crate::completion::announcer;
 use crate::future::{FutureBase, Observers, Source, lock};
 use crate::outcome::submit_error;
@@ -135,6 +136,7 @@ impl ProcessPool {
             inherited,
             arena_limit: payload_limit,
             max_pending,
+            cores: usable_cores().ceil() as u32,
             metered,
         };
         let observers: Arc<Observers> = Arc::default();

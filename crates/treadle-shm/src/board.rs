@@ -25,6 +25,8 @@ pub(crate) const MAX_SPIN: Duration = Duration::from_micros(50);
 /// A wake-up sent this recently, with somebody dozing, is enough (transport study, 4 "Wake policy": it took
 /// 20 000 tiny tasks from thousands of wake-ups to 90-350).
 const WAKE_THROTTLE_NANOSECONDS: u64 = 50_000;
+/// The same while awake workers fill the cores: the one that dozes then looks for itself whether more are needed.
+const CROWDED_THROTTLE_NANOSECONDS: u64 = 8 * WAKE_THROTTLE_NANOSECONDS;
 
 /// How a wait of the parent ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,11 +220,29 @@ impl Board {
         if budget.is_zero() || other == 0 || other == cpu_mark() { Duration::ZERO } else { budget.min(MAX_SPIN) }
     }
 
-    /// Passes a wake-up on without looking at the throttle.
+    /// Passes a wake-up on without looking at the throttle, unless awake workers fill the cores and somebody dozes, who looks for itself.
     pub(crate) fn pass_wake_on(&self) {
         if self.queue().has_work() {
-            wake_one(&self.header().idle, self.shape.workers, |worker| &self.lane(worker).door.0, || false);
+            let door = |worker| &self.lane(worker).door.0;
+            if wake_one(&self.header().idle, self.shape.workers, door, || self.is_crowded(0)) {
+                self.mark_pace(monotonic_nanoseconds());
+            }
         }
+    }
+
+    pub(crate) fn mark_pace(&self, now: u64) {
+        self.header().pace.mark(self.queue().head(), now);
+    }
+
+    /// Whether the workers that are awake, `but` so many, fill the cores.
+    fn is_crowded(&self, but: u32) -> bool {
+        let header = self.header();
+        header.pace.filled_by(header.idle.awake(self.shape.workers).saturating_sub(but))
+    }
+
+    /// Whether a worker that is awake may leave the queue to the others, for a while.
+    pub(crate) fn is_well_served(&self) -> bool {
+        self.is_crowded(1) && self.header().pace.is_fast(self.queue().head())
     }
 
     // ---- parent side
@@ -233,6 +253,12 @@ impl Board {
     pub fn set_spin(&self, budget: Duration) {
         let budget = budget.min(MAX_SPIN).as_nanos() as u32;
         self.header().spin_nanoseconds.store(budget, Ordering::Relaxed);
+    }
+
+    /// Sets how many cores the workers may use; 0, the default, is unknown. With more workers than that, those beyond it stay
+    /// asleep while tasks are so short that the others keep up.
+    pub fn set_cores(&self, cores: u32) {
+        self.header().pace.set_cores(cores);
     }
 
     /// Wakes one idle worker if a published task needs one; call it after publishing one task or many.
@@ -248,12 +274,14 @@ impl Board {
             |worker| &self.lane(worker).door.0,
             || {
                 now = monotonic_nanoseconds();
-                now.saturating_sub(self.last_wake.load(Ordering::Relaxed)) < WAKE_THROTTLE_NANOSECONDS
+                let since = now.saturating_sub(self.last_wake.load(Ordering::Relaxed));
+                since < WAKE_THROTTLE_NANOSECONDS || since < CROWDED_THROTTLE_NANOSECONDS && self.is_crowded(0)
             },
         );
         if woke {
             let now = if now == 0 { monotonic_nanoseconds() } else { now };
             self.last_wake.store(now, Ordering::Relaxed);
+            self.mark_pace(now);
             header.parent_cpu.store(cpu_mark(), Ordering::Relaxed);
         }
     }

@@ -10,6 +10,7 @@
 //! no other line.
 
 use crate::error::ShmError;
+use crate::pace::Pace;
 use crate::park::{Doorbell, IdleSet, ParentBell};
 use crate::slots::Slot;
 use crate::span::Span;
@@ -23,7 +24,7 @@ pub const MAX_HANDS: u32 = (1 << 13) - 1;
 /// "treadle" and a zero byte.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"treadle\0");
 /// Raised by every change of anything in this file, in `slots` or in `ring`.
-pub(crate) const LAYOUT_VERSION: u32 = 3;
+pub(crate) const LAYOUT_VERSION: u32 = 4;
 /// The header's room; a page, so that what follows is page-aligned.
 pub(crate) const HEADER_BYTES: u64 = 4096;
 /// Bytes of each lane's draft: what fits is committed as one record that stands in the ring.
@@ -119,6 +120,8 @@ pub(crate) struct Header {
     pub(crate) parent: ParentBell,
     /// Each bit set by its worker, cleared by it or by whoever will ring it.
     pub(crate) idle: IdleSet,
+    /// Marked by whoever wakes a worker, and by workers that hold back.
+    pub(crate) pace: Pace,
 }
 
 /// A worker's lane: its words, then (after this struct) its ring.

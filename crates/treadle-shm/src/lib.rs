@@ -32,7 +32,7 @@ macro_rules! modules {
 }
 modules! {
     protocol: park, recover, ring, slots, span, sync;
-    engine: arena, block, board, clock, copy, draft, extents, layout, peer, publisher, reader, segment, thread, worker
+    engine: arena, block, board, clock, copy, draft, extents, layout, pace, peer, publisher, reader, segment, thread, worker
 }
 
 pub use error::{RingFull, ShmError};

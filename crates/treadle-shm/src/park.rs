@@ -126,8 +126,8 @@ impl ParentBell {
         self.door.ring();
     }
 
-    /// After a commit of `task`: rings if the parent waits for it, for any, or, when `urgent`, for anything.
-    pub fn committed(&self, task: u64, urgent: bool) {
+    /// After a commit of `task`: rings if the parent waits for it, for any, or, when `urgent`, for anything. Returns whether it rang.
+    pub fn committed(&self, task: u64, urgent: bool) -> bool {
         fence(Ordering::SeqCst); // [commit-wait] commit before looking at what is wanted
         let mut want = self.want.load(Ordering::SeqCst);
         while want != NOBODY && (want == ANY || want == task || urgent) {
@@ -136,20 +136,23 @@ impl ParentBell {
                 Ok(_) => {
                     point("parent-disarmed");
                     self.door.ring();
-                    return;
+                    return true;
                 }
                 Err(now) => want = now,
             }
         }
+        false
     }
 }
 
-/// Which workers are idle, and which of these doze on a timer: a bit each, so that a dead one is not counted.
+/// Which workers there are, which of them are idle, and which of these doze on a timer: a bit each, so that a dead one is not counted.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct IdleSet {
     idle: [AtomicU64; IDLE_WORDS],
     dozing: [AtomicU64; IDLE_WORDS],
+    #[cfg(not(loom))]
+    present: [AtomicU64; IDLE_WORDS],
 }
 
 impl IdleSet {
@@ -177,6 +180,26 @@ impl IdleSet {
             self.dozing[word].fetch_and(!bit, Ordering::SeqCst);
         }
         self.idle[word].fetch_and(!bit, Ordering::SeqCst) & bit == 0
+    }
+
+    /// Says that a worker has come.
+    #[cfg(not(loom))]
+    pub fn arrive(&self, worker: u32) {
+        self.present[(worker / 64) as usize].fetch_or(1 << (worker % 64), Ordering::Relaxed);
+    }
+
+    /// Says that a worker is gone.
+    #[cfg(not(loom))]
+    pub fn depart(&self, worker: u32) {
+        self.present[(worker / 64) as usize].fetch_and(!(1 << (worker % 64)), Ordering::Relaxed);
+    }
+
+    /// How many of the first `workers` have come and are not idle.
+    #[cfg(not(loom))]
+    pub fn awake(&self, workers: u32) -> u32 {
+        let words = (workers as usize).div_ceil(64);
+        let awake = |word: usize| self.present[word].load(Ordering::Relaxed) & !self.idle[word].load(Ordering::Relaxed);
+        (0..words).map(|word| awake(word).count_ones()).sum()
     }
 
     /// How many of the first `workers` are idle.
@@ -238,11 +261,35 @@ pub fn nap(
     doze: bool,
     timeout: Option<Duration>,
 ) -> Nap {
+    rest(idle, worker, door, || leave() || queue.has_work(), doze, timeout)
+}
+
+/// Dozes once beside work that others are doing: as a [`nap`], but the work is no reason to stay awake. The time is: nobody else is bound to
+/// look after that work.
+#[cfg(not(loom))]
+pub fn hold_back(
+    idle: &IdleSet,
+    worker: u32,
+    door: &Doorbell,
+    leave: impl FnOnce() -> bool,
+    time: Duration,
+) -> Nap {
+    rest(idle, worker, door, leave, true, Some(time))
+}
+
+fn rest(
+    idle: &IdleSet,
+    worker: u32,
+    door: &Doorbell,
+    stay: impl FnOnce() -> bool,
+    doze: bool,
+    timeout: Option<Duration>,
+) -> Nap {
     let seen = door.seen();
     idle.arm(worker, doze);
     fence(Ordering::SeqCst); // [publish-idle] arm before the recheck of the queue
     point("after-idle-armed");
-    let slept = if leave() || queue.has_work() {
+    let slept = if stay() {
         Slept::Rung
     } else {
         door.sleep(seen, timeout)

@@ -95,6 +95,7 @@ impl Board {
                 found.push(recovered);
             }
             lane.worker.cpu.store(0, Ordering::Relaxed);
+            self.header().idle.depart(worker);
         }
         self.ring_parent();
         self.wake_all_workers();

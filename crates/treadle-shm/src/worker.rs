@@ -10,18 +10,20 @@ use crate::clock::{cpu_mark, monotonic_nanoseconds};
 use crate::error::RingFull;
 use crate::fault::point;
 use crate::layout::Lane;
-use crate::park::nap;
+use crate::park::{hold_back, nap};
 use crate::ring::{RingWriter, max_record, record_size};
 use crate::slots::{Claimed, SLOT_PAYLOAD};
 use crate::sync::{AtomicU32, Ordering, Slept, fence};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Tasks without a sleep after which a worker dozes on a timer before it sleeps for good. A timed wait arms a timer,
-/// which made one-at-a-time use 2-3 times slower when done after every task (transport study, 4).
+/// Tasks that nobody waited for, one after the other, after which a worker dozes on a timer before it sleeps for good. A timed wait arms
+/// a timer, which made one-at-a-time use 2-3 times slower when done after every task (transport study, 4); there every task is waited for.
 const STREAK: u32 = 8;
 /// How long a doze lasts: as long as the parent's throttle relies on it.
 const DOZE: Duration = Duration::from_micros(50);
+/// A worker that holds back dozes for twice as long each time, up to this.
+const LONGEST_DOZE: Duration = Duration::from_micros(400);
 
 /// Why a wait for a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +95,7 @@ impl WorkerEnd {
     /// When there is no such worker.
     pub fn new(board: Arc<Board>, worker: u32) -> WorkerEnd {
         board.lane(worker).worker.cpu.store(cpu_mark(), Ordering::Relaxed);
+        board.header().idle.arrive(worker);
         let writer = RingWriter::new(board.ring(worker));
         WorkerEnd { board, worker, writer, streak: 0, summoned: false, called: Arc::default() }
     }
@@ -215,19 +218,25 @@ impl WorkerEnd {
         lane.worker.cpu.store(cpu_mark(), Ordering::Relaxed);
         let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
         let mut doze = self.streak >= STREAK;
-        self.streak = 0;
         if !doze {
             let budget = board.spin_budget(header.parent_cpu.load(Ordering::Relaxed));
             let budget = timeout.map_or(budget, |time| budget.min(time));
             spin(budget, || board.queue().has_work() || lane.parent.stop.load(Ordering::Relaxed) != 0);
         }
+        let mut held = DOZE;
         loop {
             let left = deadline.map(|time| time.saturating_duration_since(Instant::now()));
             let limit = if doze { Some(left.map_or(DOZE, |left| left.min(DOZE))) } else { left };
             let leave = || lane.parent.stop.load(Ordering::SeqCst) != 0 || self.called.load(Ordering::SeqCst) != 0;
-            let nap = nap(&header.idle, self.worker, &lane.door.0, board.queue(), leave, doze, limit);
+            let mut nap = nap(&header.idle, self.worker, &lane.door.0, board.queue(), leave, doze, limit);
             // Waking from a doze counts as being summoned: the parent skipped wake-ups because of it.
             self.summoned |= nap.summoned || doze;
+            // Who would only stand in the way looks again soon, as nobody else has to.
+            while self.holds_back(nap.slept, deadline) {
+                board.mark_pace(monotonic_nanoseconds());
+                nap = hold_back(&header.idle, self.worker, &lane.door.0, leave, held);
+                held = (2 * held).min(LONGEST_DOZE);
+            }
             if let Some(found) = self.look() {
                 return found;
             }
@@ -238,8 +247,21 @@ impl WorkerEnd {
                 }
                 Slept::TimedOut | Slept::Rung => doze = false,
             }
-            self.summoned = false; // there is nothing to pass on
+            // There is nothing to pass on, nor a burst any more.
+            self.summoned = false;
+            self.streak = 0;
         }
+    }
+
+    /// Whether this worker, awake after a nap that ended so, leaves the tasks that wait to the others. Never without a timer that wakes it again, and
+    /// never when it is wanted for something else.
+    fn holds_back(&self, slept: Slept, deadline: Option<Instant>) -> bool {
+        slept != Slept::Interrupted
+            && deadline.is_none_or(|deadline| deadline > Instant::now() + LONGEST_DOZE)
+            && self.lane().parent.stop.load(Ordering::SeqCst) == 0
+            && self.called.load(Ordering::SeqCst) == 0
+            && self.board.queue().has_work()
+            && self.board.is_well_served()
     }
 
     /// Stop before work, work before calls: who leaves passes its wake-up on.
@@ -297,9 +319,11 @@ impl WorkerEnd {
         Ok(())
     }
 
-    fn tell(&self, task: u64) {
+    fn tell(&mut self, task: u64) {
         let urgent = self.writer.over_half(self.board.ring(self.worker));
-        self.board.header().parent.committed(task, urgent);
+        if self.board.header().parent.committed(task, urgent) {
+            self.streak = 0;
+        }
     }
 
     /// Sleeps until a record of `bytes` bytes fits; false when the time was up, a signal arrived, or it never will

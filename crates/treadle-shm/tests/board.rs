@@ -199,6 +199,82 @@ fn every_task_is_done_once_by_threads_that_sleep_and_wake() {
 }
 
 #[test]
+fn workers_beyond_the_cores_come_when_the_others_are_stuck() {
+    const WORKERS: u32 = 4;
+    const ROUNDS: u64 = 100;
+    const MEETING: u32 = 7;
+    let shape = Shape {
+        slots: 1024,
+        workers: WORKERS,
+        ring_bytes: 1 << 16,
+        hands: 1,
+    };
+    let board = board(shape);
+    board.set_cores(1);
+    let met = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for number in 0..WORKERS {
+            let (board, met) = (Arc::clone(&board), &met);
+            scope.spawn(move || {
+                let mut worker = WorkerEnd::new(board, number);
+                let mut buffer = [0; SLOT_PAYLOAD];
+                loop {
+                    while let Some(claimed) = worker.claim(&mut buffer) {
+                        if claimed.kind == MEETING {
+                            // Nobody leaves before all have come, so that each needs a worker of its own.
+                            let round = met.fetch_add(1, Ordering::SeqCst) / u64::from(WORKERS) + 1;
+                            while met.load(Ordering::SeqCst) < round * u64::from(WORKERS) {
+                                std::thread::sleep(Duration::from_micros(20));
+                            }
+                        }
+                        worker.commit(claimed.task, 1, &[]).unwrap();
+                    }
+                    if worker.wait_for_task(None) == Waited::Stop {
+                        return;
+                    }
+                }
+            });
+        }
+        let mut publisher = Publisher::new(Arc::clone(&board));
+        let mut readers: Vec<_> = (0..WORKERS)
+            .map(|number| RingReader::new(Arc::clone(&board), number))
+            .collect();
+        let mut task = 0;
+        for round in 1..=ROUNDS {
+            // The short ones before let workers hold back; there is nobody but them to look after the last four.
+            let kinds = std::iter::repeat_n(0, 500).chain([MEETING; WORKERS as usize]);
+            let mut left = 0;
+            for kind in kinds {
+                task += 1;
+                publisher.publish(task, kind, &[]).unwrap();
+                board.wake_for_work();
+                left += 1;
+            }
+            while left > 0 {
+                let ticket = board.prepare_wait(0);
+                let read: usize = readers
+                    .iter_mut()
+                    .map(|reader| reader.read(&mut |_: Record<'_>| {}).unwrap())
+                    .sum();
+                left -= read;
+                if read > 0 {
+                    board.cancel_wait(ticket);
+                } else if board.wait(ticket, Some(Duration::from_secs(60))) == Woken::TimedOut {
+                    eprintln!("round {round}: {left} tasks wait and nobody comes");
+                    std::process::exit(1);
+                }
+            }
+        }
+        (0..WORKERS).for_each(|number| board.request_stop(number));
+    });
+    assert_eq!(
+        met.load(Ordering::Relaxed),
+        ROUNDS * u64::from(WORKERS),
+        "every meeting took place"
+    );
+}
+
+#[test]
 fn a_signal_ends_a_wait() {
     extern "C" fn nothing(_signal: libc::c_int) {}
     // SAFETY: an all-zero sigaction is a valid one (no flags: no restart, as Python installs its handlers), and the

@@ -54,6 +54,8 @@ pub struct Settings {
     pub arena_limit: u64,
     /// Most unfinished tasks; `submit` waits beyond it.
     pub max_pending: Option<usize>,
+    /// Cores that the workers may use; 0 = not known. Those beyond it stay asleep while tasks are very short.
+    pub cores: u32,
     /// Whether times and sizes are counted; off only to measure what that costs.
     pub metered: bool,
 }
@@ -254,6 +256,7 @@ impl ProcessPool {
             ring_bytes: settings.places.ring_bytes(),
             hands: settings.places.hands(),
         })?);
+        board.set_cores(settings.cores);
         let mut arena = Arena::create(settings.arena_limit)?;
         let initializer = match &settings.initializer {
             Some(bytes) => {
