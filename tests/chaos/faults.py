@@ -9,9 +9,12 @@ import collections
 import os
 import random
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import jobs
+import numpy
 import treadle
 from load import Load, Tally, Wrong
 
@@ -43,8 +46,33 @@ def arm(path: str, point: str, deaths: int) -> None:
         except FileExistsError:
             continue
         os.environ["TREADLE_FAULT"] = point
+        os.environ["TREADLE_FAULT_MARK"] = f"{path}.died"
         return
     os.environ.pop("TREADLE_FAULT", None)
+
+
+def _calls(load: Load, bursts: Iterable[int], function: Callable[..., Any], *more: Any) -> None:
+    """Bursts of calls of ``function(number, …)``, each taken before the next, and checked."""
+    for burst in bursts:
+        calls = [load.pool.submit(function, number, *more) for number in range(burst)]
+        for number, call in enumerate(calls):
+            try:
+                if not numpy.array_equal(call.result(timeout=60), function(number, *more)):
+                    raise Wrong("a wrong value")
+            except treadle.WorkerDied:
+                load.tally.died += 1
+
+
+def _chunks(load: Load) -> None:
+    """Chunks of several items: what was finished of one is kept when its worker dies."""
+    for _ in range(4):
+        try:
+            values = list(load.pool.map(jobs.scaled, range(400), chunksize=100))
+        except treadle.WorkerDied:
+            load.tally.died += 1
+            continue
+        if values != [3 * number + 1 for number in range(400)]:
+            raise Wrong("wrong values of a map")
 
 
 def _die_at(
@@ -60,20 +88,14 @@ def _die_at(
             load.round()
             # One at a time, so that both sides fall asleep in between; and a few right after a burst, while the workers doze, so that
             # one of them wakes the others.
-            for burst in [1] * 20 + [30, 3] * 30:
-                calls = [pool.submit(jobs.scaled, number) for number in range(burst)]
-                for number, call in enumerate(calls):
-                    try:
-                        if call.result(timeout=60) != 3 * number + 1:
-                            raise Wrong("a wrong value")
-                    except treadle.WorkerDied:
-                        load.tally.died += 1
-            if pool.stats().worker_deaths >= _DEATHS + load.tally.timed_out:
+            _calls(load, [1] * 20 + [30, 3] * 30, jobs.scaled)
+            # Results that no ring takes.
+            _calls(load, [6] * 10, jobs.filled, 20_000)
+            _chunks(load)
+            if len(list(folder.glob(f"{armed.name}.died-*"))) >= _DEATHS:
                 break
         load.finish()
-        deaths = pool.stats().worker_deaths
-        killed_for_cause = load.tally.timed_out + load.tally.interrupted
-    return max(0, deaths - killed_for_cause), load.tally
+    return len(list(folder.glob(f"{armed.name}.died-*"))), load.tally
 
 
 def faults(count: int, seed: int, folder: Path) -> str:

@@ -1,7 +1,8 @@
 //! Named kill points: where crash tests make a process end, at the very step that is feared.
 //!
 //! *Guarantees*: without the cargo feature `fault` (and outside loom) a point is no code at all.
-//! With it, `TREADLE_FAULT=name[:nth]` makes the process send itself SIGKILL on the nth passing (1 = the first).
+//! With it, `TREADLE_FAULT=name[:nth]` makes the process send itself SIGKILL on the nth passing (1 = the first), and `TREADLE_FAULT_MARK=path`
+//! leaves the file `path-pid` there first.
 //! Under loom a thread that called `die_at` stops there by unwinding instead.
 
 /// Every kill point, in the order in which a task meets them.
@@ -49,6 +50,9 @@ pub(crate) fn point(name: &'static str) {
         && chosen == name
         && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *nth
     {
+        if let Ok(path) = std::env::var("TREADLE_FAULT_MARK") {
+            let _ = std::fs::File::create(format!("{path}-{}", std::process::id()));
+        }
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
