@@ -76,7 +76,7 @@ test-python: $(BUILT) ## the Python tests; PYTEST='-k name' to choose
 test-integrations: $(BUILT) $(INTEGRATIONS) ## Dask, Ray, joblib, scikit-learn and Jupyter, each for real (installs them, 160 MB)
 	$(BIN)/python -m pytest tests/integrations $(PYTEST)
 
-test-all: $(BUILT) ## the Python tests on every other interpreter (3.10 to 3.14) found here
+test-all: $(BUILT) ## the Python tests on every other interpreter (3.10 to 3.15, free-threaded ones too) found here
 	bash .ci/interpreters $(BIN)/python $(PYTEST)
 
 chaos: $(BUILT) $(FAULTY)/.built ## kills, stops, limits, leaks; CHAOS='--quick --seed 7 single' (minutes)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from treadle.errors import PlanError
 from treadle.measuring import Profile, ask, from_json
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Comparison:
 
 
 def compare(
-    function: Callable[..., Any],
+    fn: Callable[..., Any],
     items: Iterable[Any],
     *,
     star: bool = False,
@@ -154,7 +155,7 @@ def compare(
     targets: str | Mapping[str, str | float] | None = None,
     once: bool = False,
 ) -> Comparison:
-    """Measures `function` over `items`, races the plans that may win, and says which to run.
+    """Measures `fn` over `items`, races the plans that may win, and says which to run.
 
     With `star`, an input that is a tuple is passed as the argument list. `budget` is the whole race, in
     seconds. `plans` are raced instead of the engine's own choice (serial always is): plans, their sizes as
@@ -162,15 +163,21 @@ def compare(
     ``{"p99": "50ms", "throughput": "200/s"}`` or the text of ``--target``. With `once`, no input is run twice:
     the sample's inputs are used up and the race splits the others; when they are too few, nothing is decided.
 
-    Raises ``pickle.PicklingError`` if function or inputs cannot travel, and a `treadle.TreadleError` if the
-    function fails on every input, ends its process or does not return in time.
+    Raises:
+        TypeError: `fn` cannot be called.
+        ValueError: there are no inputs.
+        pickle.PicklingError: function or inputs cannot travel.
+        RuntimeError: the main module asks for this while it is imported, without a ``__main__`` guard.
+        PlanError: one of `plans` does not exist, or is one of a cluster: those cannot be raced here.
+        MeasureError: `plans` or `targets` cannot be read, or the function fails on every input, ends its process or does not
+            return in time.
     """
     if plans is not None and not isinstance(plans, str):
         plans = ";".join(_plan_text(plan) for plan in plans)
     if targets is not None and not isinstance(targets, str):
         targets = ",".join(f"{name}={bound}" for name, bound in targets.items())
     found = ask(
-        function,
+        fn,
         list(items),
         star=star,
         budget_s=budget,
@@ -183,8 +190,13 @@ def compare(
 
 def _plan_text(plan: Plan | Mapping[str, int]) -> str:
     """A plan as ``--plans`` writes it: ``processes=2+threads=8``, ``serial``."""
-    if isinstance(plan, Mapping):
-        sizes = {name: plan.get(name) for name in _SIZES}
-    else:
-        sizes = {name: getattr(plan, name, None) for name in _SIZES}
-    return "+".join(f"{name}={size}" for name, size in sizes.items() if size) or "serial"
+    from treadle.plan import Plan
+
+    if not isinstance(plan, Plan):
+        plan = Plan.from_mapping(plan)
+    if plan.dask is not None or plan.ray is not None:
+        raise PlanError(
+            f"{plan} runs on a cluster and cannot be raced on this machine; leave it out of plans"
+        )
+    sizes = ((name, getattr(plan, name)) for name in _SIZES)
+    return "+".join(f"{name}={size}" for name, size in sizes if size is not None) or "serial"

@@ -74,13 +74,14 @@ class _Calls(_core.Submitter):
 
         Args:
             timeout: seconds from this call until the last result; then the iterator raises ``TimeoutError``.
-            chunksize: items that a process worker takes at a time; ``None`` means measured (tasks of about two milliseconds).
+            chunksize: items that a process worker takes at a time; ``None`` means measured (chunks of about two milliseconds).
             buffersize: most calls submitted and not yet yielded; ``None`` means enough to keep the workers busy.
             ordered: False yields results as they come.
-            progress: shows count, rate and time left on stderr.
+            progress: shows count, rate and time left: on stderr, or under the cell of a notebook.
 
         Raises:
-            PlanError: for a ``chunksize`` or ``buffersize`` below 1.
+            PlanError: for a ``chunksize`` or ``buffersize`` below 1, or a ``chunksize`` that is no whole number.
+            TypeError: for a ``buffersize`` that is no whole number.
         """
         from treadle import mapping
 
@@ -135,7 +136,14 @@ class _Calls(_core.Submitter):
     ) -> AsyncIterator[Result]:
         """Calls ``fn`` with the items of the iterables and yields the results; ``async for`` them.
 
-        Args and errors as :meth:`map`. Leaving the loop early, or cancelling the task that runs it, stops the calls in flight.
+        Leaving the loop early, or cancelling the task that runs it, stops the calls in flight.
+
+        Args:
+            buffersize: most calls submitted and not yet yielded; ``None`` means enough to keep the workers busy, and 64 at least.
+            ordered: False yields results as they come.
+
+        Raises:
+            PlanError: for a ``buffersize`` that is no whole number from 1 on.
         """
         from treadle import awaiting
 
@@ -170,6 +178,8 @@ class Executor(_Calls, concurrent.futures.Executor):
         Executor(threads=50)
         Executor(processes=8)
         Executor(coroutines=1000)  # async functions, on a loop of its own
+        Executor(processes=2, threads=8)  # each process runs eight at a time
+        Executor(processes=2, coroutines=100)  # each process runs a loop
         Executor(interpreters=8)  # sub-interpreters (CPython 3.14 and later)
         Executor(dask="tcp://…")  # an existing cluster, or a distributed.Client, or "local"
         Executor(ray="auto")  # the same with Ray
@@ -193,7 +203,9 @@ class Executor(_Calls, concurrent.futures.Executor):
         native_threads: threads that BLAS and OpenMP may use in a process worker; default: usable cores divided by workers.
 
     Raises:
-        PlanError: for a plan or option that cannot be.
+        PlanError: for a plan or option that cannot be, or an engine that is not installed.
+        TypeError: for an ``initializer`` that cannot be called.
+        PoolBroken: no cluster answers at the address.
     """
 
     def __init__(
@@ -303,7 +315,7 @@ class Executor(_Calls, concurrent.futures.Executor):
         """Hands a value to all workers once: pass what this returns as an argument, and the function gets the value.
 
         For a big value that many calls read. In worker processes its buffers (a NumPy array's data) are read-only and not copied; they stay
-        in shared memory as long as the executor. In a plan without processes this is the value itself.
+        in shared memory as long as the executor. Dask and Ray keep it in their own store; in the other plans this is the value itself.
 
         Raises:
             PayloadError: when the value cannot be pickled.
@@ -322,11 +334,19 @@ class Executor(_Calls, concurrent.futures.Executor):
         strategies.note_end(self._strategy)
 
     def terminate_workers(self) -> None:
-        """Ends the pool and its worker processes with SIGTERM; unfinished calls fail. Processes only."""
+        """Ends the pool and its worker processes with SIGTERM; unfinished calls fail.
+
+        Raises:
+            PlanError: the plan has no worker processes.
+        """
         self._strategy.end_workers(force=False)
 
     def kill_workers(self) -> None:
-        """Ends the pool and its worker processes with SIGKILL; unfinished calls fail. Processes only."""
+        """Ends the pool and its worker processes with SIGKILL; unfinished calls fail.
+
+        Raises:
+            PlanError: the plan has no worker processes.
+        """
         self._strategy.end_workers(force=True)
 
     def stats(self) -> Stats:
@@ -334,7 +354,7 @@ class Executor(_Calls, concurrent.futures.Executor):
         return self._strategy.stats()
 
     def dump(self) -> str:
-        """What every worker is doing now: its state and the stack of each of its threads, as text."""
+        """What every worker is doing now: its state, and the stack of each thread that is busy, as text. A sub-interpreter shows none."""
         return self._strategy.dump()
 
     @property

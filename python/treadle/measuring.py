@@ -135,7 +135,7 @@ class Profile:
 
 
 def measure(
-    function: Callable[..., Any],
+    fn: Callable[..., Any],
     items: Iterable[Any],
     *,
     star: bool = False,
@@ -143,7 +143,7 @@ def measure(
     max_seconds: float = 10.0,
     once: bool = False,
 ) -> Profile:
-    """Profiles `function` over `items` in a process of its own: every number per task, with its interval.
+    """Profiles `fn` over `items` in a process of its own: every number per task, with its interval.
 
     With `star`, an input that is a tuple is passed as the argument list. `sample` inputs, spread evenly over
     all, are taken (default: as many as `max_seconds` allows; somewhat more than half of that goes to the calls,
@@ -155,8 +155,12 @@ def measure(
     a loop that many of its tasks share. With `once`, no input is run twice anywhere, and an input may be one
     that running uses up.
 
-    Raises ``pickle.PicklingError`` if they cannot travel, and a `treadle.TreadleError` if the function fails
-    on every input, ends its process or does not return in time.
+    Raises:
+        TypeError: `fn` cannot be called.
+        ValueError: there are no inputs, or `sample` is below 1.
+        pickle.PicklingError: function or inputs cannot travel.
+        RuntimeError: the main module asks for this while it is imported, without a ``__main__`` guard.
+        MeasureError: the function fails on every input, ends its process or does not return in time.
     """
     inputs = list(items)
     if sample is not None:
@@ -165,7 +169,7 @@ def measure(
         taken = min(sample, len(inputs))
         inputs = [inputs[position * len(inputs) // taken] for position in range(taken)]
     found = ask(
-        function, inputs, star=star, budget_s=max_seconds, profile_only=True, once=once or None
+        fn, inputs, star=star, budget_s=max_seconds, profile_only=True, once=once or None
     )
     return Profile.of(found["profile"])
 

@@ -230,7 +230,7 @@ def _counters(sums: dict[Key, _Sums]) -> Iterable[_Family]:
     deaths = _Family(
         "treadle_executor_worker_deaths_total",
         "counter",
-        "Worker processes that ended unasked, or were killed for a time-out.",
+        "Worker processes that ended unasked.",
     )
     cpu = _Family(
         "treadle_executor_cpu_time_seconds_total",

@@ -72,6 +72,9 @@ impl Submitter {
     /// Raises:
     ///     PoolShutDown: after ``shutdown``.
     ///     PoolBroken: when the pool can run nothing any more.
+    ///     PlanError: when the plan cannot run such a function.
+    ///     PayloadMemoryError: when there is no shared memory for the arguments.
+    ///     RuntimeError: when the interpreter is ending.
     #[pyo3(signature = (function, /, *args, **kwargs))]
     fn submit<'py>(
         &self,

@@ -172,7 +172,7 @@ pub fn machine_line(machine: &super::comparison::Machine) -> String {
     }
     if let Some(got) = machine.spin_cores {
         text.push_str(&format!(
-            ", of which {} native {} got {got:.2}",
+            ", on which {} native {} got {got:.2}",
             machine.spin_threads,
             if machine.spin_threads == 1 {
                 "thread"
@@ -181,7 +181,7 @@ pub fn machine_line(machine: &super::comparison::Machine) -> String {
             }
         ));
         if let Some(after) = machine.spin_cores_after {
-            text.push_str(&format!(", {after:.2} after the race"));
+            text.push_str(&format!(" before the race and {after:.2} after it"));
         }
     }
     text.push_str(&format!(", {} {}", machine.implementation, machine.python));
