@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import treadle
+from treadle import comparing
 from treadle.comparing import Comparison
 from treadle.measuring import Profile
 
@@ -215,3 +216,22 @@ def test_the_faces_keep_the_whole_object() -> None:
     assert found.profile.gil_cpu_s is None
     with pytest.raises(AttributeError):
         found.schema = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("plan", "text"),
+    [
+        (treadle.Plan(), "serial"),
+        ({}, "serial"),
+        (treadle.Plan(processes=2, threads=3), "processes=2+threads=3"),
+        ({"threads": 4, "chunk": 2}, "threads=4+chunk=2"),
+    ],
+)
+def test_plans_are_written_as_the_command_line_takes_them(plan: Any, text: str) -> None:
+    assert comparing._plan_text(plan) == text
+
+
+@pytest.mark.parametrize("plan", [{"fibers": 2}, treadle.Plan(dask="local"), {"ray": "auto"}])
+def test_a_plan_that_cannot_be_raced_is_no_serial_one(plan: Any) -> None:
+    with pytest.raises(treadle.PlanError, match="fibers|cluster"):
+        treadle.compare(len, [[1]], plans=[plan])
