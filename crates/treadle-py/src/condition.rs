@@ -8,10 +8,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 /// A `threading.Condition` that is made when it is needed.
-#[pyclass(frozen, module = "treadle._core")]
+#[pyclass(frozen, weakref, module = "treadle._core")]
 pub(crate) struct Condition {
     lock: Py<PyAny>,
     whole: PyOnceLock<Py<PyAny>>,
@@ -52,14 +52,15 @@ impl Condition {
 
 #[pymethods]
 impl Condition {
-    #[pyo3(signature = (blocking=true, timeout=-1.0))]
-    fn acquire(&self, py: Python<'_>, blocking: bool, timeout: f64) -> PyResult<Py<PyAny>> {
-        let name = intern!(py, "acquire");
-        if blocking && timeout == -1.0 {
-            self.lock.call_method0(py, name)
-        } else {
-            self.lock.call_method1(py, name, (blocking, timeout))
-        }
+    #[pyo3(signature = (*args, **kwargs))]
+    fn acquire(
+        &self,
+        py: Python<'_>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<PyAny>> {
+        self.lock
+            .call_method(py, intern!(py, "acquire"), args, kwargs)
     }
 
     fn release(&self, py: Python<'_>) -> PyResult<()> {
@@ -119,8 +120,7 @@ impl Condition {
         py: Python<'py>,
         name: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.whole(py)?
-            .getattr(name.cast::<pyo3::types::PyString>()?)
+        self.whole(py)?.getattr(name.cast::<PyString>()?)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

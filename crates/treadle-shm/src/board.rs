@@ -25,8 +25,10 @@ pub(crate) const MAX_SPIN: Duration = Duration::from_micros(50);
 /// A wake-up sent this recently, with somebody dozing, is enough (transport study, 4 "Wake policy": it took
 /// 20 000 tiny tasks from thousands of wake-ups to 90-350).
 const WAKE_THROTTLE_NANOSECONDS: u64 = 50_000;
-/// The same while awake workers fill the cores: the one that dozes then looks for itself whether more are needed.
+/// The same while the queue is well served: the one that dozes then looks for itself whether more are needed.
 const CROWDED_THROTTLE_NANOSECONDS: u64 = 8 * WAKE_THROTTLE_NANOSECONDS;
+/// A worker that has had its task for so long does not count among those that take tasks fast.
+const LONG_TASK_NANOSECONDS: u64 = 500_000;
 
 /// How a wait of the parent ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,11 +222,11 @@ impl Board {
         if budget.is_zero() || other == 0 || other == cpu_mark() { Duration::ZERO } else { budget.min(MAX_SPIN) }
     }
 
-    /// Passes a wake-up on without looking at the throttle, unless awake workers fill the cores and somebody dozes, who looks for itself.
+    /// Passes a wake-up on without looking at the throttle, unless the queue is well served and somebody dozes, who looks after it.
     pub(crate) fn pass_wake_on(&self) {
         if self.queue().has_work() {
             let door = |worker| &self.lane(worker).door.0;
-            if wake_one(&self.header().idle, self.shape.workers, door, || self.is_crowded(0)) {
+            if wake_one(&self.header().idle, self.shape.workers, door, || self.is_well_served(None)) {
                 self.mark_pace(monotonic_nanoseconds());
             }
         }
@@ -234,15 +236,21 @@ impl Board {
         self.header().pace.mark(self.queue().head(), now);
     }
 
-    /// Whether the workers that are awake, `but` so many, fill the cores.
-    fn is_crowded(&self, but: u32) -> bool {
+    /// Whether tasks are taken so fast that one more worker would only stand in the way: the others that are awake fill the cores. `me`
+    /// is the worker that asks, and does not count.
+    pub(crate) fn is_well_served(&self, me: Option<u32>) -> bool {
         let header = self.header();
-        header.pace.filled_by(header.idle.awake(self.shape.workers).saturating_sub(but))
-    }
-
-    /// Whether a worker that is awake may leave the queue to the others, for a while.
-    pub(crate) fn is_well_served(&self) -> bool {
-        self.is_crowded(1) && self.header().pace.is_fast(self.queue().head())
+        let now = monotonic_nanoseconds();
+        // Who has had a task for long may be asleep in it.
+        let takes = |worker: u32| {
+            let words = &self.lane(worker).worker;
+            words.current.load(Ordering::Relaxed) == 0
+                || now.saturating_sub(words.started.load(Ordering::Relaxed)) < LONG_TASK_NANOSECONDS
+        };
+        header.pace.is_fast(self.queue().head(), now)
+            && header
+                .pace
+                .filled_by(|cores| header.idle.awake(self.shape.workers).filter(|one| Some(*one) != me && takes(*one)).take(cores).count())
     }
 
     // ---- parent side
@@ -275,7 +283,7 @@ impl Board {
             || {
                 now = monotonic_nanoseconds();
                 let since = now.saturating_sub(self.last_wake.load(Ordering::Relaxed));
-                since < WAKE_THROTTLE_NANOSECONDS || since < CROWDED_THROTTLE_NANOSECONDS && self.is_crowded(0)
+                since < WAKE_THROTTLE_NANOSECONDS || since < CROWDED_THROTTLE_NANOSECONDS && self.is_well_served(None)
             },
         );
         if woke {

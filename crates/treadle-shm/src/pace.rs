@@ -5,13 +5,12 @@
 //!
 //! *Guarantees* nothing: a hint, from words that several processes write. Who goes by it holds back for a bounded time only.
 
-use crate::clock::monotonic_nanoseconds;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Tasks are taken fast when so many were since the mark, each within so many nanoseconds: a fifth of a wake-up across cores
-/// (transport study, 3.3), so that who was woken for one finds five done.
+/// Tasks are taken fast when so many were since the mark, and each took so many nanoseconds of the cores at most: less than a wake-up
+/// across cores takes (33 us in the median; transport study, 3.3).
 const FEWEST: u64 = 4;
-const NANOSECONDS_A_TASK: u64 = 10_000;
+const NANOSECONDS_A_TASK: u64 = 20_000;
 
 /// When it was last looked how far the queue had come.
 #[derive(Debug)]
@@ -28,10 +27,10 @@ impl Pace {
         self.cores.store(cores, Ordering::Relaxed);
     }
 
-    /// Whether so many workers fill the cores.
-    pub(crate) fn filled_by(&self, awake: u32) -> bool {
-        let cores = self.cores.load(Ordering::Relaxed);
-        cores != 0 && awake >= cores
+    /// Whether the workers that `count` counts, as many as there are cores at most, fill the cores.
+    pub(crate) fn filled_by(&self, count: impl FnOnce(usize) -> usize) -> bool {
+        let cores = self.cores.load(Ordering::Relaxed) as usize;
+        cores != 0 && count(cores) >= cores
     }
 
     /// Looks how far the queue has come, to compare with later.
@@ -41,10 +40,11 @@ impl Pace {
     }
 
     /// Whether tasks were taken fast from the mark to this `head`.
-    pub(crate) fn is_fast(&self, head: u64) -> bool {
+    pub(crate) fn is_fast(&self, head: u64, now: u64) -> bool {
         let taken = head.saturating_sub(self.head.load(Ordering::Relaxed));
-        let elapsed = monotonic_nanoseconds().saturating_sub(self.at.load(Ordering::Relaxed));
-        taken >= FEWEST && elapsed <= taken.saturating_mul(NANOSECONDS_A_TASK)
+        let elapsed = now.saturating_sub(self.at.load(Ordering::Relaxed));
+        let cores = self.cores.load(Ordering::Relaxed).into();
+        taken >= FEWEST && elapsed.saturating_mul(cores) <= taken.saturating_mul(NANOSECONDS_A_TASK)
     }
 }
 
@@ -63,22 +63,22 @@ mod tests {
     #[test]
     fn cores_are_filled_once_they_are_known() {
         let pace = pace();
-        assert!(!pace.filled_by(64));
+        assert!(!pace.filled_by(|_| 64));
         pace.set_cores(2);
-        assert!(!pace.filled_by(1) && pace.filled_by(2) && pace.filled_by(3));
+        assert!(!pace.filled_by(|_| 1) && pace.filled_by(|most| most) && pace.filled_by(|_| 3));
     }
 
     #[test]
     fn only_many_tasks_in_a_short_time_are_fast() {
         let pace = pace();
-        let now = monotonic_nanoseconds();
-        pace.mark(100, now);
-        assert!(!pace.is_fast(100) && !pace.is_fast(100 + FEWEST - 1));
-        // So many that no run of this test is too slow for them.
-        assert!(pace.is_fast(100 + 1_000_000_000));
-        pace.mark(100, now.saturating_sub(1_000_000_000));
-        assert!(!pace.is_fast(110), "ten in a second");
-        pace.mark(200, now);
-        assert!(!pace.is_fast(150), "a head that went back");
+        pace.set_cores(2);
+        let at = 1_000_000_000;
+        pace.mark(100, at);
+        assert!(!pace.is_fast(100, at) && !pace.is_fast(100 + FEWEST - 1, at));
+        // Ten in 100 us on two cores are 20 us each.
+        assert!(pace.is_fast(110, at + 100_000) && !pace.is_fast(110, at + 100_001));
+        assert!(!pace.is_fast(50, at), "a head that went back");
+        pace.set_cores(16);
+        assert!(!pace.is_fast(110, at + 100_000), "160 us each");
     }
 }

@@ -194,12 +194,19 @@ impl IdleSet {
         self.present[(worker / 64) as usize].fetch_and(!(1 << (worker % 64)), Ordering::Relaxed);
     }
 
-    /// How many of the first `workers` have come and are not idle.
+    /// Those of the first `workers` that have come and are not idle.
     #[cfg(not(loom))]
-    pub fn awake(&self, workers: u32) -> u32 {
-        let words = (workers as usize).div_ceil(64);
-        let awake = |word: usize| self.present[word].load(Ordering::Relaxed) & !self.idle[word].load(Ordering::Relaxed);
-        (0..words).map(|word| awake(word).count_ones()).sum()
+    pub fn awake(&self, workers: u32) -> impl Iterator<Item = u32> {
+        let words = workers.div_ceil(64) as usize;
+        (0..words).flat_map(move |word| {
+            let mut bits = self.present[word].load(Ordering::Relaxed) & !self.idle[word].load(Ordering::Relaxed);
+            std::iter::from_fn(move || {
+                let next = bits.checked_ilog2()?;
+                bits &= !(1 << next);
+                Some(word as u32 * 64 + next)
+            })
+            .filter(move |worker| *worker < workers)
+        })
     }
 
     /// How many of the first `workers` are idle.

@@ -23,7 +23,7 @@ const STREAK: u32 = 8;
 /// How long a doze lasts: as long as the parent's throttle relies on it.
 const DOZE: Duration = Duration::from_micros(50);
 /// A worker that holds back dozes for twice as long each time, up to this.
-const LONGEST_DOZE: Duration = Duration::from_micros(400);
+const LONGEST_DOZE: Duration = Duration::from_micros(200);
 
 /// Why a wait for a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +83,10 @@ pub struct WorkerEnd {
     board: Arc<Board>,
     worker: u32,
     writer: RingWriter,
-    streak: u32,
+    /// Tasks that nobody waited for; shared with a companion, for the one claims and the other hears who waits.
+    streak: Arc<AtomicU32>,
     summoned: bool,
+    arrived: bool,
     called: Arc<AtomicU32>,
 }
 
@@ -95,9 +97,23 @@ impl WorkerEnd {
     /// When there is no such worker.
     pub fn new(board: Arc<Board>, worker: u32) -> WorkerEnd {
         board.lane(worker).worker.cpu.store(cpu_mark(), Ordering::Relaxed);
-        board.header().idle.arrive(worker);
         let writer = RingWriter::new(board.ring(worker));
-        WorkerEnd { board, worker, writer, streak: 0, summoned: false, called: Arc::default() }
+        WorkerEnd { board, worker, writer, streak: Arc::default(), summoned: false, arrived: false, called: Arc::default() }
+    }
+
+    /// Another end of the same lane: this one claims and sleeps, that one commits and posts.
+    pub fn companion(&self) -> WorkerEnd {
+        WorkerEnd { streak: Arc::clone(&self.streak), ..WorkerEnd::new(Arc::clone(&self.board), self.worker) }
+    }
+
+    fn in_burst(&self) -> bool {
+        self.streak.load(Ordering::Relaxed) >= STREAK
+    }
+
+    /// One more task that nobody waited for so far.
+    fn lengthen_streak(&self) {
+        // The ends of a lane may miss one of the other's: it is a hint.
+        self.streak.store(self.streak.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
     }
 
     pub(crate) fn board(&self) -> &Board {
@@ -122,7 +138,7 @@ impl WorkerEnd {
             words.started.store(monotonic_nanoseconds(), Ordering::Release);
             words.current.store(task, Ordering::Release);
         })?;
-        self.streak = self.streak.saturating_add(1);
+        self.lengthen_streak();
         if std::mem::take(&mut self.summoned) {
             // We were woken for one task; whoever throttled its wake-ups relies on us for the rest.
             self.board.pass_wake_on();
@@ -141,7 +157,7 @@ impl WorkerEnd {
             words.started.store(monotonic_nanoseconds(), Ordering::Release);
             words.current.store(task, Ordering::Release);
         })?;
-        self.streak = self.streak.saturating_add(1);
+        self.lengthen_streak();
         if std::mem::take(&mut self.summoned) {
             self.board.pass_wake_on();
         }
@@ -187,8 +203,11 @@ impl WorkerEnd {
     /// Whether the parent asks this worker to leave; if so, a wake-up spent on it goes to another.
     pub fn stop_requested(&self) -> bool {
         let stop = self.lane().parent.stop.load(Ordering::Acquire) != 0;
-        if stop && self.summoned {
-            self.board.pass_wake_on();
+        if stop {
+            self.board.header().idle.depart(self.worker);
+            if self.summoned {
+                self.board.pass_wake_on();
+            }
         }
         stop
     }
@@ -210,6 +229,9 @@ impl WorkerEnd {
 
     /// Sleeps until there is a task, the parent asks to leave, somebody calls, the time is up or a signal arrives.
     pub fn wait_for_task(&mut self, timeout: Option<Duration>) -> Waited {
+        if !std::mem::replace(&mut self.arrived, true) {
+            self.board.header().idle.arrive(self.worker);
+        }
         if let Some(found) = self.look() {
             return found;
         }
@@ -217,7 +239,7 @@ impl WorkerEnd {
         let (header, lane) = (board.header(), board.lane(self.worker));
         lane.worker.cpu.store(cpu_mark(), Ordering::Relaxed);
         let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
-        let mut doze = self.streak >= STREAK;
+        let mut doze = self.in_burst();
         if !doze {
             let budget = board.spin_budget(header.parent_cpu.load(Ordering::Relaxed));
             let budget = timeout.map_or(budget, |time| budget.min(time));
@@ -231,11 +253,15 @@ impl WorkerEnd {
             let mut nap = nap(&header.idle, self.worker, &lane.door.0, board.queue(), leave, doze, limit);
             // Waking from a doze counts as being summoned: the parent skipped wake-ups because of it.
             self.summoned |= nap.summoned || doze;
-            // Who would only stand in the way looks again soon, as nobody else has to.
+            // Who would only stand in the way looks again soon, and is bound to: others leave the queue to somebody who dozes.
             while self.holds_back(nap.slept, deadline) {
+                self.summoned = true;
                 board.mark_pace(monotonic_nanoseconds());
                 nap = hold_back(&header.idle, self.worker, &lane.door.0, leave, held);
                 held = (2 * held).min(LONGEST_DOZE);
+                if nap.slept == Slept::TimedOut {
+                    nap.slept = Slept::Rung; // by its own timer, not the caller's
+                }
             }
             if let Some(found) = self.look() {
                 return found;
@@ -249,7 +275,7 @@ impl WorkerEnd {
             }
             // There is nothing to pass on, nor a burst any more.
             self.summoned = false;
-            self.streak = 0;
+            self.streak.store(0, Ordering::Relaxed);
         }
     }
 
@@ -261,7 +287,7 @@ impl WorkerEnd {
             && self.lane().parent.stop.load(Ordering::SeqCst) == 0
             && self.called.load(Ordering::SeqCst) == 0
             && self.board.queue().has_work()
-            && self.board.is_well_served()
+            && self.board.is_well_served(Some(self.worker))
     }
 
     /// Stop before work, work before calls: who leaves passes its wake-up on.
@@ -322,7 +348,7 @@ impl WorkerEnd {
     fn tell(&mut self, task: u64) {
         let urgent = self.writer.over_half(self.board.ring(self.worker));
         if self.board.header().parent.committed(task, urgent) {
-            self.streak = 0;
+            self.streak.store(0, Ordering::Relaxed);
         }
     }
 
