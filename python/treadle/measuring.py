@@ -168,9 +168,7 @@ def measure(
             raise ValueError(f"sample is {sample}, but at least one input is needed")
         taken = min(sample, len(inputs))
         inputs = [inputs[position * len(inputs) // taken] for position in range(taken)]
-    found = ask(
-        fn, inputs, star=star, budget_s=max_seconds, profile_only=True, once=once or None
-    )
+    found = ask(fn, inputs, star=star, budget_s=max_seconds, profile_only=True, once=once or None)
     return Profile.of(found["profile"])
 
 

@@ -233,5 +233,5 @@ def test_plans_are_written_as_the_command_line_takes_them(plan: Any, text: str) 
 
 @pytest.mark.parametrize("plan", [{"fibers": 2}, treadle.Plan(dask="local"), {"ray": "auto"}])
 def test_a_plan_that_cannot_be_raced_is_no_serial_one(plan: Any) -> None:
-    with pytest.raises(treadle.PlanError, match="fibers|cluster"):
+    with pytest.raises(treadle.PlanError, match=r"fibers|cluster"):
         treadle.compare(len, [[1]], plans=[plan])
