@@ -9,6 +9,7 @@ import collections
 import os
 import random
 import re
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,15 @@ def _calls(load: Load, bursts: Iterable[int], function: Callable[..., Any], *mor
                 load.tally.died += 1
 
 
+def _settle(pool: treadle.Executor) -> None:
+    """Waits for the calls of a map that ended early."""
+    until = time.monotonic() + 60
+    while (stats := pool.stats()).running or stats.queued:
+        if time.monotonic() > until:
+            raise Wrong(f"a hang: {stats}")
+        time.sleep(0.005)
+
+
 def _chunks(load: Load) -> None:
     """Chunks of several items: what was finished of one is kept when its worker dies."""
     for _ in range(4):
@@ -70,6 +80,7 @@ def _chunks(load: Load) -> None:
             values = list(load.pool.map(jobs.scaled, range(400), chunksize=100))
         except treadle.WorkerDied:
             load.tally.died += 1
+            _settle(load.pool)
             continue
         if values != [3 * number + 1 for number in range(400)]:
             raise Wrong("wrong values of a map")
