@@ -126,8 +126,8 @@ impl ParentBell {
         self.door.ring();
     }
 
-    /// After a commit of `task`: rings if the parent waits for it, for any, or, when `urgent`, for anything. Returns whether it rang.
-    pub fn committed(&self, task: u64, urgent: bool) -> bool {
+    /// After a commit of `task`: rings if the parent waits for it, for any, or, when `urgent`, for anything.
+    pub fn committed(&self, task: u64, urgent: bool) {
         fence(Ordering::SeqCst); // [commit-wait] commit before looking at what is wanted
         let mut want = self.want.load(Ordering::SeqCst);
         while want != NOBODY && (want == ANY || want == task || urgent) {
@@ -136,12 +136,11 @@ impl ParentBell {
                 Ok(_) => {
                     point("parent-disarmed");
                     self.door.ring();
-                    return true;
+                    return;
                 }
                 Err(now) => want = now,
             }
         }
-        false
     }
 }
 

@@ -17,8 +17,9 @@ use crate::sync::{AtomicU32, Ordering, Slept, fence};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Tasks that nobody waited for, one after the other, after which a worker dozes on a timer before it sleeps for good. A timed wait arms
-/// a timer, which made one-at-a-time use 2-3 times slower when done after every task (transport study, 4); there every task is waited for.
+/// A worker dozes on a timer before it sleeps for good after so many tasks without a sleep, or so many in a row at whose claim the parent had
+/// not read the results before. A timed wait arms a timer, which made one-at-a-time use 2-3 times slower when done after every task
+/// (transport study, 4): there every result is read before the next task comes.
 const STREAK: u32 = 8;
 /// How long a doze lasts: as long as the parent's throttle relies on it.
 const DOZE: Duration = Duration::from_micros(50);
@@ -83,8 +84,10 @@ pub struct WorkerEnd {
     board: Arc<Board>,
     worker: u32,
     writer: RingWriter,
-    /// Tasks that nobody waited for; shared with a companion, for the one claims and the other hears who waits.
-    streak: Arc<AtomicU32>,
+    /// Tasks since the last sleep.
+    streak: u32,
+    /// Tasks in a row at whose claim results were unread.
+    unread: u32,
     summoned: bool,
     arrived: bool,
     called: Arc<AtomicU32>,
@@ -98,22 +101,7 @@ impl WorkerEnd {
     pub fn new(board: Arc<Board>, worker: u32) -> WorkerEnd {
         board.lane(worker).worker.cpu.store(cpu_mark(), Ordering::Relaxed);
         let writer = RingWriter::new(board.ring(worker));
-        WorkerEnd { board, worker, writer, streak: Arc::default(), summoned: false, arrived: false, called: Arc::default() }
-    }
-
-    /// Another end of the same lane: this one claims and sleeps, that one commits and posts.
-    pub fn companion(&self) -> WorkerEnd {
-        WorkerEnd { streak: Arc::clone(&self.streak), ..WorkerEnd::new(Arc::clone(&self.board), self.worker) }
-    }
-
-    fn in_burst(&self) -> bool {
-        self.streak.load(Ordering::Relaxed) >= STREAK
-    }
-
-    /// One more task that nobody waited for so far.
-    fn lengthen_streak(&self) {
-        // The ends of a lane may miss one of the other's: it is a hint.
-        self.streak.store(self.streak.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
+        WorkerEnd { board, worker, writer, streak: 0, unread: 0, summoned: false, arrived: false, called: Arc::default() }
     }
 
     pub(crate) fn board(&self) -> &Board {
@@ -162,6 +150,15 @@ impl WorkerEnd {
             self.board.pass_wake_on();
         }
         Some(claimed)
+    }
+
+    fn lengthen_streak(&mut self) {
+        self.streak = self.streak.saturating_add(1);
+        if self.streak < STREAK {
+            let lane = self.lane();
+            let read = lane.parent.head.load(Ordering::Relaxed) == lane.worker.tail.load(Ordering::Relaxed);
+            self.unread = if read { 0 } else { self.unread.saturating_add(1) };
+        }
     }
 
     fn owner(&self, hand: u32) -> u32 {
@@ -239,7 +236,8 @@ impl WorkerEnd {
         let (header, lane) = (board.header(), board.lane(self.worker));
         lane.worker.cpu.store(cpu_mark(), Ordering::Relaxed);
         let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
-        let mut doze = self.in_burst();
+        let mut doze = self.streak >= STREAK || self.unread >= STREAK;
+        self.streak = 0;
         if !doze {
             let budget = board.spin_budget(header.parent_cpu.load(Ordering::Relaxed));
             let budget = timeout.map_or(budget, |time| budget.min(time));
@@ -275,7 +273,7 @@ impl WorkerEnd {
             }
             // There is nothing to pass on, nor a burst any more.
             self.summoned = false;
-            self.streak.store(0, Ordering::Relaxed);
+            self.unread = 0;
         }
     }
 
@@ -345,11 +343,9 @@ impl WorkerEnd {
         Ok(())
     }
 
-    fn tell(&mut self, task: u64) {
+    fn tell(&self, task: u64) {
         let urgent = self.writer.over_half(self.board.ring(self.worker));
-        if self.board.header().parent.committed(task, urgent) {
-            self.streak.store(0, Ordering::Relaxed);
-        }
+        self.board.header().parent.committed(task, urgent);
     }
 
     /// Sleeps until a record of `bytes` bytes fits; false when the time was up, a signal arrived, or it never will

@@ -146,17 +146,6 @@ impl WorkerSession {
         }
     }
 
-    /// Another session on the same lane: this one takes, that one replies.
-    pub fn companion(&self) -> WorkerSession {
-        WorkerSession {
-            end: self.end.companion(),
-            holdings: self.holdings.clone(),
-            slot: [0; SLOT_PAYLOAD],
-            head: Vec::new(),
-            value: Vec::new(),
-        }
-    }
-
     /// What the process holds of its pool.
     pub fn holdings(&self) -> &Arc<Holdings> {
         &self.holdings

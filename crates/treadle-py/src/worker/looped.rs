@@ -75,8 +75,8 @@ impl Looped {
             .map_err(|error| PyOSError::new_err(error.to_string()))?;
         let looped = Arc::new(Looped {
             places: (0..hands).map(|hand| taking.place(hand)).collect(),
-            giving: Mutex::new(taking.companion()),
             taking: Mutex::new(taking),
+            giving: Mutex::new(WorkerSession::new(holdings.clone(), lane)),
             holdings: holdings.clone(),
             free: Mutex::new((0..hands).rev().collect()),
             functions: Mutex::default(),
