@@ -52,6 +52,11 @@ def arm(path: str, point: str, deaths: int) -> None:
     os.environ.pop("TREADLE_FAULT", None)
 
 
+def _died(armed: Path) -> int:
+    """How many workers died at the point: each leaves a file before."""
+    return len(list(armed.parent.glob(f"{armed.name}.died-*")))
+
+
 def _calls(load: Load, bursts: Iterable[int], function: Callable[..., Any], *more: Any) -> None:
     """Bursts of calls of ``function(number, …)``, each taken before the next, and checked."""
     for burst in bursts:
@@ -103,10 +108,10 @@ def _die_at(
             # Results that no ring takes.
             _calls(load, [6] * 10, jobs.filled, 20_000)
             _chunks(load)
-            if len(list(folder.glob(f"{armed.name}.died-*"))) >= _DEATHS:
+            if _died(armed) >= _DEATHS:
                 break
         load.finish()
-    return len(list(folder.glob(f"{armed.name}.died-*"))), load.tally
+    return _died(armed), load.tally
 
 
 def faults(count: int, seed: int, folder: Path) -> str:

@@ -37,13 +37,13 @@ impl Condition {
     }
 
     /// Whoever waits made the whole of it first, with the lock that who notifies holds now.
-    fn nobody_waits(&self, py: Python<'_>) -> PyResult<bool> {
-        if self.whole.get(py).is_some() {
-            return Ok(false);
+    fn waited_on<'py>(&self, py: Python<'py>) -> PyResult<Option<&Bound<'py, PyAny>>> {
+        if let Some(whole) = self.whole.get(py) {
+            return Ok(Some(whole.bind(py)));
         }
         let owned = self.lock.call_method0(py, intern!(py, "_is_owned"))?;
         if owned.is_truthy(py)? {
-            Ok(true)
+            Ok(None)
         } else {
             Err(PyRuntimeError::new_err("cannot notify on un-acquired lock"))
         }
@@ -99,19 +99,17 @@ impl Condition {
 
     #[pyo3(signature = (n=1))]
     fn notify(&self, py: Python<'_>, n: usize) -> PyResult<()> {
-        if self.nobody_waits(py)? {
-            return Ok(());
+        match self.waited_on(py)? {
+            Some(whole) => whole.call_method1(intern!(py, "notify"), (n,)).map(drop),
+            None => Ok(()),
         }
-        let whole = self.whole(py)?;
-        whole.call_method1(intern!(py, "notify"), (n,)).map(drop)
     }
 
     fn notify_all(&self, py: Python<'_>) -> PyResult<()> {
-        if self.nobody_waits(py)? {
-            return Ok(());
+        match self.waited_on(py)? {
+            Some(whole) => whole.call_method0(intern!(py, "notify_all")).map(drop),
+            None => Ok(()),
         }
-        let whole = self.whole(py)?;
-        whole.call_method0(intern!(py, "notify_all")).map(drop)
     }
 
     /// Whatever else a `threading.Condition` has.

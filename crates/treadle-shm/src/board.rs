@@ -226,7 +226,7 @@ impl Board {
     pub(crate) fn pass_wake_on(&self) {
         if self.queue().has_work() {
             let door = |worker| &self.lane(worker).door.0;
-            if wake_one(&self.header().idle, self.shape.workers, door, || self.is_well_served(None)) {
+            if wake_one(&self.header().idle, self.shape.workers, door, || self.is_well_served(None, monotonic_nanoseconds())) {
                 self.mark_pace(monotonic_nanoseconds());
             }
         }
@@ -238,9 +238,8 @@ impl Board {
 
     /// Whether tasks are taken so fast that one more worker would only stand in the way: the others that are awake fill the cores. `me`
     /// is the worker that asks, and does not count.
-    pub(crate) fn is_well_served(&self, me: Option<u32>) -> bool {
+    pub(crate) fn is_well_served(&self, me: Option<u32>, now: u64) -> bool {
         let header = self.header();
-        let now = monotonic_nanoseconds();
         // Who has had a task for long may be asleep in it.
         let takes = |worker: u32| {
             let words = &self.lane(worker).worker;
@@ -283,7 +282,7 @@ impl Board {
             || {
                 now = monotonic_nanoseconds();
                 let since = now.saturating_sub(self.last_wake.load(Ordering::Relaxed));
-                since < WAKE_THROTTLE_NANOSECONDS || since < CROWDED_THROTTLE_NANOSECONDS && self.is_well_served(None)
+                since < WAKE_THROTTLE_NANOSECONDS || since < CROWDED_THROTTLE_NANOSECONDS && self.is_well_served(None, now)
             },
         );
         if woke {

@@ -252,7 +252,7 @@ impl WorkerEnd {
             // Waking from a doze counts as being summoned: the parent skipped wake-ups because of it.
             self.summoned |= nap.summoned || doze;
             // Who would only stand in the way looks again soon, and is bound to: others leave the queue to somebody who dozes.
-            while self.holds_back(nap.slept, deadline) {
+            while !leave() && self.holds_back(nap.slept, deadline) {
                 self.summoned = true;
                 board.mark_pace(monotonic_nanoseconds());
                 nap = hold_back(&header.idle, self.worker, &lane.door.0, leave, held);
@@ -277,15 +277,13 @@ impl WorkerEnd {
         }
     }
 
-    /// Whether this worker, awake after a nap that ended so, leaves the tasks that wait to the others. Never without a timer that wakes it again, and
-    /// never when it is wanted for something else.
+    /// Whether this worker, awake after a nap that ended so, leaves the tasks that wait to the others. Never when its caller waits
+    /// for less than the doze may last, nor after a signal.
     fn holds_back(&self, slept: Slept, deadline: Option<Instant>) -> bool {
         slept != Slept::Interrupted
             && deadline.is_none_or(|deadline| deadline > Instant::now() + LONGEST_DOZE)
-            && self.lane().parent.stop.load(Ordering::SeqCst) == 0
-            && self.called.load(Ordering::SeqCst) == 0
             && self.board.queue().has_work()
-            && self.board.is_well_served(Some(self.worker))
+            && self.board.is_well_served(Some(self.worker), monotonic_nanoseconds())
     }
 
     /// Stop before work, work before calls: who leaves passes its wake-up on.

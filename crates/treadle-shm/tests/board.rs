@@ -125,6 +125,26 @@ fn the_queue_fills_and_a_retracted_slot_is_skipped() {
     assert!(!board.retract(positions[4], 5), "a worker had it");
 }
 
+/// Runs tasks until the order to stop: `each` sees one before its payload is sent back.
+fn work(board: Arc<Board>, number: u32, mut each: impl FnMut(&Claimed)) {
+    let mut worker = WorkerEnd::new(board, number);
+    let mut buffer = [0; SLOT_PAYLOAD];
+    loop {
+        while let Some(claimed) = worker.claim(&mut buffer) {
+            each(&claimed);
+            while worker
+                .commit(claimed.task, 1, &[&buffer[..claimed.len]])
+                .is_err()
+            {
+                worker.wait_for_room(claimed.len, None);
+            }
+        }
+        if worker.wait_for_task(None) == Waited::Stop {
+            return;
+        }
+    }
+}
+
 #[test]
 fn every_task_is_done_once_by_threads_that_sleep_and_wake() {
     const TASKS: u64 = 20_000;
@@ -139,24 +159,7 @@ fn every_task_is_done_once_by_threads_that_sleep_and_wake() {
     std::thread::scope(|scope| {
         for number in 0..shape.workers {
             let (board, done) = (Arc::clone(&board), &done);
-            scope.spawn(move || {
-                let mut worker = WorkerEnd::new(board, number);
-                let mut buffer = [0; SLOT_PAYLOAD];
-                loop {
-                    while let Some(claimed) = worker.claim(&mut buffer) {
-                        while worker
-                            .commit(claimed.task, 1, &[&buffer[..claimed.len]])
-                            .is_err()
-                        {
-                            worker.wait_for_room(claimed.len, None);
-                        }
-                        done.fetch_add(1, Ordering::Relaxed);
-                    }
-                    if worker.wait_for_task(None) == Waited::Stop {
-                        return;
-                    }
-                }
-            });
+            scope.spawn(move || work(board, number, |_| _ = done.fetch_add(1, Ordering::Relaxed)));
         }
         let mut publisher = Publisher::new(Arc::clone(&board));
         let mut readers: Vec<_> = (0..3)
@@ -216,23 +219,16 @@ fn workers_beyond_the_cores_come_when_the_others_are_stuck() {
         for number in 0..WORKERS {
             let (board, met) = (Arc::clone(&board), &met);
             scope.spawn(move || {
-                let mut worker = WorkerEnd::new(board, number);
-                let mut buffer = [0; SLOT_PAYLOAD];
-                loop {
-                    while let Some(claimed) = worker.claim(&mut buffer) {
-                        if claimed.kind == MEETING {
-                            // Nobody leaves before all have come, so that each needs a worker of its own.
-                            let round = met.fetch_add(1, Ordering::SeqCst) / u64::from(WORKERS) + 1;
-                            while met.load(Ordering::SeqCst) < round * u64::from(WORKERS) {
-                                std::thread::sleep(Duration::from_micros(20));
-                            }
-                        }
-                        worker.commit(claimed.task, 1, &[]).unwrap();
-                    }
-                    if worker.wait_for_task(None) == Waited::Stop {
+                work(board, number, |claimed| {
+                    if claimed.kind != MEETING {
                         return;
                     }
-                }
+                    // Nobody leaves before all have come, so that each needs a worker of its own.
+                    let round = met.fetch_add(1, Ordering::SeqCst) / u64::from(WORKERS) + 1;
+                    while met.load(Ordering::SeqCst) < round * u64::from(WORKERS) {
+                        std::thread::sleep(Duration::from_micros(20));
+                    }
+                })
             });
         }
         let mut publisher = Publisher::new(Arc::clone(&board));

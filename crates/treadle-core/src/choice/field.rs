@@ -301,6 +301,11 @@ impl Field {
 }
 
 impl Runner {
+    /// Whether it takes no part: it cannot run, or is not worth a place.
+    pub(super) fn is_out(&self) -> bool {
+        self.failed.is_some() || self.unraced.is_some()
+    }
+
     fn cpu_cores(&self) -> Option<f64> {
         (self.wall_s > 0.0)
             .then_some(self.cpu_s?)

@@ -299,7 +299,7 @@ fn divide(field: &mut Field, unused: &[u64], seed: u64) -> Option<Inputs> {
         .0
         .iter()
         .enumerate()
-        .filter(|(_, runner)| runner.failed.is_none() && runner.unraced.is_none())
+        .filter(|(_, runner)| !runner.is_out())
         .map(|(candidate, runner)| Wish {
             candidate,
             workers: u64::from(runner.prediction.plan.workers()),
@@ -313,7 +313,7 @@ fn divide(field: &mut Field, unused: &[u64], seed: u64) -> Option<Inputs> {
         &mut Random::new(seed),
     )?;
     for (index, runner) in field.0.iter_mut().enumerate() {
-        if runner.failed.is_none() && runner.unraced.is_none() && !inputs.has_share(index) {
+        if !runner.is_out() && !inputs.has_share(index) {
             runner.unraced = Some(
                 "too few inputs are left to keep its workers busy, when none may be run twice"
                     .to_owned(),

@@ -52,7 +52,7 @@ impl Opening<'_> {
         let mut loading = Vec::new();
         for index in wanted {
             let runner = &mut field.0[*index];
-            if runner.failed.is_some() || runner.unraced.is_some() {
+            if runner.is_out() {
                 continue;
             }
             let sent = match self.loading.pop() {

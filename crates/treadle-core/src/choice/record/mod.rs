@@ -244,25 +244,23 @@ fn history(proof: &Path, old: Option<&Decided>, name: &str, date: &str) -> Vec<S
 
 /// Where the command ran, from the file's folder; `None` when it is that folder.
 fn below(settings: &Settings, directory: &Path) -> Option<String> {
-    let directory = fs::canonicalize(directory).ok()?;
-    let folder = fs::canonicalize(settings.folder()).ok()?;
-    let below = directory.strip_prefix(folder).ok()?;
-    (!below.as_os_str().is_empty()).then(|| below.to_string_lossy().into_owned())
+    inside(settings, directory).filter(|below| !below.is_empty())
 }
 
 /// A function's file from the settings' folder, for those who read the record elsewhere; of one outside, its name.
 fn portable(settings: &Settings, file: &str) -> String {
-    let inside = fs::canonicalize(file).ok().and_then(|file| {
-        let folder = fs::canonicalize(settings.folder()).ok()?;
-        Some(
-            file.strip_prefix(folder)
-                .ok()?
-                .to_string_lossy()
-                .into_owned(),
-        )
-    });
     let name = || Path::new(file).file_name()?.to_str().map(str::to_owned);
-    inside.or_else(name).unwrap_or_else(|| file.to_owned())
+    inside(settings, Path::new(file))
+        .or_else(name)
+        .unwrap_or_else(|| file.to_owned())
+}
+
+/// A path from the settings' folder, if it is inside.
+fn inside(settings: &Settings, path: &Path) -> Option<String> {
+    let path = fs::canonicalize(path).ok()?;
+    let folder = fs::canonicalize(settings.folder()).ok()?;
+    let below = path.strip_prefix(folder).ok()?;
+    Some(below.to_string_lossy().into_owned())
 }
 
 /// The stem of a record that `treadle.toml` does not know any more: a name keeps its number.
