@@ -149,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("measure", help="the same batch under several plans; print the table")
     one.add_argument("--short", action="store_true", help="few photographs, three plans")
     one.add_argument("--rounds", type=positive, default=2, help="of which the median counts (2)")
+    one.add_argument("--folder", type=Path, help="where the photographs are made (the system's)")
     one.set_defaults(run=measure.main)
     return whole
 

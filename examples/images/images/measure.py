@@ -4,7 +4,8 @@
 
 prints the tables that the README shows: photographs of 12 megapixels, then small ones, where what a pool costs can be
 seen. Beside the pools run as many serial programs as there are cores, with no pool: two cores need not be worth two.
-The runs are interleaved, so that a slow minute of the machine falls on all of them; medians count.
+The runs are interleaved, so that a slow minute of the machine falls on all of them; medians count. The two pools of
+processes are compared round by round as well. `--folder` says where the files are: on a disk it may be the folder's lock that is measured.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from images.errors import BatchError
 from images.memory import Watch, parse
 from images.trial import FOLDER
 
-SMALL_COUNT, LARGE_COUNT = 4000, 60
+SMALL_COUNT, LARGE_COUNT = 4000, 200
 LIMIT = "1GiB"
 APART = "apart"  # no pool at all: so many serial programs beside each other, each with its part of the files
 
@@ -106,6 +107,16 @@ def table(title: str, runs: dict[Way, list[Run]], count: int, cores: int) -> str
     return "\n".join(lines) + "\n"
 
 
+def pools(runs: dict[Way, list[Run]], cores: int) -> str:
+    """The pools of processes against each other, round by round: whoever else is at the machine is so in a whole round."""
+    ours, theirs = (runs[Way(f"processes={cores}", pool)] for pool in ("treadle", "standard"))
+    ratios = sorted(one.rate / other.rate for one, other in zip(ours, theirs, strict=True))
+    return (
+        f"processes={cores}: {statistics.median(ratios):.2f} times the files/s of the standard library's pool "
+        f"(by round {', '.join(f'{ratio:.2f}' for ratio in ratios)}).\n"
+    )
+
+
 def main(options: argparse.Namespace) -> int:
     """`python -m images measure`: the tables on stdout; exit code 1 if a run went over its memory limit."""
     cores = len(os.sched_getaffinity(0))
@@ -116,7 +127,7 @@ def main(options: argparse.Namespace) -> int:
     sizes = [("Photographs of 12 megapixels", 4000, 3000, 8 if options.short else LARGE_COUNT)]
     sizes.append(("Small ones of 64 x 48 pixels", 64, 48, 200 if options.short else SMALL_COUNT))
     over = False
-    with tempfile.TemporaryDirectory(prefix="images-") as folder:
+    with tempfile.TemporaryDirectory(prefix="images-", dir=options.folder) as folder:
         for title, width, height, count in sizes:
             source = Path(folder) / f"{width}" / "photographs"
             photographs.make(source, count, width, height)
@@ -127,6 +138,7 @@ def main(options: argparse.Namespace) -> int:
                     run = run_apart(source, cores) if way.plan == APART else run_once(source, way)
                     runs[way].append(run)
             print(table(title, runs, count, cores))
+            print(pools(runs, cores))
             limit = parse(LIMIT)
             over = over or any(run.memory > limit for each in runs.values() for run in each)
     return int(over)
