@@ -284,6 +284,21 @@ def test_a_rate_is_that_of_the_full_pool(laboratory: Any) -> None:
     assert (found["work"], found["window_s"]) == (8, found["wall_s"])
 
 
+def test_a_block_tells_the_effort_in_it(laboratory: Any) -> None:
+    laboratory.load("jobs_at_hand:uneven_nap", "range:100000")
+    efforts = [[index, 3.0 if index % 4 == 3 else 0.5] for index in range(6)]
+    for plan in ({}, {"threads": 8}, {"processes": 2}):
+        laboratory.ask("plan", plan=plan, efforts=efforts)
+        # Inputs 2 ... 9: two of 0.5, 3, 0.5 and 0.5 are known, the others count as the mean.
+        found = laboratory.ask("block", first=2, count=8, seconds=60.0)
+        assert found["effort"] == pytest.approx(0.5 + 3.0 + 0.5 + 0.5 + 4 * 1.0)
+        assert found["window_effort"] == found["effort"], "it is whole"
+        found = laboratory.ask("block", first=3, count=10**9, seconds=0.02)
+        assert 0 < found["window_effort"] < found["effort"]
+    laboratory.ask("plan", plan={})
+    assert laboratory.ask("block", first=0, count=8, seconds=60.0)["effort"] is None
+
+
 def test_a_worker_is_started_only_where_it_may_matter(laboratory: Any) -> None:
     laboratory.load("jobs_at_hand:double", "range:20")
     assert "worker_start_s" not in laboratory.ask("profile", max_seconds=0.1, workers=False)

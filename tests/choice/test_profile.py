@@ -201,7 +201,7 @@ def test_tasks_that_wait_alike_need_not_be_many(profile: Callable[..., dict[str,
 
 def test_each_call_has_its_clocks(profile: Callable[..., dict[str, Any]]) -> None:
     found = profile("spin", [3] * 20)
-    for key in ("walls", "cpus", "natives"):
+    for key in ("walls", "cpus", "natives", "measured_inputs"):
         assert len(found[key]) == found["measured"]
     for cpu, wall in zip(found["cpus"], found["walls"], strict=True):
         assert 0.0029 <= cpu <= wall + 1e-3

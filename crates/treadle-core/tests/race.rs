@@ -110,6 +110,7 @@ fn run<T: Into<Played>>(
                     &Ran {
                         count,
                         full: (count as f64, wall_s),
+                        effort: None,
                         errors: played.errors,
                         asked_s: seconds,
                         // A load is told for one second of wall time.
@@ -298,6 +299,7 @@ fn who_enters_later_warms_up_and_is_compared_in_common_rounds() {
                     &Ran {
                         count: tasks as u64 + 1,
                         full: (tasks, seconds),
+                        effort: None,
                         errors: 0,
                         asked_s: seconds,
                         load: Load {
@@ -335,6 +337,7 @@ fn filling_and_draining_a_pool_is_not_its_rate() {
         &Ran {
             count: 150,
             full: (100.0, 0.1),
+            effort: None,
             errors: 0,
             asked_s: 0.1,
             load: Load {
@@ -363,6 +366,102 @@ fn of_equals_the_simpler_wins() {
         assert_eq!(finished.race.winner(), Some(1), "seed {seed}");
         assert!(finished.elapsed < 12.0, "seed {seed}: {}", finished.elapsed);
     }
+}
+
+/// A race over 120 inputs of heavy-tailed lengths, 4 ms in the mean, run in order from another one on in each round; `speeds` are in seconds of
+/// work a second. `known` tells what the profile says of an input's length.
+fn over_inputs(seed: u64, speeds: &[f64], known: impl Fn(usize, f64) -> Option<f64>) -> Race {
+    let mut random = Random::new(seed ^ 0xBEEF);
+    let drawn: Vec<f64> = (0..120)
+        .map(|_| ((random.below(1_000) + 1) as f64 / 1_000.0).powf(-1.0 / 1.1))
+        .collect();
+    let mean = drawn.iter().sum::<f64>() / drawn.len() as f64;
+    let lengths: Vec<f64> = drawn.iter().map(|one| one / mean * 0.004).collect();
+    let entries: Vec<Entry> = std::iter::once(control())
+        .chain((1..speeds.len()).map(|_| rival(Plan::threads(2))))
+        .collect();
+    let mut race = Race::new(rules(10.0, seed), &entries);
+    let mut elapsed = 0.0;
+    while let Step::Block {
+        candidate,
+        seconds,
+        round,
+    } = race.next(elapsed)
+    {
+        let first = Random::new(seed ^ round as u64).below(lengths.len());
+        let (mut spent, mut tasks, mut effort) = (0.0, 0.0, Some(0.0));
+        for place in first.. {
+            let input = place % lengths.len();
+            let needed = lengths[input] / speeds[candidate];
+            let part = ((seconds - spent) / needed).clamp(0.0, 1.0);
+            (spent, tasks) = (spent + part * needed, tasks + part);
+            effort = effort
+                .zip(known(input, lengths[input]))
+                .map(|(sum, share)| sum + part * share);
+            if part < 1.0 {
+                break;
+            }
+        }
+        elapsed += spent;
+        race.observe(
+            candidate,
+            &Ran {
+                count: tasks.ceil() as u64,
+                full: (tasks, spent),
+                effort: effort.map(|effort| (effort, effort)),
+                errors: 0,
+                asked_s: seconds,
+                load: Load {
+                    wall_s: spent,
+                    ..Load::default()
+                },
+                latencies: &[],
+                peak_memory_bytes: None,
+            },
+        );
+    }
+    race
+}
+
+#[test]
+fn inputs_that_differ_are_counted_for_what_they_take() {
+    let mut furthest_by_count: f64 = 0.0;
+    for seed in 0..100 {
+        let ratio = |race: &Race| race.ratio(1, 0).unwrap().estimate;
+        // The profile's lengths are off by a tenth, each by its own.
+        let known =
+            |input: usize, length: f64| Some(length / 0.004 * (0.9 + 0.2 * (input % 2) as f64));
+        let weighed = over_inputs(seed, &[1.0, 1.5], known);
+        assert_eq!(weighed.winner(), Some(1), "seed {seed}");
+        assert!(
+            (ratio(&weighed) / 1.5 - 1.0).abs() < 0.08,
+            "seed {seed}: {}",
+            ratio(&weighed)
+        );
+        let counted = over_inputs(seed, &[1.0, 1.5], |_, _| None);
+        furthest_by_count = furthest_by_count.max((ratio(&counted) / 1.5 - 1.0).abs());
+    }
+    assert!(
+        furthest_by_count > 0.15,
+        "{furthest_by_count}: what this is for"
+    );
+}
+
+#[test]
+fn lengths_that_do_not_come_again_are_not_believed() {
+    // What the profile saw was another order of the same lengths.
+    let worst = |known: &dyn Fn(usize, f64) -> Option<f64>| {
+        (0..100u64)
+            .map(|seed| over_inputs(seed, &[1.0, 1.5], known).ratio(1, 0).unwrap())
+            .map(|ratio| (ratio.estimate / 1.5).ln().abs())
+            .sum::<f64>()
+    };
+    let mut random = Random::new(7);
+    let other: Vec<f64> = (0..120)
+        .map(|_| ((random.below(1_000) + 1) as f64 / 1_000.0).powf(-1.0 / 1.1) / 5.0)
+        .collect();
+    let (unknown, misled) = (worst(&|_, _| None), worst(&|input, _| Some(other[input])));
+    assert!(misled < 1.15 * unknown, "{misled} against {unknown}");
 }
 
 #[test]

@@ -230,6 +230,7 @@ class Laboratory:
             self._items.values,
             self._star,
             self._position,
+            dict(request.get("efforts") or ()),
         )
         return self._trial.started()
 

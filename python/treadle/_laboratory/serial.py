@@ -51,7 +51,8 @@ THREAD_COUNTS = 50
 RATE_HZ = 1000.0
 #: Fewer looks than this tell nothing of the split (the engine draws the same line).
 LEAST_SAMPLES = 20
-#: So many tasks that wait are enough, if their mean is known (95 %) within this share of it: their spread from
+#: A sample goes on until its mean is known (95 %) within this share of it: that decides what plans are raced, and what
+#: each input takes decides how blocks are compared. Of tasks that wait, so many are enough then: their spread from
 #: six values is known within a third, and the race tries the sizes beside the one that the mean proposes.
 FEW_WAITING = 6
 MEAN_KNOWN = 0.5
@@ -228,8 +229,8 @@ class _Run:
 class Enough:
     """When a sample may end before its time: after so many seconds, with so many tasks, the split known.
 
-    Tasks that wait may be fewer, if their mean is known by then: a race of waiting tasks shows at once how
-    many of them run together, which is all that more of them would help to foretell.
+    Tasks that compute shall have told their mean by then. Those that wait may be fewer, if they have: a race of waiting
+    tasks shows at once how many of them run together, which is all that more of them would help to foretell.
     """
 
     seconds: float
@@ -239,7 +240,8 @@ class Enough:
         """Whether it may end now."""
         if elapsed < self.seconds:
             return False
-        if len(run.walls) < self.count and not (run.waits() and run.mean_known()):
+        counted = len(run.walls) >= self.count
+        if not (counted or run.mean_known() if run.waits() else counted and run.mean_known()):
             return False
         return run.split_known()
 
@@ -380,6 +382,7 @@ def _profile(
         "measured": len(run.walls),
         "wall_s": _mean(walls),
         "walls": walls,
+        "measured_inputs": run.measured_indices,
         "cpus": run.thread,
         "natives": run.others,
         "queues": run.queued if run.queue_known else [],

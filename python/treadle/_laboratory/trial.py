@@ -114,14 +114,24 @@ class Trial:
     """The pool of one plan, kept through its blocks."""
 
     def __init__(
-        self, plan: dict[str, int], target: Target, items: list[Any], star: bool, position: Position
+        self,
+        plan: dict[str, int],
+        target: Target,
+        items: list[Any],
+        star: bool,
+        position: Position,
+        efforts: dict[int, float] | None = None,
     ) -> None:
-        """Starts and warms up; raises `Refusal` ``plan-infeasible`` or ``plan-failed``."""
+        """Starts and warms up; raises `Refusal` ``plan-infeasible`` or ``plan-failed``.
+
+        `efforts` tells of some inputs what they take, as a share of what they take in the mean.
+        """
         self._plan = plan
         self._target = target
         self._items = items
         self._star = star
         self._position = position
+        self._efforts = efforts or {}
         self._pool: Executor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.workers = workers_of(plan)
@@ -197,7 +207,7 @@ class Trial:
         members = readings.tree()
         for pid in members:
             readings.reset_peak(pid)
-        tally = _Tally()
+        tally = _Tally(self._efforts)
         machine = readings.machine_time()
         queued = readings.tree_run_queue_seconds(members)
         ended = readings.ended_children_seconds(members)
@@ -418,7 +428,7 @@ class _Order:
 class _Tally:
     """What a block has brought so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, efforts: dict[int, float]) -> None:
         self.count = 0
         self.errors = 0
         self.lost = 0
@@ -427,6 +437,9 @@ class _Tally:
         self._window_s = 0.0
         self._up: float | None = None  # when the time was up, once it is
         self._undone = 0.0  # tasks' parts that were done after it
+        self._efforts = efforts  # of an input, as a share of the mean
+        self._effort = 0.0
+        self._undone_effort = 0.0
         self._first_error: dict[str, Any] | None = None
         self._latencies: list[float] = []
 
@@ -453,12 +466,16 @@ class _Tally:
         """One task ended; without a span it failed on its way (its payload could not travel)."""
         span, _, error = outcome
         self.count += 1
+        effort = self._efforts.get(index, 1.0)
+        self._effort += effort
         if span is not None:
             started, ended = span
             self._latencies.append(ended - started)
             up = self._up
             if up is not None and ended > up:
-                self._undone += 1.0 if started >= up else (ended - up) / (ended - started)
+                after = 1.0 if started >= up else (ended - up) / (ended - started)
+                self._undone += after
+                self._undone_effort += after * effort
         if error is not None:
             self.errors += 1
             if self._first_error is None:
@@ -483,6 +500,8 @@ class _Tally:
             "wall_s": self.wall_s,
             "work": self.count - self._undone,
             "window_s": self.wall_s if self._up is None else min(self._window_s, self.wall_s),
+            "effort": self._effort if self._efforts else None,
+            "window_effort": self._effort - self._undone_effort if self._efforts else None,
             "errors": self.errors,
             "first_error": self._first_error,
             "latencies": taken,

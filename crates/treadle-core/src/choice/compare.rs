@@ -19,8 +19,12 @@ use super::plan::Plan;
 use super::profile::{Profile, TOO_SMALL_S};
 use super::reason;
 use super::request::Request;
+use super::sample::Sample;
 use super::statistics;
 use super::target::{Target, parse_targets};
+
+/// Standard deviation over mean below which durations count as even: blocks then hold about the same whichever inputs they meet.
+const EVEN: f64 = 0.1;
 
 /// Compares as the JSON object `request` asks (the fields of `Request`), heeding the environment; gives the comparison as JSON.
 pub fn compare_json(
@@ -190,6 +194,11 @@ pub fn compare(
             targets: &targets,
             control_alone: alone(&profile),
             variation: variation(&sample.walls),
+            efforts: if request.once {
+                Vec::new()
+            } else {
+                efforts(&sample)
+            },
             unused: request.once.then(|| unused(loaded.count, &sample.used)),
             loading,
             seed,
@@ -321,11 +330,22 @@ fn unused(count: u64, used: &[u64]) -> Vec<u64> {
     (0..count).filter(|input| !used.contains(input)).collect()
 }
 
+/// What each input of the sample takes, as a share of the mean; nothing where they hardly differ.
+fn efforts(sample: &Sample) -> Vec<(u64, f64)> {
+    let (inputs, walls) = (&sample.measured_inputs, &sample.walls);
+    match statistics::mean(walls) {
+        Some(mean) if inputs.len() == walls.len() && variation(walls) > EVEN => {
+            let shares = walls.iter().map(|wall| wall / mean);
+            inputs.iter().copied().zip(shares).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Standard deviation over mean; 0 where it cannot be told.
 fn variation(values: &[f64]) -> f64 {
     let Some(mean) = statistics::mean(values).filter(|mean| *mean > 0.0 && values.len() > 1) else {
         return 0.0;
     };
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (squares / (values.len() - 1) as f64).sqrt() / mean
+    statistics::deviation(values) / mean
 }

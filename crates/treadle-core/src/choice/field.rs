@@ -36,6 +36,11 @@ pub(super) struct Block {
     work: Option<f64>,
     #[serde(default)]
     window_s: Option<f64>,
+    /// The same tasks, and all, by what the profile says that they take.
+    #[serde(default)]
+    window_effort: Option<f64>,
+    #[serde(default)]
+    effort: Option<f64>,
     #[serde(default)]
     pub(super) errors: u64,
     #[serde(default)]
@@ -70,6 +75,11 @@ impl Block {
             (Some(work), Some(window_s)) if work > 0.0 && window_s > 0.0 => (work, window_s),
             _ => (self.count as f64, self.wall_s),
         }
+    }
+
+    /// The tasks of `full`, and all, by what the profile says that their inputs take.
+    pub(super) fn effort(&self) -> Option<(f64, f64)> {
+        Some((self.window_effort?, self.effort?))
     }
 
     /// What was read around it.

@@ -128,6 +128,8 @@ pub struct Sample {
     #[serde(deserialize_with = "lenient")]
     pub walls: Vec<f64>,
     #[serde(deserialize_with = "lenient")]
+    pub measured_inputs: Vec<u64>,
+    #[serde(deserialize_with = "lenient")]
     pub cpus: Vec<f64>,
     #[serde(deserialize_with = "lenient")]
     pub natives: Vec<f64>,

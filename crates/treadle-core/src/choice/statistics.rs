@@ -39,6 +39,15 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
+/// The standard deviation of a sample; 0 for fewer than two values.
+pub fn deviation(values: &[f64]) -> f64 {
+    let Some(middle) = mean(values).filter(|_| values.len() > 1) else {
+        return 0.0;
+    };
+    let squares: f64 = values.iter().map(|value| (value - middle).powi(2)).sum();
+    (squares / (values.len() - 1) as f64).sqrt()
+}
+
 /// The quantile `share` (0 to 1) with linear interpolation between order statistics (type 7); `None` for no values.
 pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted: Vec<f64> = values

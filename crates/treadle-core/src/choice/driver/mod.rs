@@ -55,6 +55,8 @@ pub(super) struct Terms<'a> {
     pub(super) control_alone: bool,
     /// Standard deviation of the sample's durations over their mean.
     pub(super) variation: f64,
+    /// Inputs of the sample and what each takes, as a share of the mean; empty where they do not differ, or are not raced over.
+    pub(super) efforts: Vec<(u64, f64)>,
     /// The inputs that the sample did not run, when none may be run twice.
     pub(super) unused: Option<Vec<u64>>,
     /// Laboratories that are loading the function already.
@@ -88,6 +90,7 @@ pub(super) fn race(
         request,
         launch: terms.launch,
         loading: terms.loading,
+        efforts: terms.efforts,
         surroundings,
     };
     let began = (surroundings.clock)();
@@ -227,6 +230,7 @@ pub(super) fn race(
                             &Ran {
                                 count: block.count,
                                 full: block.full(),
+                                effort: block.effort(),
                                 errors: block.errors,
                                 asked_s: seconds,
                                 load: block.load(),

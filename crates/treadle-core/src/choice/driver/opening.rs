@@ -34,6 +34,8 @@ pub(super) struct Opening<'a> {
     pub(super) launch: &'a Launch,
     /// Those that are loading the function already.
     pub(super) loading: Vec<Laboratory>,
+    /// Inputs and what each takes, as a share of the mean.
+    pub(super) efforts: Vec<(u64, f64)>,
     pub(super) surroundings: Surroundings<'a>,
 }
 
@@ -92,7 +94,8 @@ impl Opening<'_> {
                 runner.laboratory = None;
                 continue;
             }
-            let plan = json!({"do": "plan", "plan": runner.prediction.plan});
+            let plan =
+                json!({"do": "plan", "plan": runner.prediction.plan, "efforts": self.efforts});
             let reply = laboratory.call(&plan, timeout, surroundings, &mut |_| {});
             if let Some(reply) = opened(runner, *index == 0, reply, request)? {
                 runner.start_s = reply.get("start_s").and_then(Value::as_f64);

@@ -15,6 +15,8 @@
 //! size is no other program, and an obvious case shall not cost the budget for what two sizes of its winner differ by. Where the plans were
 //! named by the user, sizes are a question like any other.
 //!
+//! Where inputs differ in what they take, blocks are compared by the effort in them and not by the number of tasks (`rounds`).
+//!
 //! Rounds in which others disturbed a block are set aside and run again. When they are the larger part, all rounds count, and
 //! candidates are compared by their fair rates (`disturbance`).
 //!
@@ -29,7 +31,7 @@ mod terms;
 use super::sequential::{self, Bounds};
 use super::statistics::Random;
 use super::target::Quantity;
-use rounds::{REPEATED, Sample};
+use rounds::{REPEATED, Rates, Sample};
 pub use terms::{Entry, Finish, Form, Ran, Rules, Step};
 
 /// Two candidates within this share of each other are equivalent (diagnosis notes 3.4).
@@ -164,12 +166,15 @@ impl Race {
             let busy = runner.entry.parallelism.min(self.rules.cores.ceil());
             cpu_s / count as f64 / busy / CLOCK_SLACK
         });
-        let each_s = (full_s / tasks).max(least_s);
         // Of the time in which the pool was full, the same part was its own as of the whole block.
         let needed_s = full_s / wall_s
             * outcome
                 .load
                 .needed_s(self.rules.cores, runner.entry.parallelism);
+        let rates = |tasks: f64, least_s: f64| {
+            let (each_s, needed_s) = (full_s / tasks, needed_s / tasks);
+            Rates::of(each_s.max(least_s), needed_s.max(least_s), start_s)
+        };
         let over = self.rules.targets.iter().map(|target| {
             let over = |bound: f64| outcome.latencies.iter().filter(|one| **one > bound).count();
             match target.quantity {
@@ -181,9 +186,11 @@ impl Race {
             count,
             errors: outcome.errors,
             load: outcome.load,
-            steady: 1.0 / each_s,
-            charged: 1.0 / (each_s + start_s),
-            fair: 1.0 / ((needed_s / tasks).max(least_s) + start_s),
+            by_count: rates(tasks, least_s),
+            by_effort: outcome
+                .effort
+                .filter(|(full, all)| *full > 0.0 && *all > 0.0)
+                .map(|(full, all)| rates(full, least_s * count as f64 / all)),
             disturbed: self.rules.computes
                 && outcome
                     .load

@@ -1,11 +1,16 @@
 //! The rounds: which of them are compared, by what rate, and what they say of a candidate.
 //!
 //! Rounds in which others disturbed a block are set aside while they are few; when they are the larger part, all count, by fair rates.
+//!
+//! Blocks hold different inputs, and different numbers of them: a plain loop meets the one that takes a hundred times as long in one block of
+//! ten, two threads in one of five. Where the profile knows what each input takes, a block has a second rate, by effort: its tasks
+//! counted for what they take, the mean task as one. It is compared where it scatters less than the first over the control's blocks, so that
+//! durations that are the machine's or the network's, and not the inputs', do not count twice.
 
 use super::super::disturbance::Load;
 use super::super::sequential;
-use super::super::statistics::{Interval, Random, bootstrap_mean, mean, median};
-use super::Race;
+use super::super::statistics::{Interval, Random, bootstrap_mean, deviation, mean, median};
+use super::{LEAST_ROUNDS, Race};
 
 /// Disturbed rounds that are set aside in any case; from then on the undisturbed ones must not be fewer than they.
 pub(super) const REPEATED: usize = 2;
@@ -16,39 +21,64 @@ pub(super) struct Sample {
     pub(super) count: u64,
     pub(super) errors: u64,
     pub(super) load: Load,
-    /// Steady tasks per second.
-    pub(super) steady: f64,
-    /// The same with start-up charged, as it was and as it would have been without others.
-    pub(super) charged: f64,
-    pub(super) fair: f64,
+    /// By the number of its tasks, and by what the profile says that they take.
+    pub(super) by_count: Rates,
+    pub(super) by_effort: Option<Rates>,
     pub(super) disturbed: bool,
     pub(super) peak_memory_bytes: Option<f64>,
     /// For each target: tasks over a latency bound, and tasks looked at.
     pub(super) over: Vec<(u64, u64)>,
 }
 
-/// The rounds that are compared.
+/// What a block did, in tasks per second.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rates {
+    /// While the pool was full.
+    pub(super) steady: f64,
+    /// The same with start-up charged, as it was and as it would have been without others.
+    pub(super) charged: f64,
+    pub(super) fair: f64,
+}
+
+impl Rates {
+    /// Of a mean task that took `each_s`, and would have taken `needed_s` without others, with `start_s` of start-up to charge to it.
+    pub(super) fn of(each_s: f64, needed_s: f64, start_s: f64) -> Self {
+        Self {
+            steady: 1.0 / each_s,
+            charged: 1.0 / (each_s + start_s),
+            fair: 1.0 / (needed_s + start_s),
+        }
+    }
+}
+
+/// The rounds that are compared, and by which of their rates.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Basis {
     pub(super) rounds: Vec<usize>,
     pub(super) fair: bool,
+    pub(super) by_effort: bool,
 }
 
 impl Basis {
+    /// What a block did.
+    pub(super) fn rates(&self, sample: &Sample) -> Rates {
+        sample
+            .by_effort
+            .filter(|_| self.by_effort)
+            .unwrap_or(sample.by_count)
+    }
+
     /// What a block is compared by.
     pub(super) fn rate(&self, sample: &Sample) -> f64 {
-        if self.fair {
-            sample.fair
-        } else {
-            sample.charged
-        }
+        let rates = self.rates(sample);
+        if self.fair { rates.fair } else { rates.charged }
     }
 }
 
 impl Race {
     /// Steady tasks per second of a candidate: geometric mean of its blocks, with its interval when there are two or more.
     pub fn steady(&self, candidate: usize) -> Option<(f64, Option<Interval>)> {
-        self.summary(candidate, |sample| sample.steady)
+        self.summary(candidate, |rates| rates.steady)
     }
 
     /// What candidates are compared by: tasks per second with start-up charged to each. In a contended race it is the control's fair
@@ -144,10 +174,11 @@ impl Race {
             .runners
             .iter()
             .position(|runner| runner.entry.control)?;
+        let basis = self.basis();
         let rates: Vec<f64> = self
             .samples(control)
             .iter()
-            .map(|sample| sample.steady)
+            .map(|sample| basis.rates(sample).steady)
             .collect();
         if rates.len() < 4 {
             return None;
@@ -172,7 +203,8 @@ impl Race {
             .any(|sample| sample.disturbed)
     }
 
-    /// The rounds that are compared: the undisturbed ones while few were disturbed, else all by their fair rates.
+    /// The rounds that are compared: the undisturbed ones while few were disturbed, else all by their fair rates; by effort where that scatters
+    /// less.
     pub(super) fn basis(&self) -> Basis {
         let all: Vec<usize> = (0..self.counted()).collect();
         let calm: Vec<usize> = all
@@ -182,17 +214,31 @@ impl Race {
             .collect();
         let disturbed = all.len() - calm.len();
         let few = disturbed <= REPEATED.max(calm.len()) && !calm.is_empty();
-        if few || disturbed == 0 {
-            Basis {
-                rounds: calm,
-                fair: false,
-            }
-        } else {
-            Basis {
-                rounds: all,
-                fair: true,
-            }
+        let fair = !few && disturbed > 0;
+        let rounds = if fair { all } else { calm };
+        Basis {
+            by_effort: self.effort_explains(&rounds),
+            rounds,
+            fair,
         }
+    }
+
+    /// Whether the control's blocks of these rounds scatter less by effort than by count.
+    fn effort_explains(&self, rounds: &[usize]) -> bool {
+        let Some(control) = self.runners.iter().find(|runner| runner.entry.control) else {
+            return false;
+        };
+        let blocks = rounds
+            .iter()
+            .filter_map(|round| control.rounds.get(*round)?.as_ref());
+        let rates: Option<Vec<(f64, f64)>> = blocks
+            .map(|block| Some((block.by_count.steady.ln(), block.by_effort?.steady.ln())))
+            .collect();
+        let Some(rates) = rates.filter(|rates| rates.len() >= LEAST_ROUNDS) else {
+            return false;
+        };
+        let (by_count, by_effort): (Vec<f64>, Vec<f64>) = rates.into_iter().unzip();
+        deviation(&by_effort) < deviation(&by_count)
     }
 
     pub(super) fn samples(&self, candidate: usize) -> Vec<&Sample> {
@@ -218,6 +264,7 @@ impl Race {
             .filter_map(|round| {
                 let one = one.rounds.get(*round)?.as_ref()?;
                 let two = two.rounds.get(*round)?.as_ref()?;
+                let (one, two) = (basis.rates(one), basis.rates(two));
                 let measured = (one.charged / two.charged).ln();
                 let fair = (one.fair / two.fair).ln();
                 Some(match (basis.fair, simpler) {
@@ -232,12 +279,13 @@ impl Race {
     fn summary(
         &self,
         candidate: usize,
-        rate: impl Fn(&Sample) -> f64,
+        rate: impl Fn(Rates) -> f64,
     ) -> Option<(f64, Option<Interval>)> {
+        let basis = self.basis();
         let logarithms: Vec<f64> = self
             .samples(candidate)
             .into_iter()
-            .map(|sample| rate(sample).ln())
+            .map(|sample| rate(basis.rates(sample)).ln())
             .collect();
         let middle = mean(&logarithms)?.exp();
         let interval = self.interval(&logarithms, candidate, candidate);

@@ -74,6 +74,9 @@ pub struct Ran<'a> {
     pub count: u64,
     /// Tasks done while the pool was full, and its seconds: filling and draining a large pool is not its rate.
     pub full: (f64, f64),
+    /// The tasks done while the pool was full, and all of them, each counted for what the profile says that its input takes (the mean one as 1);
+    /// `None` where that is not known.
+    pub effort: Option<(f64, f64)>,
     /// Failed tasks.
     pub errors: u64,
     /// Seconds that were asked for.
