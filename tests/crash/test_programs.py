@@ -580,6 +580,56 @@ except treadle.PayloadMemoryError as error:
     assert "ulimit -v" in out
 
 
+@pytest.mark.parametrize("plan", ["processes=2", "threads=2"])
+def test_a_program_without_a_byte_left_goes_on(plan: str, tmp_path: Path, marker: str) -> None:
+    """The allocator refuses everything, then gives again: calls end with an error or their value, the program lives."""
+    program = calls.start_program(
+        tmp_path,
+        program_of(f"""
+import ctypes, resource
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
+
+def take_the_rest():
+    # Each block holds the address of the one before: a list would need memory too.
+    last = 0
+    for size in (1 << 20, 1 << 16, 1 << 12, 1 << 8, 16):
+        while block := libc.malloc(size):
+            ctypes.c_size_t.from_address(block).value = last
+            last = block
+    return last
+
+def give_back(last):
+    while last:
+        block, last = last, ctypes.c_size_t.from_address(last).value
+        libc.free(block)
+
+with treadle.Executor({plan}) as pool:
+    assert [pool.submit(calls.double, number).result() for number in range(100)] == list(range(0, 200, 2))
+    futures, refused = [None] * 400, 0
+    resource.setrlimit(resource.RLIMIT_AS, (1, resource.RLIM_INFINITY))
+    last = take_the_rest()
+    for number in range(400):
+        try:
+            futures[number] = pool.submit(calls.double, number)
+        except MemoryError:
+            refused += 1
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    give_back(last)
+    for number, future in enumerate(futures):
+        error = future and future.exception(timeout=60)
+        assert not future or isinstance(error, MemoryError) or future.result() == 2 * number
+    print(refused > 0, [pool.submit(calls.double, number).result(timeout=60) for number in range(3)])
+"""),
+        "none",
+        marker=marker,
+    )
+    code, out, err = finish(program)
+    assert code == 0, err
+    assert out == "True [0, 2, 4]\n", out
+
+
 def test_shared_memory_needs_no_dev_shm(tmp_path: Path, marker: str) -> None:
     """The files are anonymous: a container without /dev/shm, or with one of 64 KB, does as well."""
     hidden = "mount -t tmpfs -o size=4k,mode=000 none /dev/shm"

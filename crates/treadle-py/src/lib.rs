@@ -25,6 +25,10 @@ mod threads;
 mod waiting;
 mod worker;
 
+/// What is small can be had when memory is out: the call at hand ends with an error then, not the program.
+#[global_allocator]
+static HEAP: treadle_heap::Reserving = treadle_heap::Reserving::new();
+
 /// The native half of treadle.
 #[pymodule(gil_used = false)]
 mod _core {

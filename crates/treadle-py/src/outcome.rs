@@ -1,6 +1,6 @@
 //! Outcomes as Python objects: results, exceptions, and the reasons why there is neither.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use treadle_core::pool::cell::Phase;
@@ -221,9 +221,15 @@ pub(crate) fn standard_error(py: Python<'_>, name: &str) -> PyResult<PyErr> {
     Ok(PyErr::from_value(class.call0()?))
 }
 
+/// The exception of a call for which the program has no memory.
+pub(crate) fn no_memory() -> PyErr {
+    PyMemoryError::new_err(SubmitError::NoMemory.to_string())
+}
+
 /// The exception of a call that could not be submitted.
 pub(crate) fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
     let make = match error {
+        SubmitError::NoMemory => return no_memory(),
         SubmitError::ShutDown => pickling::payload(py, "shut_down"),
         SubmitError::Broken(_) => pickling::payload(py, "pool_broken"),
         SubmitError::Memory(_) | SubmitError::TooLarge { .. } => pickling::outcome(py, "no_memory"),

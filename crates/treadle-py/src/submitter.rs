@@ -6,6 +6,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::outcome::no_memory;
 use crate::processes::ProcessPool;
 use crate::threads::ThreadPool;
 
@@ -74,6 +75,7 @@ impl Submitter {
     ///     PoolBroken: when the pool can run nothing any more.
     ///     PlanError: when the plan cannot run such a function.
     ///     PayloadMemoryError: when there is no shared memory for the arguments.
+    ///     MemoryError: when the program has no memory left for one more call.
     ///     RuntimeError: when the interpreter is ending.
     #[pyo3(signature = (function, /, *args, **kwargs))]
     fn submit<'py>(
@@ -113,6 +115,9 @@ impl Submitter {
                 "this executor was not initialised: call super().__init__() first",
             )
         })?;
+        if crate::HEAP.is_low() {
+            return Err(no_memory());
+        }
         match &bound.target {
             Target::Processes(pool) => {
                 let options = (bound.timeout, bound.retries);

@@ -15,11 +15,12 @@ use treadle_core::live::desk::Source as Shown;
 use treadle_core::live::picture::{self, Pool, Worker};
 use treadle_core::pool::cell::Phase;
 use treadle_core::pool::forks;
-use treadle_core::pool::threads::{Found, Queue};
+use treadle_core::pool::threads::{Found, Queue, Refused};
 use treadle_shm::monotonic_nanoseconds;
 
 use crate::future::{FutureBase, Local, Source, new_future};
 use crate::names::{self, name_of};
+use crate::outcome::no_memory;
 use crate::pickling;
 use crate::station::{Crew, Seen, Station};
 use crate::task_meters::{self, TimesTold};
@@ -420,7 +421,11 @@ impl ThreadPool {
             timeout,
             submitted_ns: self.clock(),
         };
-        Ok(self.queue.put(job).ok().map(|idle| (future, idle)))
+        match self.queue.put(job) {
+            Ok(idle) => Ok(Some((future, idle))),
+            Err(Refused::Closed(_)) => Ok(None),
+            Err(Refused::NoMemory(_)) => Err(no_memory()),
+        }
     }
 
     /// Says whether as many threads live as are planned.

@@ -75,6 +75,12 @@ pub enum SubmitError {
     /// Shared memory could not be had.
     #[error(transparent)]
     Memory(#[from] ShmError),
+    /// The program has none left for one more task.
+    #[error(
+        "there is no memory left for one more call\n\n\
+         hint: let calls end, bound them with max_pending, or give the program more memory (ulimit -v)"
+    )]
+    NoMemory,
     /// The payload is larger than the pool's limit.
     #[error(
         "a payload of {bytes} bytes is larger than the pool's limit of {limit} bytes for payloads in flight"

@@ -112,7 +112,10 @@ impl ProcessPool {
         let state = &mut *guard;
         let refusal = match (&state.broken, &state.life) {
             (Some(reason), _) => Some(SubmitError::Broken(reason.clone())),
-            (None, Life::Open) => None,
+            (None, Life::Open) => {
+                let room = state.tasks.make_room().and(state.backlog.try_reserve(1));
+                room.is_err().then_some(SubmitError::NoMemory)
+            }
             (None, _) => Some(SubmitError::ShutDown),
         };
         if let Some(refusal) = refusal {

@@ -3,6 +3,7 @@
 //! A task's id is its place in the table and that place's generation, so that an id which a damaged worker makes up names no task, or
 //! at worst another unfinished task of the same pool; never memory.
 
+use std::collections::TryReserveError;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +96,18 @@ impl Tasks {
     /// Whether no task is unfinished.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Makes room for one more task, now and when it leaves.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn make_room(&mut self) -> Result<(), TryReserveError> {
+        if self.free.is_empty() {
+            self.places.try_reserve(1)?;
+            self.free.try_reserve(self.places.len() + 1)?;
+        }
+        Ok(())
     }
 
     /// Enters a task and returns its id.

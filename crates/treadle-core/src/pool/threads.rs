@@ -44,6 +44,15 @@ pub enum Found<J> {
     Closed,
 }
 
+/// Why a job could not be put, with the job.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused<J> {
+    /// The queue is closed.
+    Closed(J),
+    /// There is no memory for one more.
+    NoMemory(J),
+}
+
 impl<J> Default for Queue<J> {
     fn default() -> Self {
         Queue {
@@ -61,15 +70,17 @@ impl<J> Default for Queue<J> {
 }
 
 impl<J> Queue<J> {
-    /// Puts a job at the end. `Err` gives it back when the queue is closed. `Ok` says how many idle workers there are for it: those for
-    /// which no earlier job waits.
+    /// Puts a job at the end. `Ok` says how many idle workers there are for it: those for which no earlier job waits.
     ///
     /// # Errors
-    /// The job, when the queue is closed.
-    pub fn put(&self, job: J) -> Result<usize, J> {
+    /// See [`Refused`].
+    pub fn put(&self, job: J) -> Result<usize, Refused<J>> {
         let mut inside = lock(&self.inside);
         if inside.closed {
-            return Err(job);
+            return Err(Refused::Closed(job));
+        }
+        if inside.jobs.try_reserve(1).is_err() {
+            return Err(Refused::NoMemory(job));
         }
         let idle = inside.idle.saturating_sub(inside.jobs.len());
         inside.jobs.push_back(job);
@@ -199,7 +210,7 @@ mod tests {
             queue.put(job).unwrap();
         }
         queue.close();
-        assert!(queue.put(0).is_err());
+        assert_eq!(queue.put(0), Err(Refused::Closed(0)));
         assert_eq!(queue.entered(), 10_000);
         let mut all: Vec<usize> = takers
             .into_iter()
