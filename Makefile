@@ -131,7 +131,7 @@ bench: $(BUILT) $(PEERS) ## treadle against its peers in one run; BENCH='--quick
 flatness: $(BUILT) ## cost per task for up to 1,000,000 queued tasks and 64 workers; FLATNESS='--quick --only queued'
 	@$(BIN)/python -m benches.flatness $(FLATNESS)
 
-accuracy: $(BUILT) $(CORPUS) ## what following compare's advice costs, over a corpus; ACCURACY='--only hashing --quick' (50 minutes)
+accuracy: $(BUILT) $(CORPUS) ## what following compare's advice costs, over a corpus; ACCURACY='--only hashing --quick' (an hour)
 	@$(BIN)/python -m benches.accuracy $(ACCURACY)
 
 lint: $(INSTALLED) ## formats and lints, changing nothing

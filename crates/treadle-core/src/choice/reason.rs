@@ -36,9 +36,14 @@ pub(super) struct Grounds<'a> {
     pub(super) targets: &'a [Target],
 }
 
-/// Why a plan is not raced that promises far less than another one.
+/// Why a plan is not raced that promises far less than another one, or mixes two and promises no more than they.
 pub(super) fn shut_out(prediction: &Prediction) -> String {
-    if prediction.batch_per_s < 0.8 * prediction.per_s {
+    if prediction.plan.strategy() == Strategy::Hybrid {
+        format!(
+            "it mixes two plans, and promises {}, not 5 % more than one of them alone",
+            rate(prediction.batch_per_s)
+        )
+    } else if prediction.batch_per_s < 0.8 * prediction.per_s {
         format!(
             "this batch is too short to repay the start of its workers (about {} with it, {} without)",
             rate(prediction.batch_per_s),

@@ -1,5 +1,6 @@
 //! The forecast: tasks per second of a plan and of a whole curve of sizes, with an interval.
 
+use super::super::noise::CPU_SHARE_THAT_MATTERS;
 use super::super::plan::{Plan, Strategy};
 use super::super::profile::Profile;
 use super::super::race::EQUIVALENT;
@@ -163,6 +164,12 @@ impl<'a> Model<'a> {
     /// Whether it was measured what starting a process costs: where a plan that needs one could not win, it was not.
     pub fn knows_processes(&self) -> bool {
         self.profile.worker_start_s.process.is_some()
+    }
+
+    /// Whether tasks wait and compute enough for both to matter.
+    pub fn mixed(&self) -> bool {
+        let computes = self.profile.cpu_share();
+        computes.min(1.0 - computes) >= CPU_SHARE_THAT_MATTERS
     }
 
     /// Whether it was measured what a loop costs that many tasks share.
