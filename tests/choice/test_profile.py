@@ -134,7 +134,10 @@ def test_other_threads_cpu_is_told_apart(profile: Callable[..., dict[str, Any]])
 
 
 def test_programs_that_it_runs_are_counted(profile: Callable[..., dict[str, Any]]) -> None:
-    assert profile("program", [0] * 4)["children_cpu_s"] > 0.0
+    found = profile("program", [0] * 4)
+    # A fresh interpreter computes for some milliseconds, whoever waits for it.
+    assert found["process_cpu_s"] - found["thread_cpu_s"] > 0.002
+    assert all(natives > 0.002 for natives in found["natives"])
 
 
 class Blind:

@@ -38,6 +38,7 @@ fn rules(budget_s: f64, seed: u64) -> Rules {
         cores: 2.0,
         control_alone: true,
         computes: true,
+        batch: None,
         variation: 0.0,
         targets: Vec::new(),
         sizes_matter: false,
@@ -366,6 +367,58 @@ fn of_equals_the_simpler_wins() {
         assert_eq!(finished.race.winner(), Some(1), "seed {seed}");
         assert!(finished.elapsed < 12.0, "seed {seed}: {}", finished.elapsed);
     }
+}
+
+#[test]
+fn what_the_first_calls_of_workers_take_is_charged_to_the_batch() {
+    // Threads do ten times as much, once each has made its client: that takes them 2 s, and the batch only 1 s after it.
+    let ratio = |batch: Option<u64>, cold_s: f64| {
+        let rules = Rules {
+            batch,
+            ..rules(30.0, 3)
+        };
+        let mut race = Race::new(rules, &[control(), rival(Plan::threads(64))]);
+        let mut elapsed = 0.0;
+        let mut cold = [false, true];
+        while let Step::Block {
+            candidate, seconds, ..
+        } = race.next(elapsed)
+        {
+            let rate = [100.0, 1_000.0][candidate];
+            // 64 in flight are finished after the time is up, in every block.
+            let count = (rate * seconds) as u64 + [0, 64][candidate];
+            let lost_s = if std::mem::take(&mut cold[candidate]) {
+                cold_s
+            } else {
+                0.0
+            };
+            let wall_s = count as f64 / rate + lost_s;
+            elapsed += wall_s;
+            race.observe(
+                candidate,
+                &Ran {
+                    count,
+                    full: (rate * seconds, seconds),
+                    effort: None,
+                    errors: 0,
+                    asked_s: seconds,
+                    load: Load {
+                        wall_s,
+                        ..Load::default()
+                    },
+                    latencies: &[],
+                    peak_memory_bytes: None,
+                },
+            );
+        }
+        assert!((race.steady(1).unwrap().0 - 1_000.0).abs() < 1e-6);
+        race.ratio(1, 0).unwrap().estimate
+    };
+    // The warm-up asked for 0.05 s, in which a pool that is not cold does 50 tasks.
+    let charged_s = 2.0 - 0.05;
+    assert!((ratio(Some(1_000), 2.0) - 10.0 / (1.0 + charged_s)).abs() < 0.01);
+    assert!((ratio(Some(1_000), 0.0) - 10.0).abs() < 1e-6);
+    assert!((ratio(None, 2.0) - 10.0).abs() < 1e-6);
 }
 
 /// A race over 120 inputs of heavy-tailed lengths, 4 ms in the mean, run in order from another one on in each round; `speeds` are in seconds of

@@ -291,7 +291,7 @@ mod tests {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         // What is surely nothing is not told.
-        assert!(!text.contains("helper threads") && !text.contains("blocked, lock held"));
+        assert!(!text.contains("helpers") && !text.contains("blocked, lock held"));
         assert!(text.lines().all(|line| layout::columns(line) <= 80));
     }
 

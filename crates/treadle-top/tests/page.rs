@@ -215,7 +215,7 @@ fn the_split_takes_the_place_of_what_was_not_measured() {
         "CPU with the interpreter lock",
         "blocked with the lock",
         "CPU without the lock",
-        "CPU of helper threads",
+        "CPU of helpers",
         "value=\"0.0008\"",
         "value=\"0.002\"",
         "value=\"3.5\"",

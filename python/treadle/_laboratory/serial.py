@@ -25,6 +25,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 from treadle import _pickling
 from treadle._core import Meter
 from treadle._laboratory import failure, pilot, readings
@@ -100,7 +105,8 @@ class _Run:
         self.walls: list[float] = []
         self.failed_walls: list[float] = []
         self.thread: list[float] = []
-        self.others: list[float] = []
+        self.others: list[float] = []  # of other threads, and of programs that were waited for
+        self._children_s = _children_cpu()
         self.queued: list[float] = []
         self.pauses: list[int] = []
         self.used: list[int] = []
@@ -138,6 +144,8 @@ class _Run:
         """Books one call, just ended."""
         seconds, thread, others, queued, pauses = self.meter.end()
         wall = max(0.0, seconds - self.overhead[0])
+        before, self._children_s = self._children_s, _children_cpu()
+        programs = self._children_s - before
         self.calls += 1
         self.used.append(index)
         if self.calls == 1:
@@ -151,7 +159,7 @@ class _Run:
         elif not warm_up:
             self.walls.append(wall)
             self.thread.append(max(0.0, thread - self.overhead[1]))
-            self.others.append(max(0.0, others - self.overhead[2]))
+            self.others.append(max(0.0, others - self.overhead[2]) + programs)
             self.queued.append(max(0.0, queued or 0.0))
             self.queue_known = queued is not None
             self.pauses.append(pauses)
@@ -342,13 +350,11 @@ def _profile(
     indices = sample_indices(len(items), max_count)
     readings.reset_peak()
     baseline = readings.resident_bytes()
-    children_before = _children_cpu()
     driver = _drive(run, target, items, indices, started + SERIAL_SHARE * max_seconds, enough)
     if target.is_async:
         asyncio.run(driver)
     else:
         run_plain(driver)
-    children = _children_cpu() - children_before
     peak = readings.peak_resident_bytes()
     growth = max(0, readings.resident_bytes() - baseline)
     run.count_threads()
@@ -392,7 +398,6 @@ def _profile(
         "used": used,
         "thread_cpu_s": _mean(run.thread),
         "process_cpu_s": _mean(run.thread) + _mean(run.others),
-        "children_cpu_s": children / max(1, run.calls),
         "run_queue_s": _mean(run.queued) if run.queue_known else None,
         "errors": run.errors,
         "first_error": run.first_error,
@@ -427,9 +432,7 @@ def _problem(problem: _pickling.PicklingProblem | None) -> dict[str, str] | None
 
 def _children_cpu() -> float:
     """CPU seconds of ended children that were waited for: programs that the function ran."""
-    try:
-        import resource
-    except ImportError:
+    if resource is None:
         return 0.0
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

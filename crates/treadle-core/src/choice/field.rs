@@ -484,7 +484,7 @@ fn judge(
         let (percent, name) = (wording::percent(behind), fastest.plan.label());
         let why = if started {
             format!(
-                "as fast as {name} once started, but its start and its last tasks make this batch {percent} slower"
+                "as fast as {name} once started, but its start, its first and its last tasks make this batch {percent} slower"
             )
         } else {
             format!("{percent} slower than {name}")

@@ -63,7 +63,7 @@ pub(super) fn portrait(profile: &Profile, setting: &Setting) -> String {
     }
     if profile.native_cpu_s > 0.1 * profile.wall_s {
         text.push_str(&format!(
-            "; native helper threads add {} of CPU time a task",
+            "; its helpers (threads, programs) add {} of CPU time a task",
             seconds(profile.native_cpu_s)
         ));
     }

@@ -181,7 +181,7 @@ impl Split {
             ("blocked, lock held", self.gil_blocked),
             ("computing, lock free", self.free_cpu),
             ("waiting, lock free", self.wait),
-            ("helper threads", self.native_cpu),
+            ("helpers", self.native_cpu),
             ("no processor free", self.run_queue),
         ]
     }

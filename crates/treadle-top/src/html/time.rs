@@ -58,8 +58,8 @@ const QUEUE: Kind = Kind {
 const NATIVE: Kind = Kind {
     class: "native",
     short: "helpers",
-    name: "CPU of helper threads",
-    meaning: "threads that the function starts, at the same time as it",
+    name: "CPU of helpers",
+    meaning: "threads and programs that the function starts, at the same time as it",
 };
 const TRANSFER: Kind = Kind {
     class: "transfer",

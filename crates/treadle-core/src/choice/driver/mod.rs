@@ -156,6 +156,7 @@ pub(super) fn race(
         cores: setting.cores,
         control_alone: terms.control_alone,
         computes: profile.cpu_share() >= CPU_SHARE_THAT_MATTERS,
+        batch: setting.count,
         variation: terms.variation,
         targets: terms.targets.to_vec(),
         sizes_matter: request.plans.is_some(),

@@ -2,7 +2,7 @@
 //!
 //! Sans-IO: `next` says what to do, `observe` takes what happened, time is passed in. Blocks of all candidates are
 //! interleaved in random order, so that what the machine does hits all alike, and compared round by round (paired).
-//! A candidate's first block warms up, is half as long and is not counted; it and the first counted one go by promise. Blocks double when
+//! A candidate's first block warms up, is half as long and is not counted, but what it takes longer for is charged to the batch; it and the first counted one go by promise. Blocks double when
 //! four rounds did not suffice, and once more. Candidates in reserve enter when the caller says so.
 //!
 //! *Rule*. After some rounds (`sequential`) the race looks. A candidate leaves when it certainly misses a target, when it is simpler than
@@ -31,7 +31,7 @@ mod terms;
 use super::sequential::{self, Bounds};
 use super::statistics::Random;
 use super::target::Quantity;
-use rounds::{REPEATED, Rates, Sample};
+use rounds::{Pace, REPEATED, Sample};
 pub use terms::{Entry, Finish, Form, Ran, Rules, Step};
 
 /// Two candidates within this share of each other are equivalent (diagnosis notes 3.4).
@@ -69,6 +69,8 @@ struct Runner {
     state: State,
     /// Whether its first block is behind it.
     warm: bool,
+    /// Tasks of that block and its seconds beyond those that were asked for, if it warmed up.
+    first: Option<(u64, f64)>,
     rounds: Vec<Option<Sample>>,
     /// Wall seconds of the longest block over the seconds asked for, to plan by.
     overrun_s: f64,
@@ -102,6 +104,7 @@ impl Race {
                 entry: *entry,
                 state: State::Racing,
                 warm: !rules.warm_up,
+                first: None,
                 rounds: Vec::new(),
                 overrun_s: 0.0,
             })
@@ -156,12 +159,14 @@ impl Race {
         let (count, wall_s) = (outcome.count, outcome.load.wall_s);
         runner.overrun_s = runner.overrun_s.max(wall_s - outcome.asked_s);
         let warm = std::mem::replace(&mut runner.warm, true);
+        if !warm {
+            runner.first = Some((count, wall_s - outcome.asked_s));
+        }
         let round = counted.filter(|_| warm)?;
         if count == 0 || wall_s <= 0.0 {
             return Some(round);
         }
         let (tasks, full_s) = outcome.full;
-        let start_s = runner.entry.start_per_task_s;
         let least_s = outcome.load.cpu_s.map_or(0.0, |cpu_s| {
             let busy = runner.entry.parallelism.min(self.rules.cores.ceil());
             cpu_s / count as f64 / busy / CLOCK_SLACK
@@ -171,9 +176,9 @@ impl Race {
             * outcome
                 .load
                 .needed_s(self.rules.cores, runner.entry.parallelism);
-        let rates = |tasks: f64, least_s: f64| {
-            let (each_s, needed_s) = (full_s / tasks, needed_s / tasks);
-            Rates::of(each_s.max(least_s), needed_s.max(least_s), start_s)
+        let pace = |tasks: f64, least_s: f64| Pace {
+            each_s: (full_s / tasks).max(least_s),
+            needed_s: (needed_s / tasks).max(least_s),
         };
         let over = self.rules.targets.iter().map(|target| {
             let over = |bound: f64| outcome.latencies.iter().filter(|one| **one > bound).count();
@@ -186,11 +191,11 @@ impl Race {
             count,
             errors: outcome.errors,
             load: outcome.load,
-            by_count: rates(tasks, least_s),
+            by_count: pace(tasks, least_s),
             by_effort: outcome
                 .effort
                 .filter(|(full, all)| *full > 0.0 && *all > 0.0)
-                .map(|(full, all)| rates(full, least_s * count as f64 / all)),
+                .map(|(full, all)| pace(full, least_s * count as f64 / all)),
             disturbed: self.rules.computes
                 && outcome
                     .load

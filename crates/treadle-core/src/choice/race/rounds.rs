@@ -10,7 +10,7 @@
 use super::super::disturbance::Load;
 use super::super::sequential;
 use super::super::statistics::{Interval, Random, bootstrap_mean, deviation, mean, median};
-use super::{LEAST_ROUNDS, Race};
+use super::{FEWEST_ROUNDS, LEAST_ROUNDS, Race};
 
 /// Disturbed rounds that are set aside in any case; from then on the undisturbed ones must not be fewer than they.
 pub(super) const REPEATED: usize = 2;
@@ -22,32 +22,25 @@ pub(super) struct Sample {
     pub(super) errors: u64,
     pub(super) load: Load,
     /// By the number of its tasks, and by what the profile says that they take.
-    pub(super) by_count: Rates,
-    pub(super) by_effort: Option<Rates>,
+    pub(super) by_count: Pace,
+    pub(super) by_effort: Option<Pace>,
     pub(super) disturbed: bool,
     pub(super) peak_memory_bytes: Option<f64>,
     /// For each target: tasks over a latency bound, and tasks looked at.
     pub(super) over: Vec<(u64, u64)>,
 }
 
-/// What a block did, in tasks per second.
+/// Seconds that a block took for a mean task while the pool was full, and that it would have needed without others.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rates {
-    /// While the pool was full.
-    pub(super) steady: f64,
-    /// The same with start-up charged, as it was and as it would have been without others.
-    pub(super) charged: f64,
-    pub(super) fair: f64,
+pub(super) struct Pace {
+    pub(super) each_s: f64,
+    pub(super) needed_s: f64,
 }
 
-impl Rates {
-    /// Of a mean task that took `each_s`, and would have taken `needed_s` without others, with `start_s` of start-up to charge to it.
-    pub(super) fn of(each_s: f64, needed_s: f64, start_s: f64) -> Self {
-        Self {
-            steady: 1.0 / each_s,
-            charged: 1.0 / (each_s + start_s),
-            fair: 1.0 / (needed_s + start_s),
-        }
+impl Pace {
+    /// Tasks per second.
+    pub(super) fn steady(&self) -> f64 {
+        1.0 / self.each_s
     }
 }
 
@@ -61,27 +54,31 @@ pub(super) struct Basis {
 
 impl Basis {
     /// What a block did.
-    pub(super) fn rates(&self, sample: &Sample) -> Rates {
+    pub(super) fn pace(&self, sample: &Sample) -> Pace {
         sample
             .by_effort
             .filter(|_| self.by_effort)
             .unwrap_or(sample.by_count)
     }
 
-    /// What a block is compared by.
-    pub(super) fn rate(&self, sample: &Sample) -> f64 {
-        let rates = self.rates(sample);
-        if self.fair { rates.fair } else { rates.charged }
+    /// Seconds of a mean task that a block is compared by.
+    pub(super) fn seconds(&self, sample: &Sample) -> f64 {
+        let pace = self.pace(sample);
+        if self.fair {
+            pace.needed_s
+        } else {
+            pace.each_s
+        }
     }
 }
 
 impl Race {
     /// Steady tasks per second of a candidate: geometric mean of its blocks, with its interval when there are two or more.
     pub fn steady(&self, candidate: usize) -> Option<(f64, Option<Interval>)> {
-        self.summary(candidate, |rates| rates.steady)
+        self.summary(candidate)
     }
 
-    /// What candidates are compared by: tasks per second with start-up charged to each. In a contended race it is the control's fair
+    /// What candidates are compared by: tasks per second with [start-up](Self::start_per_task_s) charged to each. In a contended race it is the control's fair
     /// rate times the ratio to the control.
     pub fn charged(&self, candidate: usize) -> Option<f64> {
         let basis = self.basis();
@@ -91,9 +88,10 @@ impl Race {
             .position(|runner| runner.entry.control)
             .filter(|control| basis.fair && self.blocks(*control) > 0);
         let rates = |of: usize| -> Vec<f64> {
+            let start_s = self.start_per_task_s(of);
             self.samples(of)
                 .into_iter()
-                .map(|sample| basis.rate(sample).ln())
+                .map(|sample| -(basis.seconds(sample) + start_s).ln())
                 .collect()
         };
         match control {
@@ -103,6 +101,33 @@ impl Race {
             }
             _ => mean(&rates(candidate)).map(f64::exp),
         }
+    }
+
+    /// Seconds to charge to each task of a finite batch: the start of the pool and its end, as it came, and the first calls of its workers, as its
+    /// warm-up shows them: what that block took longer than its tasks do, and longer than any counted block did. Each worker makes a client, opens
+    /// a connection, fills a cache; the workers of a race have done so once, those of the batch will do it within it. The seconds that were asked for
+    /// are not charged: in them a pool also learns how long tasks are, and sends them one by one until it does.
+    pub(super) fn start_per_task_s(&self, candidate: usize) -> f64 {
+        let runner = &self.runners[candidate];
+        let start_s = runner.entry.start_per_task_s;
+        let samples = self.samples(candidate);
+        let (Some((count, late_s)), Some(batch)) = (runner.first, self.rules.batch) else {
+            return start_s;
+        };
+        if samples.len() < FEWEST_ROUNDS {
+            return start_s;
+        }
+        let logarithms: Vec<f64> = samples
+            .iter()
+            .map(|sample| sample.by_count.each_s.ln())
+            .collect();
+        let each_s = mean(&logarithms).map_or(0.0, f64::exp);
+        let beyond = |count: u64, wall_s: f64| wall_s - count as f64 * each_s;
+        let usual_s = samples
+            .iter()
+            .map(|sample| beyond(sample.count, sample.load.wall_s))
+            .fold(0.0, f64::max);
+        start_s + (beyond(count, late_s) - usual_s).max(0.0) / batch.max(1) as f64
     }
 
     /// The paired throughput ratio of one candidate to another, start-up charged, with its 95 % interval.
@@ -178,7 +203,7 @@ impl Race {
         let rates: Vec<f64> = self
             .samples(control)
             .iter()
-            .map(|sample| basis.rates(sample).steady)
+            .map(|sample| basis.pace(sample).steady())
             .collect();
         if rates.len() < 4 {
             return None;
@@ -232,7 +257,7 @@ impl Race {
             .iter()
             .filter_map(|round| control.rounds.get(*round)?.as_ref());
         let rates: Option<Vec<(f64, f64)>> = blocks
-            .map(|block| Some((block.by_count.steady.ln(), block.by_effort?.steady.ln())))
+            .map(|block| Some((block.by_count.each_s.ln(), block.by_effort?.each_s.ln())))
             .collect();
         let Some(rates) = rates.filter(|rates| rates.len() >= LEAST_ROUNDS) else {
             return false;
@@ -258,15 +283,16 @@ impl Race {
         let basis = self.basis();
         let (one, two) = (&self.runners[candidate], &self.runners[other]);
         let simpler = one.entry.simplicity < two.entry.simplicity;
+        let starts = [candidate, other].map(|index| self.start_per_task_s(index));
         basis
             .rounds
             .iter()
             .filter_map(|round| {
                 let one = one.rounds.get(*round)?.as_ref()?;
                 let two = two.rounds.get(*round)?.as_ref()?;
-                let (one, two) = (basis.rates(one), basis.rates(two));
-                let measured = (one.charged / two.charged).ln();
-                let fair = (one.fair / two.fair).ln();
+                let (one, two) = (basis.pace(one), basis.pace(two));
+                let measured = ((two.each_s + starts[1]) / (one.each_s + starts[0])).ln();
+                let fair = ((two.needed_s + starts[1]) / (one.needed_s + starts[0])).ln();
                 Some(match (basis.fair, simpler) {
                     (false, _) => measured,
                     (true, true) => measured.max(fair),
@@ -276,16 +302,12 @@ impl Race {
             .collect()
     }
 
-    fn summary(
-        &self,
-        candidate: usize,
-        rate: impl Fn(Rates) -> f64,
-    ) -> Option<(f64, Option<Interval>)> {
+    fn summary(&self, candidate: usize) -> Option<(f64, Option<Interval>)> {
         let basis = self.basis();
         let logarithms: Vec<f64> = self
             .samples(candidate)
             .into_iter()
-            .map(|sample| rate(basis.rates(sample)).ln())
+            .map(|sample| basis.pace(sample).steady().ln())
             .collect();
         let middle = mean(&logarithms)?.exp();
         let interval = self.interval(&logarithms, candidate, candidate);

@@ -39,7 +39,8 @@ impl Race {
         match target.quantity {
             Quantity::Throughput => {
                 let basis = self.basis();
-                let found = bounds(&|sample| Some(basis.rate(sample)))?;
+                let start_s = self.start_per_task_s(candidate);
+                let found = bounds(&|sample| Some(1.0 / (basis.seconds(sample) + start_s)))?;
                 if found.low >= bound {
                     Some(true)
                 } else {

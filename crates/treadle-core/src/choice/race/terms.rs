@@ -21,6 +21,8 @@ pub struct Rules {
     pub control_alone: bool,
     /// Whether tasks compute enough for others on the processors to matter; waiting does not get slower beside them.
     pub computes: bool,
+    /// Tasks of the whole batch; `None` where it has no known end, and its start is nothing.
+    pub batch: Option<u64>,
     /// Standard deviation of the tasks' durations over their mean, as the profile saw it.
     pub variation: f64,
     /// What a candidate must meet.
