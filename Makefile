@@ -62,7 +62,7 @@ example-server: $(VENV)/.example-server ## websocket clients on a loop, reports 
 	cd examples/server && $(abspath $(BIN))/python -m pytest --quiet tests
 	cd examples/server && $(abspath $(BIN))/python -m live measure --short
 
-measure-examples: $(VENV)/.example-crawler $(VENV)/.example-images $(VENV)/.example-server ## their whole measurements into their READMEs (6 minutes, a quiet machine); EXAMPLES='images'
+measure-examples: $(VENV)/.example-crawler $(VENV)/.example-images $(VENV)/.example-server ## their whole measurements into their READMEs (a quarter of an hour, a quiet machine); EXAMPLES='images --folder /dev/shm'
 	$(BIN)/python examples/measure.py $(EXAMPLES)
 
 test: lint test-rust test-python ## format, lints, Rust tests, Python tests: with `make examples`, what CI runs

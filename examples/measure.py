@@ -1,6 +1,6 @@
 """Measures the three programs and writes what was found into their READMEs.
 
-    python examples/measure.py                all three: about six minutes on two cores
+    python examples/measure.py                all three: about a quarter of an hour on two cores
     python examples/measure.py images         one of them
 
 The tables are those that each program's own `measure` prints; here they are put between two marks in its README, with the
@@ -84,14 +84,15 @@ def main() -> int:
     parser.add_argument(
         "--store", metavar="DSN", help="a PostgreSQL for the crawler; it is emptied"
     )
+    parser.add_argument("--folder", metavar="PATH", help="where images makes its photographs")
     options = parser.parse_args()
     unknown = sorted(set(options.programs) - set(MODULES))
     if unknown:
         parser.error(f"there is no program {unknown[0]}; there are {', '.join(MODULES)}")
     failed = False
     for name in options.programs or MODULES:
-        own = ["--store", options.store] if name == "crawler" and options.store else []
-        found = measured(name, own)
+        own = {"crawler": ("--store", options.store), "images": ("--folder", options.folder)}
+        found = measured(name, [word for word in own.get(name, ()) if own[name][1]])
         if found is None:
             print(f"error: the measurement of {name} failed", file=sys.stderr)
             failed = True

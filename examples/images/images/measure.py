@@ -28,6 +28,7 @@ from images.trial import FOLDER
 
 SMALL_COUNT, LARGE_COUNT = 4000, 200
 LIMIT = "1GiB"
+LOOK_S = 1.0  # between two looks at the memory: a look walks all pages, and twenty a second took 8 % of two cores
 APART = "apart"  # no pool at all: so many serial programs beside each other, each with its part of the files
 
 
@@ -58,7 +59,7 @@ def run_once(source: Path, way: Way) -> Run:
     """Develops a folder in a process of its own."""
     target = source.parent / "developed"
     process = start(source, target, way)
-    with Watch(process.pid) as watch:
+    with Watch(process.pid, LOOK_S) as watch:
         out, _nothing = process.communicate()
     shutil.rmtree(target, ignore_errors=True)
     if process.returncode != 0:
