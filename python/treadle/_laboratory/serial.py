@@ -17,6 +17,7 @@ import inspect
 import math
 import mmap
 import os
+import resource
 import statistics
 import sys
 import threading
@@ -24,11 +25,6 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 from treadle import _pickling
 from treadle._core import Meter
@@ -432,8 +428,6 @@ def _problem(problem: _pickling.PicklingProblem | None) -> dict[str, str] | None
 
 def _children_cpu() -> float:
     """CPU seconds of ended children that were waited for: programs that the function ran."""
-    if resource is None:
-        return 0.0
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
