@@ -1,3 +1,5 @@
+//! The reserve when its allocator gives, when it refuses, and when it gives again.
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
