@@ -89,10 +89,11 @@ def main() -> int:
     unknown = sorted(set(options.programs) - set(MODULES))
     if unknown:
         parser.error(f"there is no program {unknown[0]}; there are {', '.join(MODULES)}")
+    own = {"crawler": ("--store", options.store), "images": ("--folder", options.folder)}
     failed = False
     for name in options.programs or MODULES:
-        own = {"crawler": ("--store", options.store), "images": ("--folder", options.folder)}
-        found = measured(name, [word for word in own.get(name, ()) if own[name][1]])
+        option, value = own.get(name, ("", None))
+        found = measured(name, [option, value] if value else [])
         if found is None:
             print(f"error: the measurement of {name} failed", file=sys.stderr)
             failed = True

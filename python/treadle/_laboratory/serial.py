@@ -245,9 +245,11 @@ class Enough:
         if elapsed < self.seconds:
             return False
         counted = len(run.walls) >= self.count
-        if not (counted or run.mean_known() if run.waits() else counted and run.mean_known()):
-            return False
-        return run.split_known()
+        if run.waits():
+            enough = counted or run.mean_known()
+        else:
+            enough = counted and run.mean_known()
+        return enough and run.split_known()
 
 
 async def _drive(

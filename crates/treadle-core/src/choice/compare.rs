@@ -344,8 +344,7 @@ fn efforts(sample: &Sample) -> Vec<(u64, f64)> {
 
 /// Standard deviation over mean; 0 where it cannot be told.
 fn variation(values: &[f64]) -> f64 {
-    let Some(mean) = statistics::mean(values).filter(|mean| *mean > 0.0 && values.len() > 1) else {
-        return 0.0;
-    };
-    statistics::deviation(values) / mean
+    statistics::mean(values)
+        .filter(|mean| *mean > 0.0)
+        .map_or(0.0, |mean| statistics::deviation(values) / mean)
 }

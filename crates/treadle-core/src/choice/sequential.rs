@@ -9,7 +9,7 @@
 //! *Guarantees*: under normal errors the probability that any interval of any look misses its truth is at most `ERROR`.
 //! *Assumes*: logarithms of paired ratios are close to normal, rounds independent (simulated in `tests/race.rs`, with outliers).
 
-use super::statistics::mean;
+use super::statistics::{deviation, mean};
 
 /// Probability that a race calls something certain that is not so.
 pub const ERROR: f64 = 0.05;
@@ -59,12 +59,11 @@ pub struct Bounds {
 pub fn mean_bounds(values: &[f64], assumed: f64, level: f64) -> Option<Bounds> {
     let count = values.len();
     let middle = mean(values)?;
-    let squares: f64 = values.iter().map(|value| (value - middle).powi(2)).sum();
     let (spread, freedom) = if count <= EARLY_LOOKS {
         // Normal, since the spread is known: Student's with a thousand degrees of freedom.
         (assumed, 1_000)
     } else {
-        ((squares / (count - 1) as f64).sqrt(), count - 1)
+        (deviation(values), count - 1)
     };
     let half = student(freedom, level) * spread.max(LEAST_SPREAD) / (count as f64).sqrt();
     Some(Bounds {

@@ -15,6 +15,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::statistics::deviation;
+
 /// What the sampler counted within the calls of the sample, as the laboratory sends it.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -225,11 +227,9 @@ impl Total {
         if values.len() < 2 {
             return Self { mean, half: 0.0 };
         }
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let error = (squares / (count - 1.0) / count).sqrt();
         Self {
             mean,
-            half: student(values.len() - 1) * error,
+            half: student(values.len() - 1) * deviation(values) / count.sqrt(),
         }
     }
 

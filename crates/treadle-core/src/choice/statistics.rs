@@ -104,8 +104,7 @@ const STUDENT: [f64; 30] = [
 pub fn mean_low(values: &[f64]) -> Option<f64> {
     let count = values.len();
     let middle = mean(values).filter(|_| count > 1)?;
-    let squares: f64 = values.iter().map(|value| (value - middle).powi(2)).sum();
-    let error = (squares / (count - 1) as f64 / count as f64).sqrt();
+    let error = deviation(values) / (count as f64).sqrt();
     Some(middle - STUDENT.get(count - 2).copied().unwrap_or(1.96) * error)
 }
 

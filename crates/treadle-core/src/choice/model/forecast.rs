@@ -4,7 +4,7 @@ use super::super::noise::CPU_SHARE_THAT_MATTERS;
 use super::super::plan::{Plan, Strategy};
 use super::super::profile::Profile;
 use super::super::race::EQUIVALENT;
-use super::super::statistics::Random;
+use super::super::statistics::{Random, deviation};
 use super::super::wording;
 use super::bounds;
 use super::demands::{Demands, Reading};
@@ -353,9 +353,7 @@ impl<'a> Model<'a> {
                     steady(&demands, random.bits()).max(1e-12).ln()
                 })
                 .collect();
-            let mean = logarithms.iter().sum::<f64>() / RESAMPLES as f64;
-            let squares: f64 = logarithms.iter().map(|one| (one - mean).powi(2)).sum();
-            STUDENT * (squares / (RESAMPLES - 1) as f64).sqrt()
+            STUDENT * deviation(&logarithms)
         };
         let (high, low) = if self.hopeful == self.wary {
             (prediction.per_s, prediction.per_s)

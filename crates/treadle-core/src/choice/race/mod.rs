@@ -2,8 +2,9 @@
 //!
 //! Sans-IO: `next` says what to do, `observe` takes what happened, time is passed in. Blocks of all candidates are
 //! interleaved in random order, so that what the machine does hits all alike, and compared round by round (paired).
-//! A candidate's first block warms up, is half as long and is not counted, but what it takes longer for is charged to the batch; it and the first counted one go by promise. Blocks double when
-//! four rounds did not suffice, and once more. Candidates in reserve enter when the caller says so.
+//! A candidate's first block warms up, is half as long and is not counted, but what it takes longer for is charged to the batch; it and
+//! the first counted one go by promise. Blocks double when four rounds did not suffice, and once more. Candidates in reserve enter when the
+//! caller says so.
 //!
 //! *Rule*. After some rounds (`sequential`) the race looks. A candidate leaves when it certainly misses a target, when it is simpler than
 //! the leader and certainly more than five percent slower, or when it is not simpler and certainly not more than five percent

@@ -75,7 +75,15 @@ impl Basis {
 impl Race {
     /// Steady tasks per second of a candidate: geometric mean of its blocks, with its interval when there are two or more.
     pub fn steady(&self, candidate: usize) -> Option<(f64, Option<Interval>)> {
-        self.summary(candidate)
+        let basis = self.basis();
+        let logarithms: Vec<f64> = self
+            .samples(candidate)
+            .into_iter()
+            .map(|sample| basis.pace(sample).steady().ln())
+            .collect();
+        let middle = mean(&logarithms)?.exp();
+        let interval = self.interval(&logarithms, candidate, candidate);
+        Some((middle, interval.map(|one| one.map(f64::exp))))
     }
 
     /// What candidates are compared by: tasks per second with [start-up](Self::start_per_task_s) charged to each. In a contended race it is the control's fair
@@ -300,18 +308,6 @@ impl Race {
                 })
             })
             .collect()
-    }
-
-    fn summary(&self, candidate: usize) -> Option<(f64, Option<Interval>)> {
-        let basis = self.basis();
-        let logarithms: Vec<f64> = self
-            .samples(candidate)
-            .into_iter()
-            .map(|sample| basis.pace(sample).steady().ln())
-            .collect();
-        let middle = mean(&logarithms)?.exp();
-        let interval = self.interval(&logarithms, candidate, candidate);
-        Some((middle, interval.map(|one| one.map(f64::exp))))
     }
 
     /// Intervals are drawn from a generator of their own, so that asking for them does not change the order of blocks.
