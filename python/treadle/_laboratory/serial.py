@@ -245,11 +245,8 @@ class Enough:
         if elapsed < self.seconds:
             return False
         counted = len(run.walls) >= self.count
-        if run.waits():
-            enough = counted or run.mean_known()
-        else:
-            enough = counted and run.mean_known()
-        return enough and run.split_known()
+        tells = any if run.waits() else all
+        return tells((counted, run.mean_known())) and run.split_known()
 
 
 async def _drive(
