@@ -5,6 +5,8 @@
 //! (payloads, segments, queues); what is small (a task's cell, an error's box, a thread's list of what it has seen) comes from the reserve then,
 //! so that the call at hand ends with an error. `is_low` tells those who begin something new to refuse it.
 //!
+//! Its functions are not inlined: a look at the reserve at every place that frees something would make the module a tenth larger.
+//!
 //! The reserve is part of the module's zeroed data: its address space is there from the start, its pages only once they are used.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -147,6 +149,7 @@ impl<A> Reserving<A> {
 // SAFETY: every pointer comes from `A`, whose contract is this one, or is a block that nobody else has, large and aligned enough; and goes back to where
 // it came from, which its address tells. Nothing here panics or allocates.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Reserving<A> {
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise is the one that `A` asks for.
         let pointer = unsafe { self.system.alloc(layout) };
@@ -157,6 +160,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reserving<A> {
         }
     }
 
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
         let pointer = unsafe { self.system.alloc_zeroed(layout) };
@@ -171,6 +175,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reserving<A> {
         block
     }
 
+    #[inline(never)]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         if !self.small.give_back(pointer) && !self.large.give_back(pointer) {
             // SAFETY: not a block of the reserve, so it came from `A` with this layout.
@@ -178,6 +183,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reserving<A> {
         }
     }
 
+    #[inline(never)]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let room = self.room(pointer);
         if room.is_some_and(|room| size <= room) {
