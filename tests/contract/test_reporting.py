@@ -86,6 +86,29 @@ def test_dump_of_an_idle_pool(way: Any) -> None:
     assert pool.dump()
 
 
+def report(fifo: str) -> None:
+    """Writes this process's id into a FIFO, and waits."""
+    with open(fifo, "wb", buffering=0) as told:
+        told.write(os.getpid().to_bytes(4, "little"))
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+def test_a_worker_that_has_a_task_is_named_by_its_process(
+    tmp_path: Path, threads: int | None
+) -> None:
+    """However late the parent hears of the fork: whoever sent a signal to process 0 would send it to his own group."""
+    os.mkfifo(tmp_path / "told")
+    told = os.open(tmp_path / "told", os.O_RDWR)
+    for _ in range(10):
+        pool = treadle.Executor(processes=1, threads=threads)
+        pool.submit(report, str(tmp_path / "told"))
+        process = int.from_bytes(os.read(told, 4), "little")
+        assert [worker.ident for worker in pool.stats().workers] == [process]
+        pool.kill_workers()
+    os.close(told)
+
+
 @pytest.mark.ways("processes")
 def test_workers_are_named_by_their_process(way: Any, gate: Gate) -> None:
     pool = way.make(workers=2)

@@ -73,6 +73,14 @@ def tell(fifo: str) -> None:
         os.close(descriptor)
 
 
+def meet(arrived: str, leave: str) -> None:
+    """Writes a byte into one FIFO, then waits for a byte in another."""
+    tell(arrived)
+    descriptor = os.open(leave, os.O_RDWR)
+    os.read(descriptor, 1)
+    os.close(descriptor)
+
+
 def hang_in_c(ready: str) -> None:
     """Computes in C for hours with the interpreter's lock held: no signal handler runs."""
     tell(ready)

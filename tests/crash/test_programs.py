@@ -605,7 +605,17 @@ def give_back(last):
         block, last = last, ctypes.c_size_t.from_address(last).value
         libc.free(block)
 
+arrived, leave = ready + ".arrived", ready + ".leave"
+os.mkfifo(arrived)
+os.mkfifo(leave)
+said, let_go = os.open(arrived, os.O_RDWR), os.open(leave, os.O_RDWR)
 with treadle.Executor({plan}) as pool:
+    # Both workers have begun: a thread's first step into the module needs memory, and the C library ends the program where it gets none.
+    met = [pool.submit(calls.meet, arrived, leave) for _ in range(2)]
+    for _ in met:
+        os.read(said, 1)
+    os.write(let_go, b"..")
+    assert [future.result() for future in met] == [None, None]
     assert [pool.submit(calls.double, number).result() for number in range(100)] == list(range(0, 200, 2))
     futures, refused = [None] * 400, 0
     resource.setrlimit(resource.RLIMIT_AS, (1, resource.RLIM_INFINITY))
@@ -622,7 +632,7 @@ with treadle.Executor({plan}) as pool:
         assert not future or isinstance(error, MemoryError) or future.result() == 2 * number
     print(refused > 0, [pool.submit(calls.double, number).result(timeout=60) for number in range(3)])
 """),
-        "none",
+        str(tmp_path / "fifo"),
         marker=marker,
     )
     code, out, err = finish(program)

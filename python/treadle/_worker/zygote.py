@@ -58,6 +58,9 @@ def main() -> None:
         except OSError:
             pass
     if start == "fork":
+        # Before the main module: what is free in the heap after their import, its own imports fill.
+        for module in _SHARED:
+            __import__(module)
         if key:
             from treadle._worker import inheritance
 
@@ -84,8 +87,6 @@ def main() -> None:
 def _prepare_forks() -> None:
     """Does everything that workers have in common, and puts it out of the way of what writes."""
     global _begin, _run
-    for module in _SHARED:
-        __import__(module)
     from treadle import _core
     from treadle._worker import inheritance, native
     from treadle._worker import main as worker_main

@@ -56,6 +56,7 @@ pub(crate) fn run(bytes: &[u8]) {
         }
     }
     let _ = wire::read_reference(&input);
+    assert!(wire::read_ready(&input) >= 0);
     if let Ok((times, rest)) = wire::Times::read(&input) {
         assert_eq!(times.to_bytes(), input[..input.len() - rest.len()]);
     }

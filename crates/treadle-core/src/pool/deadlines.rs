@@ -231,6 +231,9 @@ impl ProcessPool {
             }
             seat.pid
         };
+        let later = |at| {
+            lock(&self.state).kills.push(Kill { at, ..kill.clone() });
+        };
         let still = || self.board.current_task(kill.place) == kill.task;
         if self.places.are_shared() {
             if !still() {
@@ -242,12 +245,16 @@ impl ProcessPool {
             }
             let patience = kill.asked_at + HEARING_PATIENCE;
             if Instant::now() < patience {
-                lock(&self.state).kills.push(Kill {
-                    at: patience,
-                    ..kill
-                });
+                later(patience);
                 return;
             }
+        }
+        if pid == 0 {
+            // The zygote has not said yet which process it is.
+            if still() {
+                later(Instant::now() + DRAIN_LOOK);
+            }
+            return;
         }
         kill_if(pid, still, || {
             lock(&self.state).kills.push(Kill {
@@ -274,7 +281,7 @@ impl ProcessPool {
                 return;
             };
             let seat = &mut state.seats[worker as usize];
-            let pid = seat.pid;
+            let pid = seat.shown_pid();
             seat.overdue.push(id);
             seat.asked_to_stop = true;
             state.kills.push(Kill {

@@ -110,6 +110,7 @@ impl ProcessPool {
             let seat = &mut state.seats[worker as usize];
             seat.tag = 0;
             seat.pid = 0;
+            seat.said_pid = 0;
             seat.ready = false;
             seat.overdue.clear();
             if !replace

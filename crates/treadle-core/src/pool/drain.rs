@@ -210,7 +210,7 @@ impl ProcessPool {
             let failure = Failure::TimedOut(TimedOut {
                 seconds: task.seconds(),
                 worker,
-                pid: state.seats[worker as usize].pid,
+                pid: state.seats[worker as usize].shown_pid(),
                 task: state.name(&task),
                 after: After::Stopped,
             });
@@ -223,7 +223,7 @@ impl ProcessPool {
         if interrupted && let Outcome::Reply(reply) = &mut outcome {
             reply.stopped = Some(Box::new(Stopped {
                 worker,
-                pid: state.seats[worker as usize].pid,
+                pid: state.seats[worker as usize].shown_pid(),
                 task: state.name(&task),
             }));
         }
@@ -325,7 +325,9 @@ impl ProcessPool {
     ) {
         match kind {
             wire::READY => {
-                state.seats[worker as usize].ready = true;
+                let seat = &mut state.seats[worker as usize];
+                seat.ready = true;
+                seat.said_pid = wire::read_ready(body.as_slice());
                 ended.ready = true;
             }
             wire::RETIRED => state.seats[worker as usize].retired = true,

@@ -149,7 +149,10 @@ pub(super) enum Life {
 pub(super) struct Seat {
     /// Which start of a worker holds the place; 0 when nobody does.
     pub(super) tag: u64,
+    /// Its process, as the zygote told; 0 until then.
     pub(super) pid: i32,
+    /// The same as the worker says itself, which is there before it takes a task: for showing, never for signals.
+    pub(super) said_pid: i32,
     pub(super) ready: bool,
     pub(super) asked_to_stop: bool,
     /// It said that it leaves by plan (`max_tasks_per_child`, `max_memory_per_child`, stop).
@@ -163,6 +166,17 @@ pub(super) struct Seat {
     /// How many workers have been started for this place.
     pub(super) starts: u64,
     pub(super) dump: Option<OwnedFd>,
+}
+
+impl Seat {
+    /// The process that holds the place, for whoever reads it; 0 while it is being started.
+    pub(super) fn shown_pid(&self) -> i32 {
+        if self.pid == 0 {
+            self.said_pid
+        } else {
+            self.pid
+        }
+    }
 }
 
 /// What the `state` lock guards.

@@ -147,7 +147,7 @@ impl ProcessPool {
                 };
                 WorkerSnapshot {
                     worker,
-                    pid: seat.pid,
+                    pid: seat.shown_pid(),
                     state: what,
                     tasks: seat.tasks_done,
                     restarts: seat.starts.saturating_sub(1),

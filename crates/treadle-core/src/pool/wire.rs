@@ -49,7 +49,7 @@ pub const VALUES: u32 = 4;
 pub const RAISED_FINAL: u32 = 5;
 /// Record body: more results of a chunk that goes on, as values. It ends no task.
 pub const VALUES_PART: u32 = 6;
-/// Record body: the worker has finished its initializer and takes tasks.
+/// Record body: the worker has finished its initializer and takes tasks; the body is its process id.
 pub const READY: u32 = 16;
 /// Record body: the worker leaves by plan; the body says why.
 pub const RETIRED: u32 = 17;
@@ -107,6 +107,11 @@ impl Times {
             rest,
         ))
     }
+}
+
+/// The process that a record of kind [`READY`] names; 0 when its bytes are no process id.
+pub fn read_ready(bytes: &[u8]) -> i32 {
+    bytes.try_into().map_or(0, i32::from_le_bytes).max(0)
 }
 
 /// One out-of-band buffer of a packet.
@@ -217,6 +222,14 @@ impl<'a> Packet<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_process_id_is_none() {
+        assert_eq!(read_ready(&4711_u32.to_le_bytes()), 4711);
+        for bytes in [&b""[..], b"abc", &u32::MAX.to_le_bytes(), &[1; 8]] {
+            assert_eq!(read_ready(bytes), 0);
+        }
+    }
 
     #[test]
     fn a_packet_survives_the_round_trip() {

@@ -158,7 +158,7 @@ impl Worker {
     /// Tells the parent that the initializer has run.
     fn ready(&self) -> PyResult<()> {
         self.limits.begin();
-        self.post(wire::READY, b"")
+        self.post(wire::READY, &std::process::id().to_le_bytes())
     }
 
     /// Tells the parent that the initializer failed.
