@@ -59,10 +59,10 @@ class Settings(NamedTuple):
 
 
 class WorkerStats(NamedTuple):
-    """One worker: its number, process or thread id (0 while it is being started), state (starting, idle, busy, absent, overdue), finished tasks, restarts of its place, the
-    seconds for which its task has run (of several, the oldest), its CPU seconds, the resident bytes of its process (None for a thread, or where
-    the system does not tell), the share of the last seconds for which it held the interpreter lock (0 to 1; None where that is not known, see
-    :mod:`treadle.holding`), and how many tasks it runs (None where the strategy does not say)."""
+    """One worker: its number, process or thread id (0 while it is being started), state (starting, idle, busy, absent, overdue), finished
+    tasks, restarts of its place, the seconds for which its task has run (of several, the oldest), its CPU seconds, the resident bytes of its
+    process (None for a thread, or where the system does not tell), the share of the last seconds for which it held the interpreter lock (0 to
+    1; None where that is not known, see :mod:`treadle.holding`), and how many tasks it runs (None where the strategy does not say)."""
 
     worker: int
     ident: int
