@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 import textwrap
@@ -102,6 +103,29 @@ def test_an_idle_worker_has_loaded_little(start: str, beside: str, tmp_path: Pat
     )
     assert {name for name in loaded if name.startswith("treadle")} <= zygote
     assert (set(loaded) & NOT_IN_A_WORKER) - modules_after("") == set()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap of glibc is settled")
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
+def test_a_task_finds_the_memory_that_the_one_before_has_freed(start: str, tmp_path: Path) -> None:
+    """Else a page fault for every 4 KiB of every call, or none, as it happens to lie."""
+    first, second = run(
+        tmp_path,
+        f"""
+        import resource
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(20):
+                pieces = [bytes(100 << 10) for _ in range(20)]
+                pieces.clear()
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        def main():
+            with treadle.Executor(processes=1, mp_context={start!r}) as pool:
+                return [pool.submit(faults).result() for _ in range(2)]
+        """,
+    )
+    assert first < 20 * 500, "not anew in each of the 20 rounds"
+    assert second < 500
 
 
 LOG = {

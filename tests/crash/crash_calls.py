@@ -92,6 +92,14 @@ def grow(megabytes: int) -> int:
     return os.getpid()
 
 
+def use_and_free(megabytes: int, seconds: float) -> int:
+    """Has so much for a moment, in pieces that come from the heap and not from the kernel one by one."""
+    pieces = [bytes(100 << 10) for _ in range(megabytes * 10)]
+    pieces.clear()
+    time.sleep(seconds)
+    return os.getpid()
+
+
 def log(number: int) -> int:
     logging.getLogger("crash.calls").warning("record %d of %s", number, "a worker")
     return number

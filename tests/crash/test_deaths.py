@@ -308,6 +308,12 @@ def test_workers_that_grew_are_replaced(pool_of: Make) -> None:
     assert pool.stats().worker_deaths == 0
 
 
+def test_what_a_task_has_freed_is_no_growth(pool_of: Make) -> None:
+    pool = pool_of(1, max_memory_per_child=30 << 20)
+    # Longer apart than it looks at its memory.
+    assert len({pool.submit(calls.use_and_free, 60, 0.02).result() for _ in range(10)}) == 1
+
+
 def test_native_threads_are_told_to_workers(pool_of: Make) -> None:
     assert pool_of(1, native_threads=3).submit(calls.native_threads).result() == "3"
 

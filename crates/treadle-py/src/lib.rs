@@ -51,7 +51,7 @@ mod _core {
     #[pymodule_export]
     use crate::pickling::send_main_by_value;
     #[pymodule_export]
-    use crate::process::{die_with_parent, note_fork, trim_heap};
+    use crate::process::{die_with_parent, keep_freed_memory, note_fork, trim_heap};
     #[pymodule_export]
     use crate::processes::ProcessPool;
     #[pymodule_export]

@@ -27,6 +27,12 @@ pub(crate) fn note_fork() {
     }
 }
 
+/// Makes this process's heap keep memory that is freed at its end, up to 64 MiB; once a process.
+#[pyfunction]
+pub(crate) fn keep_freed_memory() {
+    treadle_core::pool::heap::keep_freed_memory();
+}
+
 /// Gives memory that is allocated and not in use back to the kernel, where the C library can.
 #[pyfunction]
 #[allow(unsafe_code)]

@@ -15,6 +15,7 @@ import sys
 import threading
 from typing import Any, TextIO
 
+from treadle import _core
 from treadle._laboratory import failure
 from treadle._laboratory.position import Position
 from treadle._laboratory.refusal import Refusal
@@ -308,6 +309,8 @@ def main(arguments: list[str]) -> int:
     """Serves requests until ``quit`` or the end of input; then this process is gone, threads and all."""
     requests, replies = _take_streams()
     os.environ[INSIDE] = "1"
+    # As in workers: what a call costs shall not hang on what lies at the end of the heap.
+    _core.keep_freed_memory()
     _end_when_unheard(replies)
     laboratory = Laboratory(replies, Position(arguments[0] if arguments else None))
     for line in requests:

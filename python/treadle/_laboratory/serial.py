@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from treadle import _pickling
-from treadle._core import Meter
+from treadle._core import Meter, trim_heap
 from treadle._laboratory import failure, pilot, readings
 from treadle._laboratory.calls import arguments
 from treadle._laboratory.position import Position
@@ -344,6 +344,7 @@ def _profile(
     run.calibrate()
     indices = sample_indices(len(items), max_count)
     readings.reset_peak()
+    trim_heap()
     baseline = readings.resident_bytes()
     driver = _drive(run, target, items, indices, started + SERIAL_SHARE * max_seconds, enough)
     if target.is_async:
@@ -351,6 +352,7 @@ def _profile(
     else:
         run_plain(driver)
     peak = readings.peak_resident_bytes()
+    trim_heap()
     growth = max(0, readings.resident_bytes() - baseline)
     run.count_threads()
     tally = run.meter.tally()

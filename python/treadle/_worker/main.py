@@ -133,6 +133,7 @@ def settle() -> None:
             pass
     importing.prepare("logging", _forward_logs)
     _forward_warnings()
+    _core.keep_freed_memory()
 
 
 def _settle_in(name: str, dump: int, level: int) -> None:

@@ -24,7 +24,7 @@ mod drain;
 mod dump;
 mod ending;
 pub mod functions;
-mod heap;
+pub mod heap;
 mod labels;
 pub mod meter;
 pub mod outcome;

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::future::lock;
+use crate::process::trim_heap;
 
 /// The memory of a worker is looked at no more often than this: reading it costs microseconds.
 const MEMORY_LOOK: Duration = Duration::from_millis(10);
@@ -74,8 +75,15 @@ impl Limits {
             return;
         }
         so_far.looked = Instant::now();
-        if resident_bytes().is_some_and(|bytes| bytes.saturating_sub(so_far.baseline) > most) {
-            so_far.reached = Some("max_memory_per_child");
+        let baseline = so_far.baseline;
+        let too_large =
+            || resident_bytes().is_some_and(|bytes| bytes.saturating_sub(baseline) > most);
+        if too_large() {
+            // What tasks have freed and the heap keeps for the next is no growth.
+            trim_heap();
+            if too_large() {
+                so_far.reached = Some("max_memory_per_child");
+            }
         }
     }
 
