@@ -136,6 +136,11 @@ def _await_strike(number: int) -> None:
     """Returns when no interruption of this call can come any more that has not come; one that comes is raised here."""
     while _struck == number and _handled < number:
         time.sleep(_LOOK_S)
+    _begin()
+
+
+def _begin() -> None:
+    """Where an exception on its way is raised at the latest: the interpreter looks for one where a function begins, not where one ends."""
 
 
 # ---- calls
