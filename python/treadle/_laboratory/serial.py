@@ -245,8 +245,9 @@ class Enough:
         if elapsed < self.seconds:
             return False
         counted = len(run.walls) >= self.count
-        tells = any if run.waits() else all
-        return tells((counted, run.mean_known())) and run.split_known()
+        if run.waits():
+            return (counted or run.mean_known()) and run.split_known()
+        return counted and run.mean_known() and run.split_known()
 
 
 async def _drive(
@@ -343,8 +344,8 @@ def _profile(
     started = time.perf_counter()
     run.calibrate()
     indices = sample_indices(len(items), max_count)
-    readings.reset_peak()
     trim_heap()
+    readings.reset_peak()
     baseline = readings.resident_bytes()
     driver = _drive(run, target, items, indices, started + SERIAL_SHARE * max_seconds, enough)
     if target.is_async:

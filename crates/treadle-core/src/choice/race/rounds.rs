@@ -86,7 +86,7 @@ impl Race {
         Some((middle, interval.map(|one| one.map(f64::exp))))
     }
 
-    /// What candidates are compared by: tasks per second with [start-up](Self::start_per_task_s) charged to each. In a contended race it is the control's fair
+    /// What candidates are compared by: tasks per second with start-up charged to each. In a contended race it is the control's fair
     /// rate times the ratio to the control.
     pub fn charged(&self, candidate: usize) -> Option<f64> {
         let basis = self.basis();
