@@ -14,6 +14,8 @@ import pytest
 
 #: What of the standard library and of treadle costs memory in each worker and is for threads, logs, errors and the parent.
 NOT_IN_A_WORKER = {
+    "_socket",
+    "array",
     "asyncio",
     "concurrent.futures",
     "contextlib",
@@ -24,6 +26,7 @@ NOT_IN_A_WORKER = {
     "multiprocessing",
     "pickle",
     "re",
+    "select",
     "signal",
     "socket",
     "string",

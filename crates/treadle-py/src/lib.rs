@@ -8,6 +8,7 @@ mod choice;
 mod codec;
 mod completion;
 mod condition;
+mod definitions;
 mod future;
 mod lease;
 mod live;
@@ -24,6 +25,7 @@ mod task_meters;
 mod threads;
 mod waiting;
 mod worker;
+mod zygote;
 
 /// What is small can be had when memory is out: the call at hand ends with an error then, not the program.
 #[global_allocator]
@@ -39,6 +41,8 @@ mod _core {
     #[pymodule_export]
     use crate::codec::{decode_scalars, encode_scalars};
     #[pymodule_export]
+    use crate::definitions::make_definitions_immortal;
+    #[pymodule_export]
     use crate::future::{FutureBase, pending_future, register_future};
     #[pymodule_export]
     use crate::lease::Lease;
@@ -51,7 +55,9 @@ mod _core {
     #[pymodule_export]
     use crate::pickling::send_main_by_value;
     #[pymodule_export]
-    use crate::process::{die_with_parent, keep_freed_memory, note_fork, trim_heap};
+    use crate::process::{
+        die_with_parent, keep_freed_memory, note_fork, set_holes_aside, trim_heap,
+    };
     #[pymodule_export]
     use crate::processes::ProcessPool;
     #[pymodule_export]
@@ -62,4 +68,6 @@ mod _core {
     use crate::threads::{ThreadPool, run_if_waiting};
     #[pymodule_export]
     use crate::worker::Worker;
+    #[pymodule_export]
+    use crate::zygote::ZygoteEnd;
 }

@@ -33,6 +33,12 @@ pub(crate) fn keep_freed_memory() {
     treadle_core::pool::heap::keep_freed_memory();
 }
 
+/// Allocates, for good, what is free in the midst of the heap, so that a fork's own blocks stand together; the bytes set aside.
+#[pyfunction]
+pub(crate) fn set_holes_aside() -> usize {
+    treadle_core::pool::heap::set_holes_aside()
+}
+
 /// Gives memory that is allocated and not in use back to the kernel, where the C library can.
 #[pyfunction]
 #[allow(unsafe_code)]

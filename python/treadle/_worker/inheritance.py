@@ -87,8 +87,12 @@ def adopt_key(key: bytes) -> None:
 def begin() -> None:
     """In a fork of the zygote: what the zygote's own ``multiprocessing`` would do at its end is not for this process."""
     util = sys.modules.get("multiprocessing.util")
-    if util is not None:
+    if util is None:
+        return
+    # Looked at first: calling what has nothing to do writes to pages that all workers share.
+    if util._finalizer_registry:
         util._finalizer_registry.clear()
+    if util._afterfork_registry.data:
         util._run_after_forkers()
 
 

@@ -1,6 +1,7 @@
 """The zygote: one thread, the main module imported once, forks workers on request.
 
-It speaks over the socket that it gets as descriptor 0; see ``zygote.rs`` for the messages.
+It speaks over the socket that it gets as descriptor 0: ``zygote_end.rs``, so that next to nothing of Python runs between two forks. What runs there
+writes to memory that all workers share.
 
 *Guarantees*: it ends when its parent ends or closes the socket, and the kernel then kills its workers. It has one thread unless the main module
 starts others at its top level.
@@ -9,28 +10,24 @@ starts others at its top level.
 from __future__ import annotations
 
 import _signal
-import _socket
 import gc
 import os
-import select
 import sys
-from array import array
 
-from treadle import _worker
+from treadle import _core, _worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from importlib.machinery import ModuleSpec
-
-_LONGEST = 128 * 1024
+    from typing import NoReturn
 
 #: What every worker needs, imported before the forks: done in each worker it would be memory of each, and a millisecond. It needs little: what the
-#: standard library has for threads and logs costs each worker 1.2 MB, most of it in hooks that run after a fork and dirty what is shared.
+#: standard library has for threads and logs has hooks that run after a fork and write to what is shared.
 _SHARED = ("treadle._outcome", "treadle._worker.main")
 
-#: Most descriptors in one message; as in ``zygote.rs``.
-_MOST_DESCRIPTORS = 64
+#: After so many runs the interpreter (CPython 3.11 and later) tries no other form of an instruction for a while.
+_RUNS_UNTIL_WARM = 64
 
 #: What a fork begins with and then runs, once they are loaded: looking them up there would write to pages that all workers share.
 _begin: Callable[[], None]
@@ -40,16 +37,18 @@ _run: Callable[[int, list[bytes], list[int]], int]
 def main() -> None:
     """Serves until the parent is gone."""
     _worker.child = True
-    channel = _take_channel()
+    end = _core.ZygoteEnd(_take_channel())
     # The thread that started this process blocks every signal, and a child inherits that.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
     # Ctrl-C reaches the whole process group: the parent decides what it means.
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
-    fields = channel.recv(_LONGEST).split(b"\0")
-    if fields[0] != b"prepare":
+    # Who ignores the ends of its children cannot tell of them.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    preparation = end.preparation()
+    if preparation is None:
         return
     start, parent, key, folder, kind, value, *arguments = (
-        field.decode(errors="surrogateescape") for field in fields[1:]
+        field.decode(errors="surrogateescape") for field in preparation
     )
     sys.argv[:] = arguments
     if folder:
@@ -70,35 +69,29 @@ def main() -> None:
         except BaseException:
             import traceback
 
-            text = (
-                "the main module could not be imported for the workers:\n\n"
-                + traceback.format_exc()
-            )
-            _send(
-                channel,
-                [b"failed", text.encode(errors="replace").replace(b"\0", b"?")[: _LONGEST - 64]],
-            )
+            text = f"the main module could not be imported for the workers:\n\n{traceback.format_exc()}"
+            end.say_failed(text.encode(errors="replace"))
             return
         _prepare_forks()
-    _send(channel, [b"ready"])
-    _serve(channel, int(parent), fields[1:])
+    end.say_ready()
+    if end.watch_parent(int(parent)):
+        _serve(end, preparation)
 
 
 def _prepare_forks() -> None:
     """Does everything that workers have in common, and puts it out of the way of what writes."""
     global _begin, _run
-    from treadle import _core
     from treadle._worker import inheritance, native
     from treadle._worker import main as worker_main
 
     native.look()
     worker_main.settle()
     _begin, _run = inheritance.begin, worker_main.run
-    # What is alive now is shared by all workers: the collector shall not write into it.
-    gc.collect()
-    gc.freeze()
+    _warm_forks()
+    _share_what_is_alive()
     # And what is not alive any more, after all the reading of modules, shall not be there at all.
     _core.trim_heap()
+    _core.set_holes_aside()
 
 
 def _prepare_shape(threads: bytes, coroutines: bytes) -> None:
@@ -106,29 +99,33 @@ def _prepare_shape(threads: bytes, coroutines: bytes) -> None:
     module = "crew" if threads != b"0" else "turning" if coroutines != b"0" else None
     if module is not None and f"treadle._worker.{module}" not in sys.modules:
         __import__(f"treadle._worker.{module}")
-        gc.collect()
-        gc.freeze()
+        _share_what_is_alive()
 
 
-def _take_channel() -> _socket.socket:
+def _warm_forks() -> None:
+    """Lets what ``threading`` does after a fork be known to the interpreter before: code that is new to it is written to as it runs."""
+    threading = sys.modules.get("threading")
+    hook = getattr(threading, "_after_fork", None)
+    # It takes every thread but the one that calls it for gone.
+    if hook is None or len(sys._current_frames()) > 1:
+        return
+    for _ in range(_RUNS_UNTIL_WARM):
+        hook()
+
+
+def _share_what_is_alive() -> None:
+    """What is alive now is shared by all workers: neither the collector nor who counts references shall write into it."""
+    gc.collect()
+    _core.make_definitions_immortal()
+    gc.freeze()
+
+
+def _take_channel() -> int:
     descriptor = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, descriptor)
-
-
-def _send(
-    channel: _socket.socket, fields: list[bytes], descriptors: list[int] | None = None
-) -> None:
-    ancillary = []
-    if descriptors:
-        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", descriptors).tobytes())]
-    try:
-        channel.sendmsg([b"\0".join(fields)], ancillary, _socket.MSG_NOSIGNAL)
-    except OSError:
-        # The parent is gone; the loop sees it next.
-        pass
+    return descriptor
 
 
 def import_main(kind: str, value: str) -> None:
@@ -189,94 +186,44 @@ def _find(module: str) -> ModuleSpec | None:
     return importing.find(module, path) if loaded is None else loaded.__spec__
 
 
-def _serve(channel: _socket.socket, parent: int, preparation: list[bytes]) -> None:
-    woken, wake = os.pipe()
-    os.set_blocking(woken, False)
-    os.set_blocking(wake, False)
-    _signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    _signal.signal(_signal.SIGCHLD, lambda *_: None)
-    watched = select.poll()
-    watched.register(channel.fileno(), select.POLLIN)
-    watched.register(woken, select.POLLIN)
-    try:
-        # The socket says so too, but a fork of the parent may hold its other end.
-        watched.register(os.pidfd_open(parent), select.POLLIN)
-    except OSError:
-        if os.getppid() != parent:
-            return
-    own = {channel.fileno(), woken}
+def _serve(end: _core.ZygoteEnd, preparation: list[bytes]) -> None:
+    zygote = os.getpid()
     while True:
-        for descriptor, _ in watched.poll():
-            if descriptor == woken:
-                try:
-                    os.read(woken, 4096)
-                except BlockingIOError:
-                    pass
-                _bury(channel)
-            elif descriptor == channel.fileno():
-                try:
-                    message, ancillary, _, _ = channel.recvmsg(
-                        _LONGEST,
-                        _socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4),
-                        _socket.MSG_CMSG_CLOEXEC,
-                    )
-                except ConnectionResetError:
-                    # The parent ended with messages of ours that it had not read.
-                    return
-                if not message:
-                    return
-                descriptors = array("i")
-                for level, kind, data in ancillary:
-                    if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                        descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-                _spawn(channel, message.split(b"\0"), list(descriptors), preparation, own | {wake})
-            elif descriptor not in own:
-                return
+        order = end.next_order()
+        if order is None:
+            return
+        worker, descriptors = order
+        if preparation[0] != b"spawn":
+            _prepare_shape(*worker[-2:])
+        try:
+            pid = os.fork()
+        except OSError as error:
+            sys.stderr.write(f"treadle: a worker could not be forked: {error}\n")
+            end.say_forked(0)
+            continue
+        if pid == 0:
+            _work(end, zygote, worker, descriptors, preparation)
+        end.say_forked(pid)
 
 
-def _spawn(
-    channel: _socket.socket,
-    fields: list[bytes],
+def _work(
+    end: _core.ZygoteEnd,
+    zygote: int,
+    worker: list[bytes],
     descriptors: list[int],
     preparation: list[bytes],
-    own: set[int],
-) -> None:
-    tag, worker = fields[1], fields[2:]
-    zygote = os.getpid()
-    if preparation[0] != b"spawn":
-        _prepare_shape(*worker[-2:])
+) -> NoReturn:
+    code = 70
     try:
-        pid = os.fork()
-    except OSError as error:
-        # Reported as a worker that could not live: the parent bounds how often it tries.
-        sys.stderr.write(f"treadle: a worker could not be forked: {error}\n")
-        _send(channel, [b"spawned", tag, b"0"])
-        _send(channel, [b"exited", b"0", b"71"])
-        for descriptor in descriptors:
-            os.close(descriptor)
-        return
-    if pid == 0:
-        code = 70
-        try:
-            _signal.set_wakeup_fd(-1)
-            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-            for descriptor in own:
-                os.close(descriptor)
-            if preparation[0] == b"spawn":
-                _replace(worker, descriptors, preparation)
-            _begin()
-            code = _run(zygote, worker, descriptors)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(code)
-    try:
-        pidfd = [os.pidfd_open(pid)]
-    except OSError:
-        pidfd = []
-    _send(channel, [b"spawned", tag, str(pid).encode()], pidfd)
-    for descriptor in (*pidfd, *descriptors):
-        os.close(descriptor)
+        end.leave()
+        if preparation[0] == b"spawn":
+            _replace(worker, descriptors, preparation)
+        _begin()
+        code = _run(zygote, worker, descriptors)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
 
 
 def _replace(worker: list[bytes], descriptors: list[int], preparation: list[bytes]) -> None:
@@ -308,15 +255,3 @@ def _replace(worker: list[bytes], descriptors: list[int], preparation: list[byte
             *sys.path,
         ],
     )
-
-
-def _bury(channel: _socket.socket) -> None:
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        code = os.waitstatus_to_exitcode(status)
-        _send(channel, [b"exited", str(pid).encode(), str(code).encode()])

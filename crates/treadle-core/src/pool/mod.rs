@@ -41,6 +41,7 @@ mod wait;
 pub mod wire;
 pub mod worker;
 pub mod zygote;
+pub mod zygote_end;
 
 /// How many forks of a program lie between the first process and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);

@@ -68,10 +68,10 @@ pub(super) struct Zygote {
     message: Vec<u8>,
 }
 
-const LARGEST_MESSAGE: usize = 128 * 1024;
+pub(super) const LARGEST_MESSAGE: usize = 128 * 1024;
 
 /// Most descriptors in one message: a worker's own four, and what its initializer takes along.
-const MOST_DESCRIPTORS: usize = 64;
+pub(super) const MOST_DESCRIPTORS: usize = 64;
 
 /// Whether a message could not be sent because the zygote has ended (reset: with messages that it had not read).
 pub(super) fn is_gone(error: &io::Error) -> bool {

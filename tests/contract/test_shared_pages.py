@@ -1,0 +1,156 @@
+"""What workers share with the zygote: pages that nobody writes to."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GIL_DISABLED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+HAS_IMMORTAL_OBJECTS = sys.version_info >= (3, 12) and not GIL_DISABLED
+
+TAIL = """
+if __name__ == "__main__":
+    with treadle.Executor(processes=1) as pool:
+        print(json.dumps(pool.submit(look).result()))
+"""
+
+
+def looked(folder: Path, body: str) -> Any:
+    """What ``look`` of a program finds in its worker."""
+    program = folder / "program.py"
+    program.write_text("import gc, json, sys, treadle\n" + textwrap.dedent(body) + TAIL)
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(not HAS_IMMORTAL_OBJECTS, reason="no immortal objects before CPython 3.12")
+def test_nobody_counts_references_to_definitions(tmp_path: Path) -> None:
+    counts = looked(
+        tmp_path,
+        """
+        import json.decoder
+
+        class Base:
+            def method(self): return "a constant of the method"
+
+        class Derived(Base):
+            def method(self): return super().method()
+
+            @property
+            def value(self): return 1
+
+        def function(): return ("a constant", 10**30)
+
+        def look():
+            definitions = {
+                "function": function,
+                "code": function.__code__,
+                "constant": function.__code__.co_consts[-1],
+                "method": Base.method,
+                "method that says super": Derived.method,
+                "class": Derived,
+                "property": Derived.__dict__["value"],
+                "module": json.decoder,
+                "function of a module": json.decoder.py_scanstring,
+                "built-in": gc.collect,
+            }
+            return {name: sys.getrefcount(thing) for name, thing in definitions.items()}
+        """,
+    )
+    assert {name for name, count in counts.items() if count < 2**30} == set()
+
+
+def test_what_holds_something_is_still_given_up(tmp_path: Path) -> None:
+    found = looked(
+        tmp_path,
+        """
+        import weakref
+
+        class Resource:
+            open = True
+            def close(self): pass
+
+        def enclosing(resource):
+            def enclosed(): return resource
+            return enclosed
+
+        state = {"instance": Resource(), "closure": enclosing(Resource()), "list": [Resource()]}
+        watched = {
+            "instance": weakref.ref(state["instance"]),
+            "closure": weakref.ref(state["closure"]()),
+            "list": weakref.ref(state["list"][0]),
+            "bound": weakref.ref(Resource()),
+        }
+
+        def look():
+            before = {name: ref() is not None for name, ref in watched.items()}
+            state.clear()
+            return before, {name: ref() is None for name, ref in watched.items()}
+        """,
+    )
+    before, after = found
+    assert before == {"instance": True, "closure": True, "list": True, "bound": False}
+    assert all(after.values())
+
+
+def test_a_worker_may_collect_what_the_zygote_has_frozen(tmp_path: Path) -> None:
+    assert looked(
+        tmp_path,
+        """
+        class Node:
+            pass
+
+        def chain():
+            node = Node()
+            node.itself = node
+            return node
+
+        def look():
+            gc.unfreeze()
+            kept = chain()
+            del kept
+            first = gc.collect()
+            return first > 0, gc.collect(), isinstance(chain(), Node)
+        """,
+    ) == [True, 0, True]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap of glibc is settled")
+def test_what_a_fork_allocates_stands_behind_what_it_shares() -> None:
+    code = """
+        import ctypes
+        from treadle import _core
+
+        malloc = ctypes.CDLL(None).malloc
+        malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        sizes = (24, 600, 2000) * 50
+        pieces = [bytearray(size) for size in sizes * 4]
+        del pieces[::2]
+        lines = open("/proc/self/maps").read().splitlines()
+        heap = next(line for line in lines if line.endswith("[heap]"))
+        end = int(heap.split()[0].split("-")[1], 16)
+        aside = _core.set_holes_aside()
+        new = [malloc(size) for size in sizes]
+        print(aside, sum(place < end for place in new))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    aside, in_holes = map(int, done.stdout.split())
+    assert aside > 100 * 2600
+    assert in_holes < 10, "of 150"
