@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -129,6 +130,29 @@ def test_a_task_finds_the_memory_that_the_one_before_has_freed(start: str, tmp_p
     )
     assert first < 20 * 500, "not anew in each of the 20 rounds"
     assert second < 500
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap of glibc is settled")
+def test_a_program_finds_the_memory_of_results_that_it_has_dropped(tmp_path: Path) -> None:
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if pages < 10 << 30:
+        pytest.skip("a 64th of the free memory is kept, here under 160 MiB")
+    first, second = run(
+        tmp_path,
+        """
+        import resource
+        def results():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            kept = [b"x" * (256 << 10) for _ in range(400)]
+            kept.clear()
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        def main():
+            with treadle.Executor(processes=1):
+                return [results() for _ in range(2)]
+        """,
+    )
+    assert first > 400 * 50, "100 MiB that the system gives"
+    assert second < 400 * 5
 
 
 LOG = {

@@ -1,4 +1,5 @@
-//! The extension module's allocator: the system's, with a small reserve for when that has nothing left.
+//! The extension module's allocator: the system's, with a small reserve for when that has nothing left; [`freed`]: what the system's does with
+//! memory that is freed.
 //!
 //! Where a program runs out of memory, Python raises `MemoryError` and goes on; Rust ends the program at the first allocation that is refused,
 //! and with it everything that the program had not yet written down. What is large or grows with the work is asked for fallibly where it is made
@@ -8,6 +9,8 @@
 //! Its functions are not inlined: a look at the reserve at every place that frees something would make the module a tenth larger.
 //!
 //! The reserve is part of the module's zeroed data: its address space is there from the start, its pages only once they are used.
+
+pub mod freed;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;

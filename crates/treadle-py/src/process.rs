@@ -4,6 +4,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
+use treadle_heap::freed;
 
 /// Makes the kernel kill this process when the thread that forked it ends; false when that has happened already.
 ///
@@ -30,22 +31,17 @@ pub(crate) fn note_fork() {
 /// Makes this process's heap keep memory that is freed at its end, up to 64 MiB; once a process.
 #[pyfunction]
 pub(crate) fn keep_freed_memory() {
-    treadle_core::pool::heap::keep_freed_memory();
+    freed::keep(0);
 }
 
 /// Allocates, for good, what is free in the midst of the heap, so that a fork's own blocks stand together; the bytes set aside.
 #[pyfunction]
 pub(crate) fn set_holes_aside() -> usize {
-    treadle_core::pool::heap::set_holes_aside()
+    freed::set_holes_aside()
 }
 
 /// Gives memory that is allocated and not in use back to the kernel, where the C library can.
 #[pyfunction]
-#[allow(unsafe_code)]
 pub(crate) fn trim_heap() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: takes a number and touches only what the allocator holds.
-    unsafe {
-        libc::malloc_trim(0);
-    }
+    freed::trim();
 }

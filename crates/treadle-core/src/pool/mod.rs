@@ -24,7 +24,6 @@ mod drain;
 mod dump;
 mod ending;
 pub mod functions;
-pub mod heap;
 mod labels;
 pub mod meter;
 pub mod outcome;

@@ -37,6 +37,10 @@ const SLOTS: u32 = 2048;
 /// allocation, which cannot be refused politely, ended the program (measured with `ulimit -v`).
 const OWN_MEMORY: usize = 8 << 20;
 
+/// The part of the payloads in flight that the program's heap keeps of results that were dropped: a 64th of the free memory, where the payloads may
+/// take a quarter.
+const RESULTS_KEPT: u64 = 16;
+
 /// How a pool is built.
 #[derive(Debug)]
 pub struct Settings {
@@ -269,7 +273,8 @@ impl ProcessPool {
     /// When shared memory or the supervisor's thread cannot be had.
     pub fn new(settings: Settings, announce: Announce) -> Result<Arc<ProcessPool>, SubmitError> {
         treadle_shm::check_address_space(OWN_MEMORY)?;
-        super::heap::keep_freed_memory();
+        let results = settings.arena_limit / RESULTS_KEPT;
+        treadle_heap::freed::keep(usize::try_from(results).unwrap_or(usize::MAX));
         let board = Arc::new(Board::create(Shape {
             slots: SLOTS,
             workers: settings.places.lane_count(),
