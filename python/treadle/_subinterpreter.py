@@ -42,7 +42,7 @@ _REFUSALS = ("subinterpreter", "one interpreter per process", "more than once pe
 #: How often a call that has ended looks whether an interruption on its way has been dealt with, in seconds.
 _LOOK_S = 0.0002
 
-#: How the main module is found, as in :func:`treadle._worker.zygote.import_main`.
+#: How the main module is found, as in :func:`treadle._worker.main_module.import_main`.
 _main = ("none", "")
 
 #: The call that runs (0: none), the one that was last to be interrupted, and the last for which the listener has done what it could.
@@ -226,7 +226,7 @@ def _chunk(needs_main: bool, payload: bytes) -> tuple[int, bytes]:
 def _rebuild(needs_main: bool, payload: bytes) -> Any:
     global _main
     if needs_main and _main[0] != "none":
-        from treadle._worker.zygote import import_main
+        from treadle._worker.main_module import import_main
 
         kind, value = _main
         import_main(kind, value)

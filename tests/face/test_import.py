@@ -73,3 +73,12 @@ def test_a_worker_loads_no_pool_machinery() -> None:
         "treadle.executor",
         "treadle.strategies",
     }
+
+
+def test_the_main_module_is_found_without_the_extension() -> None:
+    """In a sub-interpreter, which cannot load it."""
+    code = "import sys\nimport treadle._worker.main_module, treadle._subinterpreter\nprint(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "treadle._core" not in found.stdout.split()

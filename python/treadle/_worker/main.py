@@ -90,7 +90,7 @@ def run(zygote: int, fields: list[bytes], descriptors: list[int]) -> int:
 
 def spawned(worker: str, preparation: str) -> None:
     """The main of a fresh interpreter (start method ``spawn``)."""
-    from treadle._worker.zygote import import_main
+    from treadle._worker.main_module import import_main
 
     count, *told = bytes.fromhex(worker).split(b"\0")
     key, *descriptors = (int(field) for field in told[: int(count)])
