@@ -4,9 +4,10 @@
 //! whose count is fixed, "immortal" ones, so that pages stay shared; it makes a few thousand of its own immortal, and leaves it to programs that
 //! fork to do so with theirs.
 //!
-//! *Guarantees*: only definitions are touched: functions that enclose nothing, all code with its names and constants, classes, modules, built-in
-//! functions, and the descriptors of classes. None of them holds anything that somebody expects to be closed when its last reference goes. Where the
-//! interpreter does not know immortal objects, or does not treat ours so, nothing is done.
+//! *Guarantees*: only definitions are touched: functions that enclose nothing, their code with its names and constants, classes, modules, built-in
+//! functions that are bound to no instance, and the descriptors of classes. What an instance, a list, a closure or a bound method holds is given up
+//! with its last reference, as ever; what a function holds as a default, or a class as an attribute, stays with it. Where the interpreter does not
+//! know immortal objects, or does not treat ours so, nothing is done.
 
 use count::{count_of, set_count};
 use pyo3::ffi;
@@ -45,6 +46,16 @@ pub(crate) fn make_definitions_immortal(py: Python<'_>) -> PyResult<usize> {
     Ok(count)
 }
 
+/// Whether the interpreter counts references to constants that are immortal.
+///
+/// CPython 3.14 has an instruction for constants that are not (`LOAD_CONST_MORTAL`). One takes the place of `LOAD_CONST` where that runs first, and
+/// then counts up without another look. Who gives such a reference up looks, and does not count down; so the count of what is made immortal later
+/// grows with every use, and after 2^30 of them is that of an object without owners.
+const CONSTANTS_ARE_COUNTED: bool = cfg!(all(Py_3_14, not(Py_3_15)));
+
+/// The flag of code that is a constant of a function's code (`inspect.CO_NESTED`).
+const NESTED: u32 = 0x10;
+
 /// What the count of an immortal object looks like here.
 struct Stamp(u32);
 
@@ -75,8 +86,18 @@ impl Stamp {
     }
 
     /// A function's code with its names and its constants, those of the functions within it too.
+    ///
+    /// Where constants are counted, only code that is none. Equal names and constants are one object, so its names are left alone there as well.
     fn put_code(&self, code: &Bound<'_, PyAny>) -> PyResult<usize> {
         let py = code.py();
+        if CONSTANTS_ARE_COUNTED {
+            let flags: u32 = code.getattr(intern!(py, "co_flags"))?.extract()?;
+            return Ok(if flags & NESTED == 0 {
+                self.put(code)
+            } else {
+                0
+            });
+        }
         if self.put(code) == 0 {
             return Ok(0);
         }
@@ -136,7 +157,7 @@ fn is_free_of_outer_names(code: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(true)
 }
 
-/// Whether an object is a class, a module, a built-in function, or what stands for one of these in a class.
+/// Whether an object is a class, a module, a built-in function of one of these or of nothing, or what stands for one in a class.
 #[allow(unsafe_code)]
 fn is_definition(object: &Bound<'_, PyAny>) -> bool {
     let object = object.as_ptr();
@@ -144,7 +165,7 @@ fn is_definition(object: &Bound<'_, PyAny>) -> bool {
     unsafe {
         ffi::PyType_Check(object) != 0
             || ffi::PyModule_Check(object) != 0
-            || ffi::PyCFunction_Check(object) != 0
+            || (ffi::PyCFunction_Check(object) != 0 && is_bound_to_no_instance(object))
             || [
                 &raw mut ffi::PyMethodDescr_Type,
                 &raw mut ffi::PyClassMethodDescr_Type,
@@ -156,6 +177,19 @@ fn is_definition(object: &Bound<'_, PyAny>) -> bool {
                 &raw mut ffi::PyStaticMethod_Type,
             ]
             .contains(&ffi::Py_TYPE(object))
+    }
+}
+
+/// Whether a built-in function is none that an instance has lent, such as `file.write`: that keeps its instance alive.
+///
+/// # Safety
+/// The object is a live built-in function.
+#[allow(unsafe_code)]
+unsafe fn is_bound_to_no_instance(function: *mut ffi::PyObject) -> bool {
+    // SAFETY: the caller's word; what the function is bound to lives as long as the function.
+    unsafe {
+        let owner = ffi::PyCFunction_GetSelf(function);
+        owner.is_null() || ffi::PyModule_Check(owner) != 0 || ffi::PyType_Check(owner) != 0
     }
 }
 
