@@ -285,6 +285,24 @@ def test_a_program_without_the_guard_is_told(tmp_path: Path, marker: str) -> Non
     assert "PoolBroken" in err
 
 
+def test_a_main_module_that_ignores_its_children_is_told_how_workers_end(
+    tmp_path: Path, marker: str, arrivals: Any
+) -> None:
+    program = calls.start_program(
+        tmp_path,
+        "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        + program_of(
+            "with treadle.Executor(processes=1) as pool:\n"
+            "    print(pool.submit(calls.exit_now, 7).exception())"
+        ),
+        arrivals.path,
+        marker=marker,
+    )
+    code, out, err = finish(program)
+    assert code == 0, err
+    assert "exited with code 7" in out
+
+
 def test_functions_of_the_program_itself_run(tmp_path: Path, marker: str) -> None:
     program = calls.start_program(
         tmp_path,

@@ -68,13 +68,14 @@ impl ZygoteEnd {
         Ok(())
     }
 
-    /// Waits until a worker is to be forked; none when the program is gone.
+    /// Waits until a worker is to be forked; none when the program is gone. Raises `OSError` where waiting fails.
     fn next_order<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Told<'py>>> {
         loop {
             let end = self.end()?;
             match py.detach(|| end.next_event()) {
                 Event::Interrupted => py.check_signals()?,
                 Event::Gone => return Ok(None),
+                Event::Failed(error) => return Err(error.into()),
                 Event::Order(order) => {
                     let fields = as_bytes(py, &order.fields);
                     let descriptors = order.descriptors.iter().map(AsRawFd::as_raw_fd).collect();

@@ -42,8 +42,6 @@ def main() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
     # Ctrl-C reaches the whole process group: the parent decides what it means.
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
-    # Who ignores the ends of its children cannot tell of them.
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     preparation = end.preparation()
     if preparation is None:
         return
@@ -130,6 +128,9 @@ def _take_channel() -> int:
 
 def _serve(end: _core.ZygoteEnd, preparation: list[bytes]) -> None:
     zygote = os.getpid()
+    # Who ignores the ends of its children cannot tell of them. The main module may have said so.
+    if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     while True:
         order = end.next_order()
         if order is None:

@@ -9,7 +9,7 @@
 //! zygote → parent   ready
 //!                   failed, text                          the main module could not be imported; the zygote leaves
 //!                   spawned, tag, pid  + pidfd
-//!                   exited, pid, status                   exit code, or minus the signal
+//!                   exited, pid, status                   exit code, or minus the signal, or `?`
 //! ```
 //!
 //! *Guarantees*: when this process ends for any reason the zygote sees it, leaves, and the kernel kills every worker with it
@@ -234,11 +234,10 @@ fn read_message(bytes: &[u8], pidfd: Option<OwnedFd>) -> Option<Message> {
         },
         "exited" => {
             let pid = text()?.parse().ok()?;
-            let status: i32 = text()?.parse().ok()?;
-            let ending = if status < 0 {
-                Ending::Signalled(-status)
-            } else {
-                Ending::Exited(status)
+            let ending = match text()?.parse::<i32>() {
+                Ok(status) if status < 0 => Ending::Signalled(-status),
+                Ok(status) => Ending::Exited(status),
+                Err(_) => Ending::Unknown,
             };
             Message::Exited { pid, ending }
         }
@@ -290,6 +289,13 @@ mod tests {
             Some(Message::Exited {
                 pid: 12,
                 ending: Ending::Signalled(9)
+            })
+        ));
+        assert!(matches!(
+            read_message(b"exited\x0012\x00?", None),
+            Some(Message::Exited {
+                pid: 12,
+                ending: Ending::Unknown
             })
         ));
         assert!(matches!(

@@ -3,7 +3,8 @@
 //! What runs here between two forks writes to memory that the workers share with the zygote, and the page is then in memory once more for each
 //! of them. So all of it is here: the interpreter has nothing to do but to fork.
 //!
-//! *Guarantees*: it sees when the program ends or closes the socket; each worker's end is told once, also those whose pidfd could not be opened.
+//! *Guarantees*: it sees when the program ends or closes the socket; each worker's end is told once, also those whose pidfd could not be opened
+//! and those that somebody else in this process has waited for (with `?` for the status).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -54,6 +55,8 @@ pub enum Event {
     Interrupted,
     /// The program has ended, or closed the socket.
     Gone,
+    /// Nothing can be waited for.
+    Failed(io::Error),
 }
 
 #[derive(Debug)]
@@ -128,7 +131,7 @@ impl ZygoteEnd {
             match rustix::event::poll(&mut watched, unseen.then_some(&LOOK_AGAIN)) {
                 Ok(_) => {}
                 Err(Errno::INTR) => return Event::Interrupted,
-                Err(_) => return Event::Gone,
+                Err(error) => return Event::Failed(error.into()),
             }
             let said = |watched: &PollFd<'_>| !watched.revents().is_empty();
             let order = said(&watched[0]);
@@ -220,14 +223,17 @@ impl ZygoteEnd {
                     false
                 }
                 Err(Errno::INTR) => true,
-                // Somebody else in this process has waited for it; the program sees its pidfd.
-                Err(_) => false,
+                // Somebody else in this process has waited for it.
+                Err(_) => {
+                    ended.push((worker.pid, None));
+                    false
+                }
             }
         });
         for (pid, code) in ended {
             let pid = pid.as_raw_nonzero().to_string();
-            let code = code.unwrap_or(0).to_string();
-            self.say(&[b"exited", pid.as_bytes(), code.as_bytes()], None);
+            let status = code.map_or_else(|| String::from("?"), |code| code.to_string());
+            self.say(&[b"exited", pid.as_bytes(), status.as_bytes()], None);
         }
     }
 
@@ -346,6 +352,20 @@ mod tests {
             });
             assert!(end.workers.is_empty());
         }
+    }
+
+    #[test]
+    fn a_worker_that_somebody_else_has_waited_for_is_told_of() {
+        let (mut end, program) = pair();
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        end.say_forked(b"1", i32::try_from(pid).unwrap());
+        assert_eq!(read(&program), format!("spawned 1 {pid}"));
+        child.wait().unwrap();
+        send(&program, b"spawn\x002");
+        assert!(matches!(end.next_event(), Event::Order(_)));
+        assert_eq!(read(&program), format!("exited {pid} ?"));
+        assert!(end.workers.is_empty());
     }
 
     #[test]
