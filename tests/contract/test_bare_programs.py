@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from treadle import _core
 
 #: What of the standard library and of treadle costs memory in each worker and is for threads, logs, errors and the parent.
 NOT_IN_A_WORKER = {
@@ -132,27 +132,44 @@ def test_a_task_finds_the_memory_that_the_one_before_has_freed(start: str, tmp_p
     assert second < 500
 
 
+DROPPED = """
+    import resource
+    def results():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        kept = [b"x" * (256 << 10) for _ in range({count})]
+        kept.clear()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    def main():
+        with treadle.Executor(processes=1):
+            return [results() for _ in range(2)]
+"""
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap of glibc is settled")
 def test_a_program_finds_the_memory_of_results_that_it_has_dropped(tmp_path: Path) -> None:
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if pages < 10 << 30:
-        pytest.skip("a 64th of the free memory is kept, here under 160 MiB")
-    first, second = run(
-        tmp_path,
-        """
-        import resource
-        def results():
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            kept = [b"x" * (256 << 10) for _ in range(400)]
-            kept.clear()
-            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-        def main():
-            with treadle.Executor(processes=1):
-                return [results() for _ in range(2)]
-        """,
-    )
-    assert first > 400 * 50, "100 MiB that the system gives"
-    assert second < 400 * 5
+    # A 64th of the available memory is kept, between 64 and 256 MiB.
+    kept = min(256 << 20, max(64 << 20, _core.available_memory() // 64))
+    count = kept * 3 // 4 // (256 << 10)
+    first, second = run(tmp_path, DROPPED.format(count=count))
+    assert first > count * 50, "memory that the system gives"
+    assert second < count * 5
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap of glibc is settled")
+@pytest.mark.parametrize(
+    "variable",
+    [
+        ("MALLOC_TRIM_THRESHOLD_", "131072"),
+        ("MALLOC_MMAP_MAX_", "0"),
+        ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=8388608"),
+    ],
+)
+def test_a_heap_that_the_environment_has_settled_stays_so(
+    variable: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*variable)
+    _, second = run(tmp_path, DROPPED.format(count=200))
+    assert second > 200 * 50, "the system has got it back"
 
 
 LOG = {

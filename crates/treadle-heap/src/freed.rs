@@ -4,7 +4,7 @@
 //! one by one. Every result of 64 KiB and more then stands on new pages, and a page fault costs more than the copy into it:
 //! a call with 256 KiB each way took 230 us, of which 180 us were 66 faults. Once a program frees a large block, glibc raises both limits by
 //! itself, up to a block of 32 MiB and 64 MiB kept (mallopt(3), "dynamic mmap threshold"). Programs that use arrays do
-//! that early; the others do it here. Whoever sets the limits (`MALLOC_TRIM_THRESHOLD_`, `mallopt`) switches this off.
+//! that early; the others do it here. Whoever sets one of the limits by the environment, or the one on what is kept by `mallopt`, switches this off.
 //!
 //! What is over 64 MiB makes glibc give all of it back, so a program that drops 256 results of 256 KiB at once paid as before: 320 us a call, 40 where
 //! more is kept. A program with a pool of processes keeps more where there is much.
@@ -16,6 +16,7 @@
 //! hole and to its neighbours in the list, and each of these pages is then its own: forty for the first few blocks. So the
 //! zygote sets the holes aside, and what a worker asks for stands together, behind all that is shared.
 
+use std::env;
 use std::fs;
 use std::hint::black_box;
 use std::mem;
@@ -29,20 +30,39 @@ const KEPT: usize = 64 << 20;
 const MOST_KEPT: usize = 256 << 20;
 /// glibc takes a block of so much from the system by itself until it has learnt.
 const ONCE_APART: usize = 1 << 20;
+/// What sets its limits: variables, and names in `GLIBC_TUNABLES` (mallopt(3), and "Memory Allocation Tunables" in glibc's manual).
+const LIMITS: [(&str, &str); 4] = [
+    ("MALLOC_TRIM_THRESHOLD_", "glibc.malloc.trim_threshold"),
+    ("MALLOC_MMAP_THRESHOLD_", "glibc.malloc.mmap_threshold"),
+    ("MALLOC_MMAP_MAX_", "glibc.malloc.mmap_max"),
+    ("MALLOC_TOP_PAD_", "glibc.malloc.top_pad"),
+];
 /// A block that it has taken so stands behind two words of its page.
 const PAGE: usize = 4096;
 const WORDS_BEFORE: usize = 2 * size_of::<usize>();
 
 /// Makes the heap keep freed memory at its end: `most` bytes, at least 64 MiB and no more than 256. Touches no page; once a process. Where there is
-/// no room for a block of 32 MiB (`ulimit -v`), all stays as it is.
+/// no room for a block of 32 MiB (`ulimit -v`), or the environment sets the limits, all stays as it is.
 pub fn keep(most: usize) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        if is_set_by_environment() {
+            return;
+        }
         drop(reserved(LARGEST_LEARNT));
         if most > KEPT && !stands_apart(&reserved(ONCE_APART)) {
             set_limit(most.min(MOST_KEPT));
         }
     });
+}
+
+/// Whether whoever started this process has said what its heap keeps.
+fn is_set_by_environment() -> bool {
+    let tunables = env::var_os("GLIBC_TUNABLES").unwrap_or_default();
+    let tunables = tunables.to_string_lossy();
+    LIMITS
+        .iter()
+        .any(|(variable, tunable)| env::var_os(variable).is_some() || tunables.contains(tunable))
 }
 
 /// A block of so many bytes, or an empty one.

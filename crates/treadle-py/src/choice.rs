@@ -189,6 +189,12 @@ pub(crate) fn usable_cores() -> f64 {
     }
 }
 
+/// The bytes that this process may take before the machine swaps or a control group's limit ends it; 0 where nobody can tell.
+#[pyfunction]
+pub(crate) fn available_memory() -> u64 {
+    treadle_probe::memory::memory().available.unwrap_or(0)
+}
+
 /// The HTML page of a comparison that comes as JSON.
 #[pyfunction]
 pub(crate) fn page(comparison: &str) -> PyResult<String> {

@@ -36,7 +36,8 @@ static HEAP: treadle_heap::Reserving = treadle_heap::Reserving::new();
 mod _core {
     #[pymodule_export]
     use crate::choice::{
-        check, command, compare, limit_cores, list_decisions, load_decision, page, usable_cores,
+        available_memory, check, command, compare, limit_cores, list_decisions, load_decision,
+        page, usable_cores,
     };
     #[pymodule_export]
     use crate::codec::{decode_scalars, encode_scalars};

@@ -267,8 +267,7 @@ def _initializer_bytes(
 
 
 def _payload_limit() -> int:
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(64 << 20, int(free * _PAYLOAD_SHARE))
+    return max(64 << 20, int(_core.available_memory() * _PAYLOAD_SHARE))
 
 
 def _root_level() -> int:

@@ -37,7 +37,7 @@ const SLOTS: u32 = 2048;
 /// allocation, which cannot be refused politely, ended the program (measured with `ulimit -v`).
 const OWN_MEMORY: usize = 8 << 20;
 
-/// The part of the payloads in flight that the program's heap keeps of results that were dropped: a 64th of the free memory, where the payloads may
+/// The part of the payloads in flight that the program's heap keeps of results that were dropped: a 64th of the available memory, where the payloads may
 /// take a quarter.
 const RESULTS_KEPT: u64 = 16;
 
